@@ -1,0 +1,144 @@
+"""A batch of messages <-> frames, and what makes a link between two processes reliable.
+
+One envelope carries as many messages as were waiting. Its first frame is msgpack; the frames
+after it are the large buffers of its messages, in order.
+
+Theory of operation
+-------------------
+A *link* is one direction-pair between two processes that outlives its connections. Envelopes
+that matter are numbered from 1 and kept by the `Sender` until they are acknowledged; the
+`Receiver` takes each number once and in order. After a break both sides say which number they
+received last (`Hello`, `Welcome`), and the rest is sent again. *Received* and *acknowledged*
+are two things: the controller acknowledges a submission only when the recorder has it, so that
+what the recorder lacks is still held by somebody.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+
+from parallelz.protocol.messages import Message
+
+Buffer = bytes | bytearray | memoryview
+M = TypeVar("M", bound=Message)
+
+
+class Envelope(msgspec.Struct, Generic[M], frozen=True, array_like=True):
+    """The first frame."""
+
+    number: int  # from 1 up; 0: not numbered, not resent (greetings, acknowledgements)
+    acknowledged: int  # the other direction's envelopes up to this one need not be kept
+    messages: list[M]
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def pack(number: int, acknowledged: int, messages: Sequence[Message]) -> bytes:
+    """Return the first frame of an envelope."""
+    return _encoder.encode((number, acknowledged, messages))
+
+
+class Sender:
+    """One direction of a link, where it starts: numbers, keeps and resends.
+
+    `put` collects; `take` makes the next envelope of all that was collected.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[Message] = []
+        self._buffers: list[Buffer] = []
+        self._number = 0
+        self._kept: deque[tuple[int, list[Buffer]]] = deque()
+        self.kept_bytes = 0
+
+    def put(self, message: Message, buffers: Sequence[Buffer] = ()) -> None:
+        """Add a message, with exactly `message.frame_count` buffers, to the next envelope."""
+        self.waiting.append(message)
+        if buffers:
+            self._buffers.extend(buffers)
+
+    def take(self, acknowledged: int) -> list[Buffer]:
+        """Return the frames of the next envelope; it is kept until acknowledged."""
+        messages, self.waiting = self.waiting, []
+        buffers, self._buffers = self._buffers, []
+        self._number += 1
+        frames: list[Buffer] = [pack(self._number, acknowledged, messages), *buffers]
+        self._kept.append((self._number, frames))
+        self.kept_bytes += sum(map(_size, frames))
+        return frames
+
+    def acknowledge(self, number: int) -> None:
+        """Forget the envelopes up to `number`."""
+        while self._kept and self._kept[0][0] <= number:
+            self.kept_bytes -= sum(map(_size, self._kept.popleft()[1]))
+
+    def resend(self, received: int) -> list[list[Buffer]]:
+        """Return the kept envelopes that the same process on the other side lacks."""
+        return [frames for number, frames in self._kept if number > received]
+
+    def restart(self) -> list[list[Buffer]]:
+        """Number anew what is kept, for a new process on the other side, and return it."""
+        kept = [frames for _, frames in self._kept]
+        self._kept.clear()
+        self._number = 0
+        for frames in kept:
+            self._number += 1
+            _, _, messages = msgspec.msgpack.decode(frames[0], type=tuple[int, int, msgspec.Raw])
+            frames[0] = _encoder.encode((self._number, 0, messages))
+            self._kept.append((self._number, frames))
+        return kept
+
+    @property
+    def number(self) -> int:
+        """Number of the last envelope made."""
+        return self._number
+
+    @property
+    def kept_count(self) -> int:
+        """How many envelopes are not acknowledged."""
+        return len(self._kept)
+
+
+class Receiver:
+    """One direction of a link, where it ends: takes each envelope once, in order."""
+
+    def __init__(self) -> None:
+        self.received = 0  # number of the last envelope taken in
+        self.settled = 0  # up to here the other side need not keep them
+        self.told = 0  # up to here it knows that
+
+    def accept(self, number: int) -> bool:
+        """Whether the envelope is the next one; numberless ones (0) are always welcome."""
+        if number == 0:
+            return True
+        if number != self.received + 1:
+            return False
+        self.received = number
+        return True
+
+    def settle(self, number: int | None = None) -> None:
+        """Take responsibility for all up to `number` (None: all received)."""
+        self.settled = max(self.settled, self.received if number is None else number)
+
+    def tell(self) -> int:
+        """Return what to put into `Envelope.acknowledged` now."""
+        self.told = self.settled
+        return self.told
+
+    @property
+    def untold_count(self) -> int:
+        """How many settled envelopes the other side still keeps."""
+        return self.settled - self.told
+
+    def restart(self) -> None:
+        """Expect a new process on the other side, which counts from 1."""
+        self.received = self.settled = self.told = 0
+
+
+def _size(buffer: Buffer) -> int:
+    return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)

@@ -1,0 +1,397 @@
+"""Every message of parallelz.
+
+A request is named verb-noun (`SubmitTask`), a fact noun-verb (`TaskFinished`). The class name is
+the tag on the wire, and decoding is validation. Who may say what is a union per role at the
+end; a peer that says anything else is refused where its frame is decoded.
+
+Pickled functions, arguments and results travel as `data`, and what is too large for that in
+frames of their own behind the envelope: `frame_count` of them belong to the message. The
+controller forwards both and never opens either.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from parallelz.ids import Digest, EngineId, SessionId, TaskId
+
+PROTOCOL_VERSION = 1
+
+Role = Literal["client", "engine", "supervisor", "recorder"]
+LinkName = Literal["bulk", "control"]
+Status = Literal["ok", "error", "aborted", "engine-lost", "impossible", "timeout"]
+
+
+class Value(msgspec.Struct, frozen=True, array_like=True):
+    """Base of what is part of messages."""
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of every message: immutable, tagged with its class name."""
+
+
+# -- joining ------------------------------------------------------------------------------
+
+
+class PeerInfo(Value, frozen=True):
+    """What a peer says of itself when it joins."""
+
+    host: str
+    host_id: str  # the same for all processes that share a kernel and its process ids
+    pid: int
+    user: str = ""
+    python: str = ""  # such as "3.11": functions by value travel only between equals
+
+
+class EngineInfo(Value, frozen=True):
+    """An engine as clients see it."""
+
+    engine_id: EngineId
+    session_id: SessionId
+    peer: PeerInfo
+
+
+class Hello(Message, frozen=True):
+    """Peer to controller, first on each of its connections, and again after each break."""
+
+    version: int
+    session_id: SessionId
+    role: Role
+    link: LinkName
+    token: str  # the secret of the role, from the connection file
+    received: int  # number of the last envelope from the controller that was taken in
+    controller_id: str  # the controller that was meant, "" at first
+    peer: PeerInfo
+
+
+class Welcome(Message, frozen=True):
+    """Controller to peer, the answer to `Hello`: this link is open."""
+
+    controller_id: str  # another one than before: the controller was restarted
+    received: int  # number of the last envelope from the peer that was taken in
+    engine_id: EngineId = EngineId(-1)  # an engine learns its id
+    engines: list[EngineInfo] = []  # a client learns who is there
+
+
+class Refused(Message, frozen=True):
+    """Controller to peer, the other answer to `Hello`: do not come back like this."""
+
+    reason: str
+
+
+class SayHello(Message, frozen=True):
+    """Controller to an unknown connection: who are you? (The controller was restarted.)"""
+
+
+# -- tasks --------------------------------------------------------------------------------
+
+
+class DefineFunction(Message, frozen=True):
+    """To controller or engine: from now on `digest` means this function."""
+
+    digest: Digest
+    name: str
+    data: bytes = b""
+    frame_count: int = 0
+
+
+class Dependency(Value, frozen=True):
+    """Which ends of which tasks to wait for."""
+
+    task_ids: list[TaskId]
+    all: bool = True
+    success: bool = True  # a task that ended well counts
+    failure: bool = False  # a task that failed counts
+
+
+class TaskOptions(Value, frozen=True):
+    """How a balanced task is to be placed and repeated. Most tasks have none of this."""
+
+    after: Dependency | None = None
+    follow: Dependency | None = None
+    engine_ids: list[EngineId] | None = None  # only these; None: any
+    retries: int = 0
+    wait_timeout_s: float = 0.0  # give up when not placed by then; 0: never
+    label: str = ""
+
+
+class SubmitTask(Message, frozen=True):
+    """Client to controller: run this task on whichever engine is free."""
+
+    task_id: TaskId
+    digest: Digest
+    submitted_s: float  # Unix time, by the client's clock
+    data: bytes = b""
+    frame_count: int = 0
+    options: TaskOptions | None = None
+
+
+class SubmitMap(Message, frozen=True):
+    """Client to controller: one function, many tasks, each with its own arguments.
+
+    The tasks are ``task_id_of(session_id, first_number + i)`` for each of `items`, which are
+    what `SubmitTask.data` is.
+    """
+
+    first_number: int
+    digest: Digest
+    submitted_s: float
+    items: list[bytes]
+    options: TaskOptions | None = None
+
+
+class SubmitDirect(Message, frozen=True):
+    """Client to controller: each of these engines runs this, in the order of submission.
+
+    The tasks are ``task_id_of(session_id, first_number + i)`` for each of `engine_ids`.
+    """
+
+    first_number: int
+    engine_ids: list[EngineId]
+    digest: Digest
+    submitted_s: float
+    data: bytes = b""
+    frame_count: int = 0
+    label: str = ""
+
+
+class RunTask(Message, frozen=True):
+    """Controller to engine: run this, after what was sent before it."""
+
+    task_id: TaskId
+    digest: Digest
+    data: bytes = b""
+    frame_count: int = 0
+
+
+class ErrorInfo(Value, frozen=True):
+    """Why a task has no result, as text, so that any client can show it."""
+
+    ename: str  # class of the exception, such as "ValueError"
+    evalue: str
+    traceback: str = ""
+
+
+class Outputs(Value, frozen=True):
+    """What a task printed and displayed."""
+
+    stdout: str = ""
+    stderr: str = ""
+    displays: bytes = b""  # msgpack: list of {"data": mimebundle, "metadata": ...}
+    execute_result: bytes = b""  # msgpack: {"data": mimebundle, "execution_count": n}; b"": none
+
+
+class TaskFinished(Message, frozen=True):
+    """Engine to controller: the task ran, well or badly.
+
+    `data` is the pickled result, or the pickled exception; empty if that cannot be pickled.
+    """
+
+    task_id: TaskId
+    status: Literal["ok", "error"]
+    started_s: float  # Unix time, by the engine's clock
+    completed_s: float
+    data: bytes = b""
+    frame_count: int = 0
+    error: ErrorInfo | None = None
+    outputs: Outputs | None = None
+
+
+class TaskEnded(Message, frozen=True):
+    """Controller to client: the one and only answer for a submitted task."""
+
+    task_id: TaskId
+    status: Status
+    engine_id: EngineId  # -1: it never ran
+    started_s: float = 0.0
+    completed_s: float = 0.0
+    data: bytes = b""
+    frame_count: int = 0
+    error: ErrorInfo | None = None
+    outputs: Outputs | None = None
+    retries: int = 0  # runs before the last one
+
+
+# -- control: past all queues -------------------------------------------------------------
+
+
+class AbortTasks(Message, frozen=True):
+    """Client to controller: end these if they have not started. Answered by `Reply`."""
+
+    request_id: int
+    task_ids: list[TaskId] | None  # None: all of this client
+    engine_ids: list[EngineId] | None = None  # only what is bound for these
+
+
+class InterruptEngines(Message, frozen=True):
+    """Client to controller: raise KeyboardInterrupt in what runs there now."""
+
+    request_id: int
+    engine_ids: list[EngineId]
+
+
+class ClearEngines(Message, frozen=True):
+    """Client to controller: forget all user names there."""
+
+    request_id: int
+    engine_ids: list[EngineId]
+
+
+class ShutdownEngines(Message, frozen=True):
+    """Client to controller: these engines end; with `hub`, the controller too."""
+
+    request_id: int
+    engine_ids: list[EngineId]
+    hub: bool = False
+    restart: bool = False
+
+
+class AskQueues(Message, frozen=True):
+    """Client to controller: what is waiting and running where? Answer: see `QueueStatus`."""
+
+    request_id: int
+    engine_ids: list[EngineId]
+    verbose: bool = False
+
+
+class AskHistory(Message, frozen=True):
+    """Client to controller to recorder: look something up. Answered after all before it."""
+
+    request_id: int
+    question: Literal["query", "history", "result", "status", "purge"]
+    data: bytes  # msgpack, by `question`; see store/recorder.py
+
+
+class Reply(Message, frozen=True):
+    """To a client: the answer to its request."""
+
+    request_id: int
+    data: bytes = b""  # msgpack, by request
+    error: ErrorInfo | None = None
+    frame_count: int = 0
+
+
+class EngineQueue(msgspec.Struct, frozen=True):
+    """One engine's part of `QueueStatus`: counts, or ids when verbose."""
+
+    queue: list[TaskId] | int
+    completed: int
+    tasks: list[TaskId] | int
+
+
+class QueueStatus(msgspec.Struct, frozen=True):
+    """What `AskQueues` is answered with."""
+
+    engines: dict[EngineId, EngineQueue]
+    unassigned: list[TaskId] | int
+
+
+class EngineJoined(Message, frozen=True):
+    """Controller to clients: there is one more engine."""
+
+    engine: EngineInfo
+
+
+class EngineLeft(Message, frozen=True):
+    """Controller to clients: that engine is gone, and why."""
+
+    engine_id: EngineId
+    cause: str
+
+
+class Notice(Message, frozen=True):
+    """Controller to a client: something its user should read, once."""
+
+    text: str
+
+
+class Goodbye(Message, frozen=True):
+    """Any peer or the controller: I end now, on purpose."""
+
+    reason: str
+
+
+class DropTasks(Message, frozen=True):
+    """Controller to engine: give back those of these that have not started."""
+
+    task_ids: list[TaskId]
+
+
+class TasksDropped(Message, frozen=True):
+    """Engine to controller: these will not run here. The others have started."""
+
+    task_ids: list[TaskId]
+    kept: list[TaskId] = []
+
+
+class InterruptTask(Message, frozen=True):
+    """Controller to engine: raise KeyboardInterrupt in what runs now."""
+
+
+class ClearNamespace(Message, frozen=True):
+    """Controller to engine: forget all user names; answered by `NamespaceCleared`."""
+
+    request_key: str  # comes back unchanged
+
+
+class NamespaceCleared(Message, frozen=True):
+    """Engine to controller: only the names that every engine starts with are left."""
+
+    request_key: str
+
+
+class StopEngine(Message, frozen=True):
+    """Controller to engine: end, also if something runs."""
+
+    reason: str
+    restart: bool = False
+
+
+class EngineDied(Message, frozen=True):
+    """Supervisor to controller: my child is dead, and this is why."""
+
+    session_id: SessionId
+    cause: str  # such as "killed by signal 9 (SIGKILL)"
+
+
+class StoreRecords(Message, frozen=True):
+    """Controller to recorder: remember this."""
+
+    records: list[msgspec.Raw]  # store/record.py knows what they are
+
+
+# -- who may say what ---------------------------------------------------------------------
+
+FromClient = (
+    DefineFunction
+    | SubmitTask
+    | SubmitMap
+    | SubmitDirect
+    | AbortTasks
+    | InterruptEngines
+    | ClearEngines
+    | ShutdownEngines
+    | AskQueues
+    | AskHistory
+    | Goodbye
+)
+FromEngine = TaskFinished | TasksDropped | NamespaceCleared | Goodbye
+FromSupervisor = EngineDied | Goodbye
+FromRecorder = Reply | Goodbye
+
+Greeting = Welcome | Refused | SayHello
+ToClient = Greeting | TaskEnded | Reply | EngineJoined | EngineLeft | Notice | Goodbye
+ToEngine = (
+    Greeting
+    | DefineFunction
+    | RunTask
+    | DropTasks
+    | InterruptTask
+    | ClearNamespace
+    | StopEngine
+    | Goodbye
+)
+ToSupervisor = Greeting | StopEngine | Goodbye
+ToRecorder = Greeting | StoreRecords | AskHistory | Goodbye
