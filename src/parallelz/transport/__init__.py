@@ -1,0 +1,1 @@
+"""How messages travel. The only package that imports zmq."""

@@ -1,0 +1,170 @@
+"""The controller's end of all connections: one ROUTER socket, and who is on its lines.
+
+Frames of strangers never reach a decoder over TCP: CURVE with a list of allowed keys stands
+before it. What libzmq knows of a line (its file descriptor, its key) comes with each frame, and
+a monitor tells when a line breaks, within milliseconds when a process died and after the
+heartbeat time-out when it froze.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from parallelz.protocol.envelope import Buffer
+from parallelz.transport.security import ClusterSecrets
+from parallelz.transport.sockets import HEARTBEAT_PERIOD_MS, HEARTBEAT_TIMEOUT_MS, context
+
+ZAP_DOMAIN = b"parallelz"
+HANDSHAKE_TIMEOUT_MS = 10_000
+BACKLOG_LENGTH = 1024
+
+
+class Arrival(NamedTuple):
+    """One multipart message."""
+
+    routing_id: bytes  # of the line; a peer that reconnects has another
+    first: Buffer
+    buffers: list[Buffer]
+    frame: zmq.Frame  # knows the line, see `line_of`
+
+
+class Line(NamedTuple):
+    """What libzmq knows of where a message came from."""
+
+    fd: int
+    role: str  # whose key was used; "" on the host's own socket file, which needs none
+
+
+class Router:
+    """A bound ROUTER with its monitor and, for TCP, its list of keys.
+
+    Parameters
+    ----------
+    secrets
+        Where to bind, and which keys are let in.
+
+    Raises
+    ------
+    zmq.ZMQError
+        An address cannot be bound.
+    """
+
+    def __init__(self, secrets: ClusterSecrets) -> None:
+        self._roles = {
+            info.public_key: role for role, info in secrets.infos.items() if info.public_key
+        }
+        self.socket = context().socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.socket.sndhwm = self.socket.rcvhwm = 0  # bounded by credit and by what is kept
+        self.socket.router_mandatory = True
+        self.socket.backlog = BACKLOG_LENGTH
+        self.socket.heartbeat_ivl = HEARTBEAT_PERIOD_MS
+        self.socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        self.socket.handshake_ivl = HANDSHAKE_TIMEOUT_MS
+        self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._authenticator: _KeyList | None = None
+        try:
+            self._bind(secrets)
+        except zmq.ZMQError:
+            self.close(0)
+            raise
+
+    def _bind(self, secrets: ClusterSecrets) -> None:
+        for url in secrets.bind_urls:
+            if url.startswith("tcp://") and self._authenticator is None:
+                # Options hold for what is bound later: socket files before this need no keys.
+                self._authenticator = _KeyList(self._roles)
+                self.socket.curve_server = True
+                self.socket.curve_secretkey = secrets.server_secret_key.encode()
+                self.socket.zap_domain = ZAP_DOMAIN
+            self.socket.bind(url)
+
+    def receive(self, count_max: int) -> Iterable[Arrival]:
+        """Yield what has arrived, at most `count_max`, without waiting."""
+        receive = self.socket.recv
+        for _ in range(count_max):
+            try:
+                routing_id = receive(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            frame = receive(zmq.NOBLOCK, copy=False)
+            buffers: list[Buffer] = []
+            if frame.more:
+                buffers.append(receive(zmq.NOBLOCK, copy=False).buffer)
+                while self.socket.rcvmore:
+                    buffers.append(receive(zmq.NOBLOCK, copy=False).buffer)
+            yield Arrival(routing_id, frame.buffer, buffers, frame)
+
+    def line_of(self, arrival: Arrival) -> Line:
+        """Return where a message came from."""
+        key = ""
+        with contextlib.suppress(zmq.ZMQError):  # lines without keys have no such property
+            key = str(arrival.frame.get("User-Id"))
+        return Line(int(arrival.frame.get(zmq.SRCFD)), self._roles.get(key, ""))
+
+    def send(self, routing_id: bytes, frames: Sequence[Buffer]) -> bool:
+        """Send without waiting; return whether the line still exists."""
+        try:
+            self.socket.send_multipart([routing_id, *frames], zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                return False
+            raise
+        return True
+
+    def broken_fds(self) -> list[int]:
+        """Return the lines that broke since the last call, in order."""
+        fds = []
+        while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
+            if event["event"] == zmq.EVENT_DISCONNECTED:
+                fds.append(int(event["value"]))
+        return fds
+
+    @property
+    def sockets(self) -> tuple[zmq.Socket[bytes], ...]:
+        """What to poll for reading."""
+        return self.socket, self._monitor
+
+    def poll(self, timeout_s: float) -> None:
+        """Wait until a message or a break has come, at most `timeout_s`."""
+        poller = zmq.Poller()
+        for pollable in self.sockets:
+            poller.register(pollable, zmq.POLLIN)
+        poller.poll(max(0, -int(-timeout_s * 1000 // 1)))
+
+    def close(self, linger_s: float) -> None:
+        """Close; what was sent gets at most `linger_s` to leave."""
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.disable_monitor()
+        self._monitor.close(0)
+        self.socket.close(int(linger_s * 1000))
+        if self._authenticator is not None:
+            self._authenticator.stop()
+
+
+class _KeyList:
+    """Answers libzmq's question whether a key may enter, in a thread of its own."""
+
+    def __init__(self, roles: dict[str, str]) -> None:
+        from zmq.auth.thread import ThreadAuthenticator  # brings asyncio: only with TCP
+
+        self._roles = roles
+        self._authenticator = ThreadAuthenticator(context())
+        self._authenticator.start()
+        self._authenticator.configure_curve_callback(
+            domain=ZAP_DOMAIN.decode(), credentials_provider=self
+        )
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Return whether the holder of `key` may connect."""
+        return zmq.utils.z85.encode(key).decode() in self._roles
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._authenticator.stop()

@@ -1,0 +1,143 @@
+"""The secrets of a cluster: who may connect, as what, and how that is written down.
+
+`ClusterSecrets` is all of it, for the controller. Whoever starts a controller makes them and
+writes them first (`write_secrets`), so that engines and clients can start beside it. Each role
+has a token and, with TCP, a CURVE key pair of its own; a peer reads the file of its role only.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+import psutil
+import zmq
+
+from parallelz import settings
+from parallelz.protocol.connection import ConnectionInfo
+from parallelz.transport.sockets import host_id
+
+LOOPBACK = "127.0.0.1"
+HAS_IPC = sys.platform != "win32"
+PEER_ROLES = ("client", "engine", "recorder")
+
+
+class ClusterSecrets(msgspec.Struct):
+    """Everything that the controller must know to let the right ones in."""
+
+    cluster_id: str
+    bind_urls: list[str]  # the socket file first: CURVE holds for what is bound after it
+    server_secret_key: str  # "" without TCP
+    infos: dict[str, ConnectionInfo]  # by role: what its connection file says
+
+
+def new_secrets(
+    cluster_id: str, *, runtime_dir: Path, ip: str = "", port: int = 0, location: str = ""
+) -> ClusterSecrets:
+    """Make up the secrets of a controller that is about to be started.
+
+    Parameters
+    ----------
+    cluster_id
+        Only told on.
+    runtime_dir
+        An existing directory that nobody else may enter; the socket file comes there.
+    ip
+        Address to listen on for other hosts, ``"0.0.0.0"`` for all; "": this host only, by the
+        socket file where the system has such.
+    port
+        0: one that is free now.
+    location
+        Address by which other hosts reach this one, if that is none of its interfaces'.
+    """
+    ip = ip or ("" if HAS_IPC else LOOPBACK)
+    bind_urls = [f"ipc://{runtime_dir / 'controller.sock'}"] if HAS_IPC else []
+    tcp_urls: list[str] = []
+    server_public, server_secret = b"", b""
+    if ip:
+        ip = "0.0.0.0" if ip == "*" else ip
+        port = port or _free_port(ip)
+        bind_urls.append(f"tcp://{ip}:{port}")
+        tcp_urls = _reachable_urls(location or ip, port)
+        server_public, server_secret = zmq.curve_keypair()
+    infos = {}
+    for role in PEER_ROLES:
+        public, secret = zmq.curve_keypair() if ip else (b"", b"")
+        infos[role] = ConnectionInfo(
+            version=1,
+            cluster_id=cluster_id,
+            role=role,
+            token=secrets.token_hex(24),
+            ipc_url=bind_urls[0] if HAS_IPC else "",
+            tcp_urls=tcp_urls,
+            host=socket.gethostname(),
+            host_id=host_id(),
+            server_key=server_public.decode(),
+            public_key=public.decode(),
+            secret_key=secret.decode(),
+        )
+    return ClusterSecrets(cluster_id, bind_urls, server_secret.decode(), infos)
+
+
+def write_secrets(cluster: ClusterSecrets, profile_dir: Path) -> list[Path]:
+    """Write the connection files of a cluster, mode 0600, each at once whole or not at all.
+
+    Returns
+    -------
+    list of Path
+        The files of client, engine and controller; their owner removes them at the end.
+    """
+    contents: dict[settings.ConnectionRole, bytes] = {
+        "client": msgspec.json.encode(cluster.infos["client"]),
+        "engine": msgspec.json.encode(cluster.infos["engine"]),
+        "controller": msgspec.json.encode(cluster),
+    }
+    paths = []
+    for role, content in contents.items():
+        path = settings.connection_file(profile_dir, cluster.cluster_id, role)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        with os.fdopen(descriptor, "wb") as file:  # mkstemp makes it 0600
+            file.write(msgspec.json.format(content, indent=1))
+        Path(name).replace(path)
+        paths.append(path)
+    return paths
+
+
+def read_secrets(profile_dir: Path, cluster_id: str) -> ClusterSecrets:
+    """Read what `write_secrets` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nobody did.
+    msgspec.MsgspecError
+        Somebody else changed it.
+    """
+    path = settings.connection_file(profile_dir, cluster_id, "controller")
+    return msgspec.json.decode(path.read_bytes(), type=ClusterSecrets)
+
+
+def _free_port(ip: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((ip, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _reachable_urls(ip: str, port: int) -> list[str]:
+    """Return the addresses that others may reach us at, the likeliest first."""
+    if ip != "0.0.0.0":
+        return [f"tcp://{ip}:{port}"]
+    addresses = [
+        address.address
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family == socket.AF_INET and not address.address.startswith("127.")
+    ]
+    return [f"tcp://{address}:{port}" for address in [*addresses, LOOPBACK]]

@@ -1,0 +1,99 @@
+"""zmq contexts, who we are, and waiting: what every process needs of sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import platform
+import socket
+import sys
+import uuid
+from pathlib import Path
+
+import zmq
+
+from parallelz.ids import SessionId
+from parallelz.protocol.messages import PeerInfo
+
+HEARTBEAT_PERIOD_MS = 500
+HEARTBEAT_TIMEOUT_MS = 2000
+
+_contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
+
+
+def context() -> zmq.Context[zmq.Socket[bytes]]:
+    """Return the zmq context of this process; a forked child gets one of its own.
+
+    libzmq's threads do not survive a fork, so a context must not either.
+    """
+    pid = os.getpid()
+    if pid not in _contexts:
+        _contexts[pid] = zmq.Context()
+    return _contexts[pid]
+
+
+def term_context() -> None:
+    """End this process's zmq context, once all of its sockets are closed."""
+    ended = _contexts.pop(os.getpid(), None)
+    if ended is not None:
+        ended.term()
+
+
+def new_session_id() -> SessionId:
+    """Return a name for one life of this process."""
+    return SessionId(uuid.uuid4().hex[:16])
+
+
+def host_id() -> str:
+    """Return what processes share if and only if they share a kernel and its process ids."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # only Linux has these
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return "/".join(parts)
+
+
+def peer_info() -> PeerInfo:
+    """Return what this process says of itself when it joins."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid()) if hasattr(os, "getuid") else ""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return PeerInfo(
+        host=platform.node(), host_id=host_id(), pid=os.getpid(), user=user, python=version
+    )
+
+
+class Waker:
+    """Wakes a thread that polls, from any other thread or a signal handler."""
+
+    def __init__(self) -> None:
+        self._receiver, self._sender = socket.socketpair()
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
+        self._awake = False
+
+    def fileno(self) -> int:
+        """Return what to poll."""
+        return self._receiver.fileno()
+
+    def wake(self) -> None:
+        """Make the next or current poll return; cheap when that is due already."""
+        if self._awake:
+            return
+        self._awake = True
+        with contextlib.suppress(BlockingIOError, OSError):  # full: it will wake; closed: late
+            self._sender.send(b"!")
+
+    def drain(self) -> None:
+        """Take the wake-up in, before looking at what it was for."""
+        with contextlib.suppress(BlockingIOError):
+            self._receiver.recv(64)
+        self._awake = False
+
+    def close(self) -> None:
+        """Free both ends."""
+        self._receiver.close()
+        self._sender.close()
