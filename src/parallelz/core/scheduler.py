@@ -1,0 +1,523 @@
+"""Which task runs where, and how each one ends.
+
+Theory of operation
+-------------------
+`Scheduler.handle(event, source, now)` updates the state and returns what must be done about it,
+in order. The same events give the same actions, always; a bug can be replayed.
+
+Ready tasks that may run anywhere stand in one queue, first come, first served. A task that is
+bound to one engine stands in that engine's own queue, before all others there, in the order of
+submission. A task that may run on some engines stands in the queues of all of them and is
+skipped where it is met after its start.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from typing import assert_never
+
+from parallelz.core.dependencies import Dependencies, Wait
+from parallelz.core.ended import EndedTasks
+from parallelz.core.events import (
+    Action,
+    AnnounceEngine,
+    AnnounceLoss,
+    ClientForgotten,
+    EndTask,
+    EngineArrived,
+    EngineLost,
+    Event,
+    PlaceTask,
+    RecallTasks,
+    Tick,
+    Warn,
+)
+from parallelz.core.roster import PREFETCH_S, Engine, Roster
+from parallelz.core.task import TRANSITIONS, InvalidTransition, Task, TaskState, Transition
+from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
+from parallelz.protocol.messages import (
+    AbortTasks,
+    Dependency,
+    ErrorInfo,
+    Status,
+    SubmitDirect,
+    SubmitMap,
+    SubmitTask,
+    TaskFinished,
+    TaskOptions,
+    TasksDropped,
+)
+
+NOWHERE = EngineId(-1)
+STORY_LENGTH_MAX = 10_000
+STUCK_PERIOD_S = 2 * PREFETCH_S
+
+
+class Scheduler:
+    """Assigns tasks to engines and sees each to its end. Holds no socket, reads no clock."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[TaskId, Task] = {}
+        self.roster = Roster()
+        self._ready: deque[Task] = deque()
+        self._dependencies = Dependencies()
+        self._ended: dict[SessionId, EndedTasks] = {}
+        self._timed: dict[TaskId, Task] = {}  # not placed yet, and only so long
+        self._timeouts: list[tuple[float, TaskId]] = []  # a heap; what is not timed is stale
+        self._tick_s = 0.0
+        self._warned: set[SessionId] = set()  # of having no engines; membership only
+        self._story: deque[Transition] = deque(maxlen=STORY_LENGTH_MAX)
+        self._changed: dict[EngineId, Engine] = {}  # with room or tasks that it had not before
+
+    # -- what happens ----------------------------------------------------------------------
+
+    def handle(  # noqa: C901 - one arm for each event, and nothing else
+        self, event: Event, source: SessionId, now_s: float
+    ) -> list[Action]:
+        """Take in one event; return what to do about it, in order.
+
+        Parameters
+        ----------
+        event
+            What was said or seen.
+        source
+            Who said it; "" for what the controller saw.
+        now_s
+            Seconds from any origin, never less than before.
+        """
+        actions: list[Action] = []
+        match event:
+            case TaskFinished():
+                self._finish(event, source, now_s, actions)
+            case SubmitTask():
+                number = int(event.task_id.rpartition("-")[2])
+                self._submit(event.task_id, source, number, event, now_s, actions)
+            case SubmitMap():
+                for number in range(event.first_number, event.first_number + len(event.items)):
+                    task_id = task_id_of(source, number)
+                    self._submit(task_id, source, number, event, now_s, actions)
+            case SubmitDirect():
+                self._submit_direct(event, source, now_s, actions)
+            case TasksDropped():
+                self._take_back(event, source, now_s, actions)
+            case AbortTasks():
+                self._abort(event, source, now_s, actions)
+            case EngineArrived():
+                self._join(event, now_s, actions)
+            case EngineLost():
+                self._lose(event, now_s, actions)
+            case ClientForgotten():
+                self._ended.pop(event.session_id, None)
+                self._warned.discard(event.session_id)
+            case Tick():
+                self._tick(now_s, actions)
+            case _:
+                assert_never(event)
+        self._fill(now_s, actions)
+        return actions
+
+    def next_deadline_s(self) -> float | None:
+        """Return when `Tick` is due, if nothing happens before."""
+        while self._timeouts and self._timeouts[0][1] not in self._timed:
+            heapq.heappop(self._timeouts)  # it was placed or ended in time
+        stuck_s = self._tick_s + STUCK_PERIOD_S if self.roster.prefetches else None
+        timeout_s = self._timeouts[0][0] if self._timeouts else None
+        return min((t for t in (stuck_s, timeout_s) if t is not None), default=None)
+
+    def knows(self, task_id: TaskId, source: SessionId) -> bool:
+        """Whether the task was submitted before; clients submit again after a break."""
+        if task_id in self.tasks:
+            return True
+        ended = self._ended.get(source)
+        return ended is not None and int(task_id.rpartition("-")[2]) in ended
+
+    def _submit(
+        self,
+        task_id: TaskId,
+        source: SessionId,
+        number: int,
+        event: SubmitTask | SubmitMap,
+        now_s: float,
+        actions: list[Action],
+    ) -> None:
+        ended = self._ended.get(source)
+        if ended is None:
+            ended = self._ended[source] = EndedTasks()
+        if task_id in self.tasks or number in ended:
+            return
+        task = Task(task_id, source, number, event.digest, event.options)
+        self.tasks[task_id] = task
+        if event.options is None:
+            self._make_ready(task, now_s, "submitted")
+        else:
+            self._submit_picky(task, event.options, now_s, actions)
+        if not self.roster.engines and source not in self._warned:
+            self._warned.add(source)
+            text = (
+                "there are no engines: balanced tasks wait until one joins"
+                " (start some with `ipclusterz engines -n 4` or `ipenginez -n 4`)"
+            )
+            actions.append(Warn(source, text))
+
+    def _submit_picky(
+        self, task: Task, options: TaskOptions, now_s: float, actions: list[Action]
+    ) -> None:
+        if options.engine_ids is not None:
+            task.engine_ids = tuple(options.engine_ids)
+        if options.wait_timeout_s:
+            self._timed[task.id] = task
+            heapq.heappush(self._timeouts, (now_s + options.wait_timeout_s, task.id))
+        waits: list[Wait] = []
+        if options.after is not None:
+            waits.append(self._wait(task, options.after, is_place=False))
+        if options.follow is not None:
+            waits.append(self._wait(task, options.follow, is_place=True))
+        for wait in waits:
+            if not wait.is_settled:
+                task.unresolved += 1
+        for wait in waits:
+            if wait.is_settled and not self._apply(wait, now_s, actions):
+                return
+        if not task.unresolved:
+            self._make_ready(task, now_s, "submitted")
+
+    def _wait(self, task: Task, dependency: Dependency, *, is_place: bool) -> Wait:
+        wait = Wait(task, dependency, is_place=is_place)
+        live: list[TaskId] = []
+        for task_id in dict.fromkeys(dependency.task_ids):
+            if task_id in self.tasks and task_id != task.id:
+                live.append(task_id)
+                continue
+            session_id, _, number_text = task_id.rpartition("-")
+            ended = self._ended.get(SessionId(session_id))
+            number = int(number_text) if number_text.isdecimal() else -1
+            if ended is None or number not in ended:
+                wait.unmet_id = wait.unmet_id or task_id  # nobody knows it
+                wait.left -= 1
+                continue
+            engine_id = ended.engine_of(number)
+            where = NOWHERE if engine_id is None else engine_id
+            wait.count(task_id, where, ok=not ended.failed(number))
+        wait.left = len(live)
+        if not wait.is_settled:
+            self._dependencies.add(wait, live)
+        return wait
+
+    def _submit_direct(
+        self, event: SubmitDirect, source: SessionId, now_s: float, actions: list[Action]
+    ) -> None:
+        ended = self._ended.setdefault(source, EndedTasks())
+        for index, engine_id in enumerate(event.engine_ids):
+            number = event.first_number + index
+            task_id = task_id_of(source, number)
+            if task_id in self.tasks or number in ended:
+                continue
+            task = Task(task_id, source, number, event.digest, None, (engine_id,))
+            self.tasks[task_id] = task
+            engine = self.roster.engines.get(engine_id)
+            if engine is None:
+                error = ErrorInfo("EngineError", f"engine {engine_id} is not there (any more)")
+                self._end(task, "engine-lost", now_s, "no such engine", actions, error=error)
+            else:
+                self._make_ready(task, now_s, f"submitted for {engine_id}")
+
+    def _finish(
+        self, event: TaskFinished, source: SessionId, now_s: float, actions: list[Action]
+    ) -> None:
+        engine = self.roster.by_session.get(source)
+        task = self.tasks.get(event.task_id)
+        if engine is None or task is None or task.engine_id != engine.id:
+            return  # an engine believed lost still answers for a task that moved on
+        self._release(task, engine, now_s)
+        engine.ended_count += 1
+        self.roster.learn(task.digest, event.completed_s - event.started_s)
+        task.run_count += 1
+        if event.status != "ok" and task.retries_left:
+            task.retries_left -= 1
+            self._make_ready(task, now_s, f"failed on {engine.id}, to be retried")
+            return
+        cause = f"{event.status} on {engine.id}"
+        self._end(
+            task, event.status, now_s, cause, actions, engine_id=engine.id, by_result=True
+        )
+
+    def _take_back(
+        self, event: TasksDropped, source: SessionId, now_s: float, actions: list[Action]
+    ) -> None:
+        engine = self.roster.by_session.get(source)
+        if engine is None:
+            return
+        engine.recalling = False
+        engine.progress_s = now_s
+        returned = [
+            task
+            for task_id in event.task_ids
+            if (task := self.tasks.get(task_id)) is not None and task.engine_id == engine.id
+        ]
+        for task in reversed(returned):
+            self._release(task, engine, now_s)
+            if task.abort:
+                self._end(task, "aborted", now_s, "aborted", actions)
+            else:
+                self._make_ready(task, now_s, f"given back by {engine.id}", first=True)
+        self.roster.recalled(engine)
+        self._changed[engine.id] = engine
+
+    def _abort(
+        self, event: AbortTasks, source: SessionId, now_s: float, actions: list[Action]
+    ) -> None:
+        if event.task_ids is None:
+            tasks = [task for task in self.tasks.values() if task.session_id == source]
+        else:
+            tasks = [t for task_id in event.task_ids if (t := self.tasks.get(task_id))]
+        recalls: dict[EngineId, list[TaskId]] = {}
+        for task in tasks:
+            if event.engine_ids is not None and not _bound_for(task, event.engine_ids):
+                continue
+            if task.engine_id is not None:
+                task.abort = True
+                recalls.setdefault(task.engine_id, []).append(task.id)
+            elif task.state is not TaskState.ENDED:
+                self._end(task, "aborted", now_s, "aborted", actions)
+        actions.extend(RecallTasks(engine_id, ids) for engine_id, ids in recalls.items())
+
+    def _join(self, event: EngineArrived, now_s: float, actions: list[Action]) -> None:
+        engine = Engine(event.engine, now_s)
+        self.roster.add(engine)
+        self._changed[engine.id] = engine
+        self._warned.clear()
+        actions.append(AnnounceEngine(event.engine))
+        for task in self._ready:
+            if task.engine_ids is not None and engine.id in task.engine_ids:
+                engine.bound.append(task)
+
+    def _lose(self, event: EngineLost, now_s: float, actions: list[Action]) -> None:
+        engine = self.roster.by_session.get(event.session_id)
+        if engine is None:
+            return
+        self.roster.remove(engine)
+        self._changed.pop(engine.id, None)
+        actions.append(AnnounceLoss(engine.id, event.cause))
+        peer = engine.info.peer
+        text = f"engine {engine.id} (pid {peer.pid} on {peer.host}) is gone: {event.cause}"
+        error = ErrorInfo("EngineError", text)
+        cause = f"lost {engine.id}"
+        placed = list(engine.placed.values())
+        again: list[Task] = []
+        for task in placed:
+            self._move(task, TaskState.READY, now_s, cause)
+            if task.abort:
+                self._end(task, "aborted", now_s, "aborted", actions)
+            elif task.retries_left and self._has_place(task):
+                again.append(task)
+            else:
+                # It may have started, and without retries a task starts at most once.
+                self._end(task, "engine-lost", now_s, cause, actions, engine.id, error)
+        for task in reversed(again):
+            task.retries_left -= 1
+            task.run_count += 1
+            self._queue(task, first=True)
+        for task in engine.bound:
+            if task.state is TaskState.READY and not self._has_place(task):
+                self._end(task, "engine-lost", now_s, f"lost {engine.id}", actions, error=error)
+
+    def _has_place(self, task: Task) -> bool:
+        return task.engine_ids is None or any(
+            engine_id in self.roster.engines for engine_id in task.engine_ids
+        )
+
+    def _tick(self, now_s: float, actions: list[Action]) -> None:
+        self._tick_s = now_s
+        while self._timeouts and self._timeouts[0][0] <= now_s:
+            task = self._timed.pop(heapq.heappop(self._timeouts)[1], None)
+            if task is not None:
+                error = ErrorInfo("TaskTimeout", f"task {task.id} was not placed in time")
+                self._end(task, "timeout", now_s, "timed out", actions, error=error)
+        for engine in self.roster.stuck(now_s):
+            engine.recalling = True
+            self.roster.recalled(engine)
+            actions.append(RecallTasks(engine.id, list(engine.placed)[1:]))
+
+    # -- queues ----------------------------------------------------------------------------
+
+    def _make_ready(self, task: Task, now_s: float, cause: str, *, first: bool = False) -> None:
+        self._move(task, TaskState.READY, now_s, cause)
+        self._queue(task, first=first)
+
+    def _queue(self, task: Task, *, first: bool) -> None:
+        if task.engine_ids is None:
+            queues = [self._ready]
+        else:
+            engines = [self.roster.engines.get(engine_id) for engine_id in task.engine_ids]
+            queues = [engine.bound for engine in engines if engine is not None]
+            self._changed.update((e.id, e) for e in engines if e is not None)
+        for queue in queues:
+            if first:
+                queue.appendleft(task)
+            else:
+                queue.append(task)
+
+    def _fill(self, now_s: float, actions: list[Action]) -> None:
+        """Place ready tasks until none is left or no engine has room."""
+        if self._changed:
+            changed, self._changed = self._changed, {}
+            for engine in changed.values():
+                self._fill_bound(engine, now_s, actions)
+        ready, roster = self._ready, self.roster
+        while ready:
+            task = ready[0]
+            if task.state is not TaskState.READY:
+                ready.popleft()  # it was aborted or timed out meanwhile
+                continue
+            engine_with_room = roster.room_for(task)
+            if engine_with_room is None:
+                return
+            ready.popleft()
+            self._place(task, engine_with_room, now_s, actions)
+
+    def _fill_bound(self, engine: Engine, now_s: float, actions: list[Action]) -> None:
+        while engine.bound:
+            task = engine.bound[0]
+            if task.state is TaskState.READY:
+                if not self.roster.has_room_for(engine, task):
+                    return
+                self._place(task, engine, now_s, actions)
+            engine.bound.popleft()
+
+    def _place(self, task: Task, engine: Engine, now_s: float, actions: list[Action]) -> None:
+        self._move(task, TaskState.PLACED, now_s, "placed", engine.id)
+        if self._timed:
+            self._timed.pop(task.id, None)
+        self.roster.place(engine, task, now_s)
+        actions.append(PlaceTask(task.id, engine.id))
+
+    def _release(self, task: Task, engine: Engine, now_s: float) -> None:
+        self.roster.release(engine, task)
+        engine.progress_s = now_s
+        if engine.bound:
+            self._changed[engine.id] = engine
+
+    # -- ends ------------------------------------------------------------------------------
+
+    def _end(
+        self,
+        task: Task,
+        status: Status,
+        now_s: float,
+        cause: str,
+        actions: list[Action],
+        engine_id: EngineId = NOWHERE,
+        error: ErrorInfo | None = None,
+        *,
+        by_result: bool = False,
+    ) -> None:
+        """Answer the client, then release or end what waits for this task."""
+        ends = deque([(task, status, cause, engine_id, error)])
+        while ends:
+            task, status, cause, engine_id, error = ends.popleft()
+            if task.state is TaskState.ENDED:
+                continue  # another of its dependencies ended it first
+            self._move(task, TaskState.ENDED, now_s, cause)
+            del self.tasks[task.id]
+            if self._timed:
+                self._timed.pop(task.id, None)
+            ok = status == "ok"
+            ended = self._ended.get(task.session_id)
+            if ended is not None:
+                ended.add(task.number, engine_id, ok=ok)
+            actions.append(
+                EndTask(
+                    task.id,
+                    task.session_id,
+                    status,
+                    engine_id,
+                    task.run_count,
+                    by_result,
+                    error,
+                )
+            )
+            by_result = False
+            for other, wait in self._dependencies.ended(task.id, engine_id, ok=ok):
+                if other.state is not TaskState.WAITING:
+                    continue
+                other.unresolved -= 1
+                if wait.is_impossible:
+                    failed = _impossible(wait)
+                    ends.append((other, "impossible", failed.evalue, NOWHERE, failed))
+                elif self._apply(wait, now_s, actions) and not other.unresolved:
+                    self._make_ready(other, now_s, f"after {task.id}")
+
+    def _apply(self, wait: Wait, now_s: float, actions: list[Action]) -> bool:
+        """Do what a settled dependency means for its task; return whether that lives on."""
+        task = wait.task
+        error = None
+        if wait.is_impossible:
+            error = _impossible(wait)
+        elif wait.is_place and wait.engines:
+            allowed = wait.engines if task.engine_ids is None else task.engine_ids
+            task.engine_ids = tuple(e for e in wait.engines if e in allowed)
+            if not self._has_place(task):
+                text = f"the engine of {', '.join(wait.dependency.task_ids)} is gone"
+                error = ErrorInfo("ImpossibleDependency", text)
+        if error is None:
+            return True
+        self._end(task, "impossible", now_s, error.evalue, actions, error=error)
+        return False
+
+    def _move(
+        self,
+        task: Task,
+        finish: TaskState,
+        now_s: float,
+        cause: str,
+        engine_id: EngineId | None = None,
+    ) -> None:
+        """Change a task's state. Nothing else does."""
+        if finish not in TRANSITIONS[task.state]:
+            raise InvalidTransition(f"{task!r} -> {finish.value} ({cause})")
+        self._story.append(Transition(now_s, task.id, task.state, finish, cause, engine_id))
+        task.state = finish
+        task.engine_id = engine_id
+
+    def story(self, task_id: TaskId) -> list[Transition]:
+        """Return what happened to a task, oldest first, as far back as is remembered."""
+        return [line for line in self._story if line.task_id == task_id]
+
+    def validate(self) -> None:
+        """Check every invariant; costs time linear in the number of tasks."""
+        queued = {id(task) for task in self._ready}
+        for engine in self.roster.engines.values():
+            queued.update(id(task) for task in engine.bound)
+            for task in engine.placed.values():
+                assert task.engine_id == engine.id, task
+        for task in self.tasks.values():
+            is_placed = task.state is TaskState.PLACED
+            assert (task.engine_id is not None) == is_placed, task
+            assert (task.state is TaskState.WAITING) == bool(task.unresolved), task
+            assert task.state is not TaskState.READY or id(task) in queued, task
+            assert task.state is not TaskState.ENDED, task
+            if task.engine_id is not None:
+                assert task.id in self.roster.engines[task.engine_id].placed, task
+        self.roster.validate()
+        head = next((t for t in self._ready if t.state is TaskState.READY), None)
+        assert head is None or self.roster.room_for(head) is None, "an engine lies idle"
+
+
+def _bound_for(task: Task, engine_ids: list[EngineId]) -> bool:
+    if task.engine_id is not None:
+        return task.engine_id in engine_ids
+    return task.engine_ids is not None and any(e in engine_ids for e in task.engine_ids)
+
+
+def _impossible(wait: Wait) -> ErrorInfo:
+    ids = wait.dependency.task_ids
+    if wait.unmet_id is not None:
+        text = (
+            f"it depends on {wait.unmet_id}, which failed, is unknown, or must fail and did not"
+        )
+    elif wait.is_place and len(wait.engines) > 1:
+        text = f"it is to follow {', '.join(ids)}, which ran on several engines"
+    else:
+        text = f"none of {', '.join(ids)} ended as it depends on"
+    return ErrorInfo("ImpossibleDependency", text)

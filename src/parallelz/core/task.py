@@ -1,0 +1,99 @@
+"""A task and the states of its life.
+
+    WAITING ─► READY ─► PLACED ─► ENDED
+       │        │ ▲       │ │       ▲
+       │        │ └───────┘ └───────┤   back to READY: its engine was lost and it has retries
+       └────────┴───────────────────┘   left, or the engine gave it back unstarted
+
+A task waits for its dependencies, is ready for any engine that may have it (or for the one it
+is bound to), is placed on an engine, where it runs as soon as those placed there before it
+have ended, and ends once.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from parallelz.errors import ParallelzError
+from parallelz.ids import Digest, EngineId, SessionId, TaskId
+from parallelz.protocol.messages import TaskOptions
+
+
+class TaskState(enum.Enum):
+    """Where a task is in its life."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    PLACED = "placed"
+    ENDED = "ended"
+
+
+TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
+    TaskState.WAITING: frozenset({TaskState.READY, TaskState.ENDED}),
+    TaskState.READY: frozenset({TaskState.PLACED, TaskState.ENDED}),
+    TaskState.PLACED: frozenset({TaskState.READY, TaskState.ENDED}),
+    TaskState.ENDED: frozenset(),
+}
+
+
+class InvalidTransition(ParallelzError):
+    """A bug in parallelz: a task was moved between states that are not connected."""
+
+
+class Transition(NamedTuple):
+    """One line of a task's story."""
+
+    now_s: float
+    task_id: TaskId
+    start: TaskState
+    finish: TaskState
+    cause: str
+    engine_id: EngineId | None
+
+
+class Task:
+    """What the core knows of a task. Its code and data are elsewhere."""
+
+    __slots__ = (
+        "abort",
+        "digest",
+        "engine_id",
+        "engine_ids",
+        "expected_s",
+        "id",
+        "label",
+        "number",
+        "options",
+        "retries_left",
+        "run_count",
+        "session_id",
+        "state",
+        "unresolved",
+    )
+
+    def __init__(
+        self,
+        task_id: TaskId,
+        session_id: SessionId,
+        number: int,
+        digest: Digest,
+        options: TaskOptions | None = None,
+        engine_ids: tuple[EngineId, ...] | None = None,
+    ) -> None:
+        self.id = task_id
+        self.session_id = session_id
+        self.number = number
+        self.digest = digest
+        self.options = options  # None for most
+        self.engine_ids = engine_ids  # where it may run; None: anywhere
+        self.state = TaskState.WAITING
+        self.engine_id: EngineId | None = None  # not None if and only if PLACED
+        self.expected_s = 0.0  # its part of its engine's load, while PLACED
+        self.retries_left = options.retries if options is not None else 0
+        self.run_count = 0
+        self.abort = False  # to end when its engine gives it back
+        self.unresolved = 0  # dependencies (after, follow) that are not settled
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id} {self.state.value} engine={self.engine_id}>"
