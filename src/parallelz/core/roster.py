@@ -35,6 +35,7 @@ class Engine:
         "ended_count",
         "id",
         "info",
+        "is_late",
         "load_s",
         "placed",
         "progress_s",
@@ -49,6 +50,7 @@ class Engine:
         self.load_s = 0.0  # sum of `expected_s` of what is placed
         self.progress_s = now_s  # when it last ended or began something
         self.recalling = False  # it was asked to give back, and has not answered
+        self.is_late = False  # its current task takes longer than expected: nothing behind it
         self.ended_count = 0
 
 
@@ -156,7 +158,7 @@ class Roster:
             pass
         elif not count:
             self._idle[key] = engine
-        elif engine.load_s < PREFETCH_S and count < PLACED_COUNT_MAX:
+        elif not engine.is_late and engine.load_s < PREFETCH_S and count < PLACED_COUNT_MAX:
             self._roomy[key] = engine
         if count > 1:
             self._prefetching[key] = engine

@@ -229,6 +229,7 @@ class Scheduler:
         task = self.tasks.get(event.task_id)
         if engine is None or task is None or task.engine_id != engine.id:
             return  # an engine believed lost still answers for a task that moved on
+        engine.is_late = False
         self._release(task, engine, now_s)
         engine.ended_count += 1
         self.roster.learn(task.digest, event.completed_s - event.started_s)
@@ -335,7 +336,7 @@ class Scheduler:
                 error = ErrorInfo("TaskTimeout", f"task {task.id} was not placed in time")
                 self._end(task, "timeout", now_s, "timed out", actions, error=error)
         for engine in self.roster.stuck(now_s):
-            engine.recalling = True
+            engine.recalling = engine.is_late = True
             self.roster.recalled(engine)
             actions.append(RecallTasks(engine.id, list(engine.placed)[1:]))
 

@@ -17,7 +17,12 @@ from zmq.utils.monitor import parse_monitor_message
 
 from parallelz.protocol.envelope import Buffer
 from parallelz.transport.security import ClusterSecrets
-from parallelz.transport.sockets import HEARTBEAT_PERIOD_MS, HEARTBEAT_TIMEOUT_MS, context
+from parallelz.transport.sockets import (
+    HEARTBEAT_PERIOD_MS,
+    HEARTBEAT_TIMEOUT_MS,
+    Waker,
+    context,
+)
 
 ZAP_DOMAIN = b"parallelz"
 HANDSHAKE_TIMEOUT_MS = 10_000
@@ -68,6 +73,10 @@ class Router:
         self.socket.handshake_ivl = HANDSHAKE_TIMEOUT_MS
         self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._authenticator: _KeyList | None = None
+        self._poller = zmq.Poller()
+        self._poller.register(self.socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
+        self._waker: Waker | None = None
         try:
             self._bind(secrets)
         except zmq.ZMQError:
@@ -126,17 +135,16 @@ class Router:
                 fds.append(int(event["value"]))
         return fds
 
-    @property
-    def sockets(self) -> tuple[zmq.Socket[bytes], ...]:
-        """What to poll for reading."""
-        return self.socket, self._monitor
+    def watch(self, waker: Waker) -> None:
+        """Let `poll` also end when this is woken."""
+        self._waker = waker
+        self._poller.register(waker.fileno(), zmq.POLLIN)
 
     def poll(self, timeout_s: float) -> None:
-        """Wait until a message or a break has come, at most `timeout_s`."""
-        poller = zmq.Poller()
-        for pollable in self.sockets:
-            poller.register(pollable, zmq.POLLIN)
-        poller.poll(max(0, -int(-timeout_s * 1000 // 1)))
+        """Wait until a message, a break or a wake-up has come, at most `timeout_s`."""
+        ready = self._poller.poll(max(0, -int(-timeout_s * 1000 // 1)))
+        if self._waker is not None and (self._waker.fileno(), zmq.POLLIN) in ready:
+            self._waker.drain()
 
     def close(self, linger_s: float) -> None:
         """Close; what was sent gets at most `linger_s` to leave."""

@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import psutil
@@ -24,7 +25,7 @@ from parallelz.transport.sockets import host_id
 
 LOOPBACK = "127.0.0.1"
 HAS_IPC = sys.platform != "win32"
-PEER_ROLES = ("client", "engine", "recorder")
+PEER_ROLES: tuple[Literal["client", "engine", "recorder"], ...] = ("client", "engine", "recorder")
 
 
 class ClusterSecrets(msgspec.Struct):
@@ -93,9 +94,9 @@ def write_secrets(cluster: ClusterSecrets, profile_dir: Path) -> list[Path]:
         The files of client, engine and controller; their owner removes them at the end.
     """
     contents: dict[settings.ConnectionRole, bytes] = {
-        "client": msgspec.json.encode(cluster.infos["client"]),
-        "engine": msgspec.json.encode(cluster.infos["engine"]),
-        "controller": msgspec.json.encode(cluster),
+        "client": cluster.infos["client"].encode(),
+        "engine": cluster.infos["engine"].encode(),
+        "controller": msgspec.json.format(msgspec.json.encode(cluster), indent=2),
     }
     paths = []
     for role, content in contents.items():
@@ -103,7 +104,7 @@ def write_secrets(cluster: ClusterSecrets, profile_dir: Path) -> list[Path]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         with os.fdopen(descriptor, "wb") as file:  # mkstemp makes it 0600
-            file.write(msgspec.json.format(content, indent=1))
+            file.write(content)
         Path(name).replace(path)
         paths.append(path)
     return paths

@@ -71,8 +71,8 @@ class Waker:
 
     def __init__(self) -> None:
         self._receiver, self._sender = socket.socketpair()
-        self._receiver.setblocking(False)
-        self._sender.setblocking(False)
+        self._receiver.settimeout(0)
+        self._sender.settimeout(0)
         self._awake = False
 
     def fileno(self) -> int:

@@ -1,0 +1,1 @@
+"""The controller process: sockets, a clock and a recorder around the core."""

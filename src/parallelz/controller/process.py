@@ -1,0 +1,128 @@
+"""The controller as a process: arguments, log, signals, and the recorder beside it."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from parallelz import settings
+from parallelz.controller.controller import Controller
+from parallelz.controller.recording import Recording
+from parallelz.transport.security import (
+    ClusterSecrets,
+    new_secrets,
+    read_secrets,
+    write_secrets,
+)
+from parallelz.transport.sockets import term_context
+
+logger = logging.getLogger(__name__)
+
+STORES = ("sqlite", "memory", "none")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments that launchers give."""
+    parser = argparse.ArgumentParser(prog="parallelz.controller")
+    parser.add_argument("--profile-dir", type=Path, required=True)
+    parser.add_argument("--cluster-id", default="")
+    parser.add_argument("--ip", default="", help="also listen here, for other hosts")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--location", default="", help="address by which others reach it")
+    parser.add_argument("--store", choices=STORES, default=settings.DEFAULT_STORE)
+    parser.add_argument("--log-file", type=Path)
+    parser.add_argument("--ready-fd", type=int, help="gets a line when the controller listens")
+    parser.add_argument("--parent-pid", type=int, help="end when this process has ended")
+    parser.add_argument(
+        "--reuse", action="store_true", help="use the connection files that are there"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a controller until it is told to end; return the exit status."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(
+        filename=args.log_file,
+        level=logging.INFO,
+        format="%(asctime)s %(process)d %(levelname).1s %(name)s: %(message)s",
+    )
+    runtime_dir: Path | None = None
+    if args.reuse:
+        secrets, written = read_secrets(args.profile_dir, args.cluster_id), []
+    else:
+        settings.make_profile_dir(args.profile_dir)
+        runtime_dir = Path(tempfile.mkdtemp(prefix="parallelz-"))
+        secrets = new_secrets(
+            args.cluster_id,
+            runtime_dir=runtime_dir,
+            ip=args.ip,
+            port=args.port,
+            location=args.location,
+        )
+        written = write_secrets(secrets, args.profile_dir)
+    try:
+        return _serve(args, secrets)
+    finally:
+        for path in written:
+            path.unlink(missing_ok=True)
+        if runtime_dir is not None:
+            shutil.rmtree(runtime_dir, ignore_errors=True)
+
+
+def _serve(args: argparse.Namespace, secrets: ClusterSecrets) -> int:
+    recording = Recording(_recorder_starter(args, secrets))
+    controller = Controller(secrets, recording, args.parent_pid)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(
+            signum, lambda number, frame: controller.stop(signal.Signals(number).name)
+        )
+    logger.info("= listens on %s", ", ".join(secrets.bind_urls))
+    if args.ready_fd is not None:
+        os.write(args.ready_fd, b"ready\n")
+        os.close(args.ready_fd)
+    gc.freeze()  # what was imported lives as long as the process: never look at it again
+    try:
+        controller.run()
+    finally:
+        controller.close()
+        term_context()
+    return 0
+
+
+def _recorder_starter(
+    args: argparse.Namespace, secrets: ClusterSecrets
+) -> Callable[[], subprocess.Popen[bytes]] | None:
+    if args.store == "none":
+        return None
+    database = settings.database_file(args.profile_dir, args.cluster_id)
+    command = [
+        *(sys.executable, "-m", "parallelz.controller.recorder_process"),
+        *("--store", args.store, "--path", str(database), "--parent-pid", str(os.getpid())),
+    ]
+    info = json.dumps(msgspec.to_builtins(secrets.infos["recorder"])).encode()
+
+    def start() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        assert process.stdin is not None
+        process.stdin.write(info)
+        process.stdin.close()
+        return process
+
+    return start
+
+
+if __name__ == "__main__":
+    sys.exit(main())

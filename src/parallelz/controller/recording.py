@@ -1,0 +1,214 @@
+"""The controller's side of the recorder: what it is told, and what waits until it has it.
+
+Records collect for `RECORD_PERIOD_S` and leave in one envelope. Envelopes of clients and
+engines are acknowledged when the records made of them are: until then their senders keep them,
+so that the death of any one process loses nothing. The recorder starts with the first record,
+not with the controller, to keep out of the way of the start; a dead one is started again.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from parallelz.controller.sessions import Link, Session
+from parallelz.ids import SessionId
+from parallelz.protocol.envelope import Buffer, Sender
+from parallelz.protocol.messages import (
+    AskHistory,
+    EngineInfo,
+    Goodbye,
+    Message,
+    StoreRecords,
+    SubmitDirect,
+    SubmitMap,
+    SubmitTask,
+    TaskEnded,
+)
+from parallelz.store import record
+
+logger = logging.getLogger(__name__)
+
+RECORD_PERIOD_S = 0.02
+RECORDS_COUNT_MAX = 1000
+KEPT_BYTES_MAX = 512 * 1024 * 1024
+PROCESS_CHECK_PERIOD_S = 0.5
+FINISH_TIMEOUT_S = 5.0
+ASKERS_COUNT_MAX = 10_000
+
+
+class Recording:
+    """Tells the recorder everything, and knows what it has.
+
+    Parameters
+    ----------
+    start
+        Starts a recorder process. None: nothing is remembered.
+    """
+
+    def __init__(self, start: Callable[[], subprocess.Popen[bytes]] | None) -> None:
+        self.link: Link | None = None
+        self._start = start
+        self._process: subprocess.Popen[bytes] | None = None
+        self._check_s = 0.0
+        self._sender = Sender()
+        self._acked_before = 0  # envelopes, by recorders that are gone
+        self._acked = 0
+        self._records: list[msgspec.Raw] = []
+        self._flush_by_s: float | None = None
+        self._holding: deque[tuple[int, Link, int]] = deque()
+        self._askers: dict[int, tuple[Session, int]] = {}
+        self._next_question = 1
+        self._lost_count = 0
+        self._touch: Callable[[Link], None] = lambda link: None
+
+    def connect(self, touch: Callable[[Link], None]) -> None:
+        """Call `touch` with the recorder's link whenever that has something to send."""
+        self._touch = touch
+
+    # -- what is told ----------------------------------------------------------------------
+
+    def submitted(
+        self,
+        session_id: SessionId,
+        message: SubmitTask | SubmitMap | SubmitDirect,
+        name: str,
+        buffers: Sequence[Buffer],
+    ) -> None:
+        """Remember a submission."""
+        if self._start is not None:
+            self._add(record.submitted(session_id, message, name, buffers, time.time()))
+
+    def ended(self, message: TaskEnded, engine_uuid: str, buffers: Sequence[Buffer]) -> None:
+        """Remember an end."""
+        if self._start is not None:
+            self._add(record.ended(message, engine_uuid, buffers, time.time()))
+
+    def engine_changed(self, engine: EngineInfo, cause: str) -> None:
+        """Remember that an engine came (`cause` is ""), or went and why."""
+        if self._start is not None:
+            self._add(record.engine_changed(engine, cause, time.time()))
+
+    def _add(self, item: msgspec.Raw) -> None:
+        if self._sender.kept_bytes > KEPT_BYTES_MAX:
+            if not self._lost_count:
+                logger.error("! the recorder does not keep up: from here on history is lost")
+            self._lost_count += 1
+            return
+        self._records.append(item)
+        if self._flush_by_s is None:
+            self._flush_by_s = time.monotonic() + RECORD_PERIOD_S
+        if len(self._records) >= RECORDS_COUNT_MAX:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._flush_by_s = None
+        if self._records:
+            records, self._records = self._records, []
+            self._put(StoreRecords(records))
+
+    def _put(self, message: Message) -> None:
+        self._sender.put(message)
+        if self._process is None:
+            self._launch()
+        if self.link is not None:
+            self._touch(self.link)
+
+    def _launch(self) -> None:
+        if self._start is not None:
+            self._process = self._start()
+            logger.info("= started the recorder (pid %d)", self._process.pid)
+
+    # -- what it has -----------------------------------------------------------------------
+
+    def attach(self, link: Link) -> Link:
+        """Go on with this recorder where the last one stopped."""
+        link.sender = self._sender
+        if self.link is not None and self.link.session is not link.session:
+            self._acked_before += self._acked
+            self._acked = 0
+        self.link = link
+        return link
+
+    def acknowledged(self, number: int) -> None:
+        """Take in that the recorder has everything up to this envelope of ours."""
+        self._acked = max(self._acked, number)
+        self._settle()
+
+    def when_safe(self, link: Link, number: int) -> None:
+        """Settle an envelope of a peer once what was made of it is recorded."""
+        made = self._acked_before + self._sender.number
+        target = made + bool(self._sender.waiting) + bool(self._records)
+        if self._start is None or target <= self._acked_before + self._acked:
+            link.receiver.settle(number)
+        else:
+            self._holding.append((target, link, number))
+
+    def is_holding(self, link: Link) -> bool:
+        """Whether any envelope of this link waits for the recorder."""
+        return any(held is link for _, held, _ in self._holding)
+
+    def _settle(self) -> None:
+        acked = self._acked_before + self._acked
+        is_idle = not (self._sender.kept_count or self._sender.waiting or self._records)
+        while self._holding and (is_idle or self._holding[0][0] <= acked):
+            _, link, number = self._holding.popleft()
+            link.receiver.settle(number)
+
+    # -- questions -------------------------------------------------------------------------
+
+    def ask(self, session: Session, message: AskHistory) -> bool:
+        """Pass a question on, after all that was recorded; False: there is no recorder."""
+        if self._start is None:
+            return False
+        question = self._next_question
+        self._next_question += 1
+        if len(self._askers) >= ASKERS_COUNT_MAX:
+            del self._askers[next(iter(self._askers))]
+        self._askers[question] = (session, message.request_id)
+        self._flush()
+        self._put(msgspec.structs.replace(message, request_id=question))
+        return True
+
+    def asker(self, question: int) -> tuple[Session, int] | None:
+        """Return who asked this, and under which request id; once."""
+        return self._askers.pop(question, None)
+
+    # -- time ------------------------------------------------------------------------------
+
+    def next_deadline_s(self) -> float | None:
+        """Return when `see_to_timers` has something to do."""
+        return self._flush_by_s
+
+    def see_to_timers(self, now_s: float) -> None:
+        """Send what has collected long enough; start a dead recorder again."""
+        if self._flush_by_s is not None and now_s >= self._flush_by_s:
+            self._flush()
+        if self._process is None or now_s < self._check_s:
+            return
+        self._check_s = now_s + PROCESS_CHECK_PERIOD_S
+        code = self._process.poll()
+        if code is not None:
+            logger.error("! the recorder ended with code %d; starting it again", code)
+            self._launch()
+
+    def finish(self, turn: Callable[[], None]) -> None:
+        """Wait, turning the loop, until the recorder has everything, and end it."""
+        if self._process is None:
+            return
+        self._flush()
+        self._put(Goodbye("the controller ends"))
+        give_up_s = time.monotonic() + FINISH_TIMEOUT_S
+        while self._process.poll() is None and time.monotonic() < give_up_s:
+            turn()
+        if self._process.poll() is None:
+            logger.error("! the recorder did not end in %g s: killed", FINISH_TIMEOUT_S)
+            self._process.kill()
+            self._process.wait()
+        if self._lost_count:
+            logger.error("! %d records were lost", self._lost_count)

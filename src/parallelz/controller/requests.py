@@ -1,0 +1,128 @@
+"""What clients ask past the queues, and the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from parallelz.controller.recording import Recording
+from parallelz.controller.sessions import Link, Session, Sessions
+from parallelz.controller.tasks import Tasks
+from parallelz.core.scheduler import Scheduler
+from parallelz.core.story import queue_status
+from parallelz.ids import EngineId
+from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.messages import (
+    AbortTasks,
+    AskHistory,
+    AskQueues,
+    ClearEngines,
+    ClearNamespace,
+    ErrorInfo,
+    InterruptEngines,
+    InterruptTask,
+    Message,
+    NamespaceCleared,
+    Reply,
+    ShutdownEngines,
+    StopEngine,
+)
+
+Request = (
+    AbortTasks | InterruptEngines | ClearEngines | ShutdownEngines | AskQueues | AskHistory
+)
+
+
+class Requests:
+    """Answers each request once, some of them after others have answered."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        sessions: Sessions,
+        tasks: Tasks,
+        recording: Recording,
+        touch: Callable[[Link], None],
+    ) -> None:
+        self._scheduler = scheduler
+        self._sessions = sessions
+        self._tasks = tasks
+        self._recording = recording
+        self._touch = touch
+        self._clears: dict[str, tuple[Session, int, set[EngineId]]] = {}
+        self.hub_is_to_stop = False
+
+    def handle(self, session: Session, message: Request, now_s: float) -> None:
+        """Do what a client asks, or see to it that it is done."""
+        match message:
+            case AbortTasks():
+                self._tasks.handle(message, session.id, now_s)
+                self._reply(session, Reply(message.request_id))
+            case InterruptEngines():
+                self._tell(message.engine_ids, InterruptTask())
+                self._reply(session, Reply(message.request_id))
+            case ClearEngines():
+                self._clear(session, message)
+            case ShutdownEngines():
+                stop = StopEngine("a client asked for it", message.restart)
+                self._tell(message.engine_ids, stop)
+                self._reply(session, Reply(message.request_id))
+                self.hub_is_to_stop = self.hub_is_to_stop or message.hub
+            case AskQueues():
+                status = queue_status(
+                    self._scheduler, message.engine_ids, verbose=message.verbose
+                )
+                data = msgspec.msgpack.encode(status)
+                self._reply(session, Reply(message.request_id, data))
+            case AskHistory():
+                if not self._recording.ask(session, message):
+                    text = "this cluster keeps no history: it was started with --store none"
+                    self._reply(
+                        session, Reply(message.request_id, error=ErrorInfo("NoStore", text))
+                    )
+
+    def history_answered(self, reply: Reply, buffers: Sequence[Buffer]) -> None:
+        """Pass the recorder's answer on to whom it is for."""
+        asked = self._recording.asker(reply.request_id)
+        if asked is not None:
+            session, request_id = asked
+            self._reply(session, msgspec.structs.replace(reply, request_id=request_id), buffers)
+
+    def _clear(self, session: Session, message: ClearEngines) -> None:
+        waiting = {e for e in message.engine_ids if e in self._sessions.by_engine}
+        if not waiting:
+            self._reply(session, Reply(message.request_id))
+            return
+        key = f"{session.id}/{message.request_id}"
+        self._clears[key] = (session, message.request_id, waiting)
+        self._tell(message.engine_ids, ClearNamespace(key))
+
+    def cleared(self, engine_id: EngineId, message: NamespaceCleared) -> None:
+        """Take in that one engine has done it; the last one brings the answer."""
+        self._settle_clear(message.request_key, engine_id)
+
+    def engine_is_gone(self, engine_id: EngineId) -> None:
+        """Wait for that engine no longer."""
+        for key in list(self._clears):
+            self._settle_clear(key, engine_id)
+
+    def _settle_clear(self, key: str, engine_id: EngineId) -> None:
+        if key not in self._clears:
+            return
+        session, request_id, waiting = self._clears[key]
+        waiting.discard(engine_id)
+        if not waiting:
+            del self._clears[key]
+            self._reply(session, Reply(request_id))
+
+    def _tell(self, engine_ids: list[EngineId], message: Message) -> None:
+        for engine_id in engine_ids:
+            engine = self._sessions.by_engine.get(engine_id)
+            if engine is not None:
+                engine.control.put(message)
+                self._touch(engine.control)
+
+    def _reply(self, session: Session, reply: Reply, buffers: Sequence[Buffer] = ()) -> None:
+        session.control.put(reply, buffers)
+        self._touch(session.control)

@@ -1,0 +1,63 @@
+"""What all tests share: options, and the check that nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+SETTLE_TIMEOUT_S = 5.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="rewrite tests/scenarios/*.txt")
+
+
+def _left() -> dict[str, set[str]]:
+    """Return what a test could leave behind."""
+    shared_memory = Path("/dev/shm")
+    return {
+        "processes": {
+            f"{child.pid} {' '.join(child.cmdline())}"
+            for child in psutil.Process().children(recursive=True)
+            if child.status() != psutil.STATUS_ZOMBIE
+        },
+        "threads": {str(thread) for thread in threading.enumerate()},
+        "shared memory": {p.name for p in shared_memory.glob("parallelz*")}
+        if shared_memory.exists()
+        else set(),
+        "runtime directories": {
+            p.name for p in Path(tempfile.gettempdir()).glob("parallelz-*") if _is_ours(p)
+        },
+    }
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return path.stat().st_uid == os.getuid()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test: no process, thread, shared memory or directory that was not there."""
+    before = _left()
+    yield
+    deadline_s = time.monotonic() + SETTLE_TIMEOUT_S
+    while True:
+        left = {kind: names - before[kind] for kind, names in _left().items()}
+        if not any(left.values()):
+            return
+        if time.monotonic() > deadline_s:
+            break
+        gc.collect()
+        threading.Event().wait(0.02)  # processes take a moment to be gone for good
+    pytest.fail(f"left behind: { {kind: names for kind, names in left.items() if names} }")

@@ -1,0 +1,262 @@
+"""Each rule of the core in a few lines, without a cluster."""
+
+from __future__ import annotations
+
+import pytest
+from helpers_core import (
+    ME,
+    NOBODY,
+    arrive,
+    dropped,
+    ended,
+    engine_session,
+    finish,
+    lose,
+    placed,
+    submit,
+    submit_direct,
+    submit_map,
+    task,
+)
+
+from parallelz.core.events import Action, Event, RecallTasks, Tick, Warn
+from parallelz.core.scheduler import Scheduler
+from parallelz.core.story import queue_status
+from parallelz.core.task import TaskState
+from parallelz.ids import EngineId, SessionId
+from parallelz.protocol.messages import AbortTasks
+
+
+class Play:
+    """A scheduler and the time; every event is checked against the invariants."""
+
+    def __init__(self, engine_count: int) -> None:
+        self.scheduler = Scheduler()
+        self.now_s = 0.0
+        for number in range(engine_count):
+            self(arrive(number))
+
+    def __call__(self, event: Event, source: SessionId = ME) -> list[Action]:
+        self.now_s += 0.001
+        actions = self.scheduler.handle(event, source, self.now_s)
+        self.scheduler.validate()
+        return actions
+
+    def finish(
+        self, number: int, engine: int, *, ok: bool = True, duration_s: float = 1.0
+    ) -> list[Action]:
+        return self(finish(number, ok=ok, duration_s=duration_s), engine_session(engine))
+
+
+def test_ready_tasks_start_first_come_first_served() -> None:
+    play = Play(1)
+    assert placed(play(submit(0))) == [(0, 0)]
+    assert placed(play(submit(1))) == []
+    assert placed(play(submit(2))) == []
+    assert placed(play.finish(0, 0)) == [(1, 0)]
+    assert placed(play.finish(1, 0)) == [(2, 0)]
+
+
+def test_nothing_is_placed_behind_a_task_of_unknown_length() -> None:
+    play = Play(2)
+    assert placed(play(submit_map(0, 10))) == [(0, 0), (1, 1)]
+
+
+def test_short_tasks_are_placed_ahead_in_numbers() -> None:
+    play = Play(1)
+    play(submit(0))
+    play.finish(0, 0, duration_s=0.0)
+    assert len(placed(play(submit_map(1, 1000)))) == 500
+
+
+def test_what_waits_behind_a_long_task_is_recalled_and_runs_elsewhere() -> None:
+    play = Play(1)
+    play(submit(0))
+    play.finish(0, 0, duration_s=0.001)
+    assert len(placed(play(submit_map(1, 3)))) == 3
+    play.now_s += 1.0
+    recalls = [a for a in play(Tick(), NOBODY) if isinstance(a, RecallTasks)]
+    assert recalls == [RecallTasks(EngineId(0), [task(2), task(3)])]
+    play(arrive(1))
+    assert placed(play(dropped([2, 3]), engine_session(0))) == [(2, 1), (3, 1)]
+
+
+def test_direct_tasks_of_one_engine_keep_their_order_before_all_others() -> None:
+    play = Play(1)
+    play(submit(0))
+    play(submit(1))
+    play(submit_direct(2, [0]))
+    play(submit_direct(3, [0]))
+    assert placed(play.finish(0, 0)) == [(2, 0)]
+    assert placed(play.finish(2, 0)) == [(3, 0)]
+    assert placed(play.finish(3, 0)) == [(1, 0)]
+
+
+def test_direct_task_for_an_engine_that_is_not_there_ends_at_once() -> None:
+    assert ended(Play(1)(submit_direct(0, [7]))) == [(0, "engine-lost")]
+
+
+def test_submitting_again_changes_nothing() -> None:
+    play = Play(1)
+    play(submit(0))
+    assert play(submit(0)) == []
+    play.finish(0, 0)
+    assert play(submit(0)) == []
+
+
+def test_without_engines_tasks_wait_and_the_user_is_told_once() -> None:
+    play = Play(0)
+    assert [type(a) for a in play(submit(0))] == [Warn]
+    assert play(submit(1)) == []
+    assert placed(play(arrive(0))) == [(0, 0)]
+
+
+def test_lost_engine_ends_its_task_with_the_cause() -> None:
+    play = Play(1)
+    play(submit(0))
+    end = next(a for a in play(lose(0, "killed by signal 9")) if ended([a]))
+    assert end.status == "engine-lost"
+    assert "killed by signal 9" in end.error.evalue
+    assert "pid 100" in end.error.evalue
+
+
+def test_lost_engine_retries_its_task_elsewhere() -> None:
+    play = Play(2)
+    assert placed(play(submit(0, retries=1))) == [(0, 0)]
+    assert placed(play(lose(0))) == [(0, 1)]
+    assert ended(play(lose(1))) == [(0, "engine-lost")]
+
+
+def test_late_answer_of_a_lost_engine_is_ignored() -> None:
+    play = Play(1)
+    play(submit(0))
+    play(lose(0))
+    assert play.finish(0, 0) == []
+
+
+def test_failed_task_is_retried_and_its_last_error_is_the_answer() -> None:
+    play = Play(1)
+    play(submit(0, retries=1))
+    assert placed(play.finish(0, 0, ok=False)) == [(0, 0)]
+    assert ended(play.finish(0, 0, ok=False)) == [(0, "error")]
+
+
+def test_task_runs_after_what_it_waits_for() -> None:
+    play = Play(2)
+    play(submit(0))
+    play(submit(1))
+    assert play(submit(2, after=[0, 1])) == []
+    assert placed(play.finish(0, 0)) == []
+    assert placed(play.finish(1, 1)) == [(2, 0)]
+
+
+def test_task_may_depend_on_one_that_ended_long_ago() -> None:
+    play = Play(1)
+    play(submit(0))
+    play.finish(0, 0)
+    assert placed(play(submit(1, after=[0]))) == [(1, 0)]
+
+
+def test_failure_ends_every_task_that_waits_for_success_also_through_chains() -> None:
+    play = Play(1)
+    play(submit(0))
+    play(submit(1, after=[0]))
+    play(submit(2, after=[1]))
+    assert ended(play.finish(0, 0, ok=False)) == [
+        (0, "error"),
+        (1, "impossible"),
+        (2, "impossible"),
+    ]
+
+
+def test_any_of_several_is_enough_when_asked_for() -> None:
+    play = Play(2)
+    play(submit(0))
+    play(submit(1))
+    play(submit(2, after=[0, 1], every=False))
+    play.finish(0, 0, ok=False)
+    assert placed(play.finish(1, 1)) == [(2, 0)]
+
+
+def test_task_can_wait_for_a_failure() -> None:
+    play = Play(1)
+    play(submit(0))
+    play(submit(1, after=[0], success=False, failure=True))
+    assert placed(play.finish(0, 0, ok=False)) == [(1, 0)]
+
+
+def test_unknown_dependency_is_impossible_at_once() -> None:
+    assert ended(Play(1)(submit(1, after=[99]))) == [(1, "impossible")]
+
+
+def test_follow_runs_where_the_other_ran() -> None:
+    play = Play(2)
+    play(submit(0))
+    play(submit(1))
+    play(submit(2, follow=[1]))
+    play.finish(0, 0)
+    assert placed(play.finish(1, 1)) == [(2, 1)]
+
+
+def test_follow_of_tasks_on_two_engines_is_impossible() -> None:
+    play = Play(2)
+    play(submit(0))
+    play(submit(1))
+    play(submit(2, follow=[0, 1]))
+    play.finish(0, 0)
+    assert (2, "impossible") in ended(play.finish(1, 1))
+
+
+def test_targets_limit_where_a_task_runs() -> None:
+    play = Play(3)
+    assert placed(play(submit(0, engines=[2]))) == [(0, 2)]
+    assert placed(play(submit(1, engines=[2, 1]))) == [(1, 1)]
+
+
+def test_task_that_is_not_placed_in_time_ends() -> None:
+    play = Play(1)
+    play(submit(0))
+    play(submit(1, timeout_s=0.5))
+    assert play.scheduler.next_deadline_s() == pytest.approx(0.503)
+    play.now_s = 0.6
+    assert ended(play(Tick(), NOBODY)) == [(1, "timeout")]
+    assert play.scheduler.next_deadline_s() is None
+
+
+def test_abort_ends_what_waits_and_asks_the_engine_about_the_rest() -> None:
+    play = Play(1)
+    play(submit(0))
+    play(submit(1))
+    actions = play(AbortTasks(1, None))
+    assert ended(actions) == [(1, "aborted")]
+    assert RecallTasks(EngineId(0), [task(0)]) in actions
+    assert ended(play(dropped([0]), engine_session(0))) == [(0, "aborted")]
+
+
+def test_abort_of_an_empty_list_aborts_nothing() -> None:
+    play = Play(1)
+    play(submit(0))
+    assert play(AbortTasks(1, [])) == []
+
+
+def test_nothing_is_left_of_ended_tasks() -> None:
+    play = Play(1)
+    play(submit_map(0, 50))
+    for number in range(50):
+        play.finish(number, 0)
+    assert play.scheduler.tasks == {}
+    status = queue_status(play.scheduler, [EngineId(0)], verbose=False)
+    assert status.engines[EngineId(0)].completed == 50
+    assert status.unassigned == 0
+
+
+def test_story_tells_what_happened() -> None:
+    play = Play(1)
+    play(submit(0))
+    play.finish(0, 0)
+    moves = [(line.start, line.finish) for line in play.scheduler.story(task(0))]
+    assert moves == [
+        (TaskState.WAITING, TaskState.READY),
+        (TaskState.READY, TaskState.PLACED),
+        (TaskState.PLACED, TaskState.ENDED),
+    ]
