@@ -149,7 +149,7 @@ class Scheduler:
         task = Task(task_id, source, number, event.digest, event.options)
         self.tasks[task_id] = task
         if event.options is None:
-            self._make_ready(task, now_s, "submitted")
+            self._make_ready(task, now_s, "submitted", actions)
         else:
             self._submit_picky(task, event.options, now_s, actions)
         if not self.roster.engines and source not in self._warned:
@@ -180,7 +180,7 @@ class Scheduler:
             if wait.is_settled and not self._apply(wait, now_s, actions):
                 return
         if not task.unresolved:
-            self._make_ready(task, now_s, "submitted")
+            self._make_ready(task, now_s, "submitted", actions)
 
     def _wait(self, task: Task, dependency: Dependency, *, is_place: bool) -> Wait:
         wait = Wait(task, dependency, is_place=is_place)
@@ -220,7 +220,7 @@ class Scheduler:
                 error = ErrorInfo("EngineError", f"engine {engine_id} is not there (any more)")
                 self._end(task, "engine-lost", now_s, "no such engine", actions, error=error)
             else:
-                self._make_ready(task, now_s, f"submitted for {engine_id}")
+                self._make_ready(task, now_s, f"submitted for {engine_id}", actions)
 
     def _finish(
         self, event: TaskFinished, source: SessionId, now_s: float, actions: list[Action]
@@ -236,7 +236,7 @@ class Scheduler:
         task.run_count += 1
         if event.status != "ok" and task.retries_left:
             task.retries_left -= 1
-            self._make_ready(task, now_s, f"failed on {engine.id}, to be retried")
+            self._make_ready(task, now_s, f"failed on {engine.id}, to be retried", actions)
             return
         cause = f"{event.status} on {engine.id}"
         self._end(
@@ -261,7 +261,7 @@ class Scheduler:
             if task.abort:
                 self._end(task, "aborted", now_s, "aborted", actions)
             else:
-                self._make_ready(task, now_s, f"given back by {engine.id}", first=True)
+                self._make_ready(task, now_s, f"given back by {engine.id}", actions, first=True)
         self.roster.recalled(engine)
         self._changed[engine.id] = engine
 
@@ -289,9 +289,6 @@ class Scheduler:
         self._changed[engine.id] = engine
         self._warned.clear()
         actions.append(AnnounceEngine(event.engine))
-        for task in self._ready:
-            if task.engine_ids is not None and engine.id in task.engine_ids:
-                engine.bound.append(task)
 
     def _lose(self, event: EngineLost, now_s: float, actions: list[Action]) -> None:
         engine = self.roster.by_session.get(event.session_id)
@@ -342,7 +339,20 @@ class Scheduler:
 
     # -- queues ----------------------------------------------------------------------------
 
-    def _make_ready(self, task: Task, now_s: float, cause: str, *, first: bool = False) -> None:
+    def _make_ready(
+        self,
+        task: Task,
+        now_s: float,
+        cause: str,
+        actions: list[Action],
+        *,
+        first: bool = False,
+    ) -> None:
+        if task.engine_ids is not None and not self._has_place(task):
+            text = f"none of the engines {list(task.engine_ids)} that it may run on is there"
+            error = ErrorInfo("ImpossibleDependency", text)
+            self._end(task, "impossible", now_s, text, actions, error=error)
+            return
         self._move(task, TaskState.READY, now_s, cause)
         self._queue(task, first=first)
 
@@ -447,7 +457,7 @@ class Scheduler:
                     failed = _impossible(wait)
                     ends.append((other, "impossible", failed.evalue, NOWHERE, failed))
                 elif self._apply(wait, now_s, actions) and not other.unresolved:
-                    self._make_ready(other, now_s, f"after {task.id}")
+                    self._make_ready(other, now_s, f"after {task.id}", actions)
 
     def _apply(self, wait: Wait, now_s: float, actions: list[Action]) -> bool:
         """Do what a settled dependency means for its task; return whether that lives on."""
