@@ -1,0 +1,269 @@
+"""What the commands of ``ipclusterz`` do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from parallelz import settings
+from parallelz.cli import common
+from parallelz.client.client import Client
+from parallelz.cluster import Cluster
+from parallelz.launch import cluster_file
+from parallelz.launch.cluster_file import ClusterFacts, ClusterRunning, NoCluster
+from parallelz.launch.local import LocalEngines
+
+FOLLOW_PERIOD_S = 0.2  # files cannot be awaited everywhere
+STATUS_TIMEOUT_S = 5.0
+
+
+def start(args: argparse.Namespace) -> int:
+    """Start a cluster and stay with it until it ends, or leave it in the background."""
+    common.end_on_signals()
+    cluster = Cluster(
+        args.n,
+        profile=args.profile,
+        profile_dir=args.profile_dir,
+        cluster_id=args.cluster_id,
+        engines=args.engines,
+        controller_ip=args.ip,
+        controller_port=args.port,
+        controller_location=args.location,
+        store=args.store,
+        shutdown_atexit=not args.daemonize,
+    )
+    started = False
+    try:
+        with cluster.start_and_connect_sync() as client:
+            engine_count = len(client)
+        started = True
+        _tell_started(cluster, engine_count, args)
+        if args.daemonize:
+            return common.DONE
+        return _stay(cluster)
+    except ClusterRunning as error:
+        print(f"ipclusterz: {error}", file=sys.stderr)
+        return common.ALREADY_STARTED
+    except KeyboardInterrupt:
+        if not started:
+            raise
+        print("Stopping", flush=True)
+        return common.DONE
+    finally:
+        if not (started and args.daemonize):
+            common.ignore_signals()
+            cluster.stop_cluster_sync()
+
+
+def _tell_started(cluster: Cluster, engine_count: int, args: argparse.Namespace) -> None:
+    print(f"Started {_title(cluster.cluster_id)} with {engine_count} engines")
+    arguments = [
+        f"{name}={value!r}"
+        for name, value in (
+            ("profile", args.profile),
+            ("profile_dir", args.profile_dir),
+            ("cluster_id", args.cluster_id),
+        )
+        if value
+    ]
+    print(f"Use it from Python with: parallelz.Client({', '.join(arguments)})")
+    print(f"Logs are in {settings.log_dir(cluster.profile_dir)}")
+    end = f"ipclusterz stop{common.same_cluster(args)}" if args.daemonize else "Ctrl-C"
+    print(f"Stop it with: {end}", flush=True)
+
+
+def _stay(cluster: Cluster) -> int:
+    """Wait until the controller ends, by whatever."""
+    controller = cluster.controller
+    assert controller is not None
+    for engine_set in cluster.engine_sets.values():
+        engine_set.on_stop(partial(_tell_ended, engine_set))
+    controller.wait()
+    if controller.poll() == 0:
+        print("The cluster was stopped")
+        return common.DONE
+    print(f"ipclusterz: {controller.explain_end()}", file=sys.stderr)
+    return common.FAILED
+
+
+def _tell_ended(engines: LocalEngines) -> None:
+    if engines.poll() != 0 and not engines.is_stopping:
+        print(f"ipclusterz: {engines.explain_end()}", file=sys.stderr)
+
+
+def engines(args: argparse.Namespace) -> int:
+    """Add engines to a cluster that runs."""
+    common.end_on_signals()
+    directory = common.chosen_profile_dir(args)
+    cluster = Cluster.from_file(profile_dir=directory, cluster_id=args.cluster_id)
+    cluster.shutdown_atexit = not args.daemonize
+    set_id = ""
+    left = False
+    try:
+        with cluster.connect_client_sync() as client:
+            ready_count = len(client)
+            set_id = cluster.start_engines_sync(args.n)
+            added = cluster.engine_sets[set_id].n
+            cluster.wait_for_engines_sync(client, ready_count + added)
+        print(f"Added {added} engines as set {set_id}", flush=True)
+        left = bool(args.daemonize)
+        if not left:
+            print("Ctrl-C stops them", flush=True)
+            cluster.engine_sets[set_id].wait()
+        return common.DONE
+    finally:
+        if set_id and not left:
+            common.ignore_signals()
+            cluster.stop_engines_sync(set_id)
+
+
+def stop(args: argparse.Namespace) -> int:
+    """Stop one cluster, or all of a profile."""
+    directory = common.chosen_profile_dir(args)
+    cluster_ids = [args.cluster_id]
+    if args.all:
+        found = cluster_file.find(directory)
+        cluster_ids = [each.cluster_id for each in found if each.is_local and each.is_running]
+    status = common.DONE if cluster_ids else common.ALREADY_STOPPED
+    for cluster_id in cluster_ids:
+        try:
+            cluster = Cluster.from_file(profile_dir=directory, cluster_id=cluster_id)
+        except NoCluster as error:
+            print(f"ipclusterz: {error}", file=sys.stderr)
+            status = common.ALREADY_STOPPED
+            continue
+        cluster.stop_cluster_sync()
+        print(f"Stopped {_title(cluster_id)} in {directory}")
+    if not cluster_ids:
+        print(f"ipclusterz: no cluster runs in {directory}", file=sys.stderr)
+    return status
+
+
+def status(args: argparse.Namespace) -> int:
+    """Show the processes of a cluster and ask its controller for the engines."""
+    directory = common.chosen_profile_dir(args)
+    path = settings.cluster_file(directory, args.cluster_id)
+    try:
+        facts = cluster_file.read_running(path)
+    except NoCluster as error:
+        print(f"ipclusterz: {error}", file=sys.stderr)
+        return common.ALREADY_STOPPED
+    print(f"{_title(facts.cluster_id).capitalize()} in {facts.profile_dir}")
+    launched = {"controller": facts.controller}
+    launched |= {f"engines {set_id}": each for set_id, each in facts.engine_sets.items()}
+    in_order = True
+    for name, each in launched.items():
+        state = facts.state_of(each)
+        in_order = in_order and state == "running"
+        more = f"pid {each.pid:<8} {each.log}" if each else ""
+        print(f"  {name:<12} {state:<8} {more}")
+    if facts.state_of(facts.controller) != "running":
+        return common.FAILED
+    file = settings.connection_file(directory, args.cluster_id, "client")
+    with Client(str(file), timeout=STATUS_TIMEOUT_S) as client:
+        print(f"  {len(client)} engines answer: {client.ids}")
+    return common.DONE if in_order else common.FAILED
+
+
+def list_clusters(args: argparse.Namespace) -> int:
+    """List clusters with their states."""
+    if args.profile or args.profile_dir:
+        directories = [common.chosen_profile_dir(args)]
+    else:
+        directories = sorted(settings.ipython_dir().glob("profile_*"))
+    found = [each for directory in directories for each in cluster_file.find(directory)]
+    if args.output == "json":
+        print(json.dumps([_as_dict(each) for each in found], indent=1))
+        return common.DONE
+    row = "{:<16} {:<20} {:<8} {:>7}  {}"
+    print(row.format("PROFILE", "CLUSTER ID", "STATE", "ENGINES", "DIRECTORY"))
+    for each in found:
+        print(
+            row.format(
+                Path(each.profile_dir).name.removeprefix("profile_"),
+                each.cluster_id or "''",
+                _state(each),
+                sum(engine_set.n for engine_set in each.engine_sets.values()),
+                each.profile_dir,
+            )
+        )
+    return common.DONE
+
+
+def clean(args: argparse.Namespace) -> int:
+    """Remove what ended clusters left behind."""
+    if args.profile or args.profile_dir:
+        directories = [common.chosen_profile_dir(args)]
+    else:
+        directories = sorted(settings.ipython_dir().glob("profile_*"))
+    for directory in directories:
+        for cluster_id in cluster_file.clean(directory, force=args.force):
+            print(f"Removed the files of {_title(cluster_id)} in {directory}")
+    return common.DONE
+
+
+def create(args: argparse.Namespace) -> int:
+    """Make a profile's directories."""
+    directory = common.chosen_profile_dir(args)
+    existed = directory.exists()
+    settings.make_profile_dir(directory)
+    print(f"{'There was already' if existed else 'Made'} {directory}")
+    return common.DONE
+
+
+def logs(args: argparse.Namespace) -> int:
+    """Show the ends of all logs of a profile's cluster, and follow them if asked to."""
+    directory = settings.log_dir(common.chosen_profile_dir(args))
+    suffix = f"-{args.cluster_id}" if args.cluster_id else ""
+    paths = sorted(directory.glob(f"*{suffix}.log"))
+    if not paths:
+        print(f"ipclusterz: nothing was logged in {directory}", file=sys.stderr)
+        return common.FAILED
+    with ExitStack() as stack:
+        files = {path: stack.enter_context(path.open("rb")) for path in paths}
+        for path, file in files.items():
+            lines = file.read().decode(errors="replace").splitlines()
+            print(f"==> {path} <==")
+            print("\n".join(lines[-args.lines :]), flush=True)
+        if args.follow:
+            _follow(files)
+    return common.DONE
+
+
+def _follow(files: Mapping[Path, BinaryIO]) -> None:
+    last = None
+    while True:
+        for path, file in files.items():
+            more = file.read()
+            if not more:
+                continue
+            if path != last:
+                print(f"==> {path} <==")
+                last = path
+            print(more.decode(errors="replace"), end="", flush=True)
+        time.sleep(FOLLOW_PERIOD_S)
+
+
+def _title(cluster_id: str) -> str:
+    return f"cluster {cluster_id!r}" if cluster_id else "the cluster"
+
+
+def _state(facts: ClusterFacts) -> str:
+    if not facts.is_running:
+        return "ended"
+    if facts.controller is None:
+        return "starting"
+    return facts.state_of(facts.controller)
+
+
+def _as_dict(facts: ClusterFacts) -> dict[str, object]:
+    return {**msgspec.to_builtins(facts), "state": _state(facts)}

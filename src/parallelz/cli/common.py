@@ -1,0 +1,131 @@
+"""What the commands share: which cluster is meant, and how errors are shown."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from parallelz import settings
+from parallelz.errors import ParallelzError
+
+DONE, FAILED, MISUSED, ALREADY_STARTED, ALREADY_STOPPED = 0, 1, 2, 10, 11
+INTERRUPTED = 128 + signal.SIGINT
+
+
+def new_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Return a parser that shows texts as they are written, and knows ``--version``."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show it and exit")
+    return parser
+
+
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which cluster is meant."""
+    group = parser.add_argument_group("which cluster")
+    group.add_argument(
+        "-p",
+        "--profile",
+        metavar="NAME",
+        help="the IPython profile it belongs to (default: default)",
+    )
+    group.add_argument(
+        "--profile-dir", metavar="DIR", help="the same, as the path of any directory"
+    )
+    group.add_argument(
+        "--cluster-id",
+        metavar="ID",
+        default="",
+        help="a name of your choice, to have several clusters in one profile (default: none)",
+    )
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a controller."""
+    group = parser.add_argument_group("the controller")
+    group.add_argument(
+        "--ip",
+        default="",
+        help="also listen on this address, for engines and clients of other hosts; '*' is"
+        " all addresses; what goes there is encrypted (default: this host only)",
+    )
+    group.add_argument(
+        "--port", type=int, default=0, help="for other hosts (default: one that is free)"
+    )
+    group.add_argument(
+        "--location",
+        default="",
+        metavar="ADDRESS",
+        help="by which other hosts reach this one, if it does not know that itself",
+    )
+    group.add_argument(
+        "--store",
+        choices=("sqlite", "memory", "none"),
+        default=settings.DEFAULT_STORE,
+        help="where to keep the history of tasks and results (default: %(default)s)",
+    )
+
+
+def positive(text: str) -> int:
+    """Return a number of engines; for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def chosen_profile_dir(args: argparse.Namespace) -> Path:
+    """Return the profile directory that the options name."""
+    return settings.profile_dir(args.profile, args.profile_dir)
+
+
+def same_cluster(args: argparse.Namespace) -> str:
+    """Return the options that name the same cluster, for a command to show; "" for none."""
+    options = ""
+    if args.profile:
+        options += f" --profile={args.profile}"
+    if args.profile_dir:
+        options += f" --profile-dir={args.profile_dir}"
+    if args.cluster_id:
+        options += f" --cluster-id={args.cluster_id}"
+    return options
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and a closed terminal do what Ctrl-C does."""
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.default_int_handler)
+
+
+def ignore_signals() -> None:
+    """Let nothing interrupt what stops the cluster; it takes seconds at most."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+
+
+def run_command(
+    prog: str, run: Callable[[argparse.Namespace], int], args: argparse.Namespace
+) -> int:
+    """Run a command; return the exit status, with an error said in its own words."""
+    try:
+        return run(args)
+    except (ParallelzError, TimeoutError, OSError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+class _ShowVersion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        # Looked up only when asked for: it reads the directory of installed packages.
+        print(f"parallelz {version('parallelz')}")
+        parser.exit()

@@ -1,0 +1,212 @@
+"""``ipclusterz``: start, look after and stop clusters."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from parallelz.cli import common
+
+DESCRIPTION = """\
+Start, look after and stop clusters: a controller, and engines that do the work.
+"""
+
+EPILOG = """\
+example: four engines on this host, used from Python, until Ctrl-C in the first terminal
+
+  $ ipclusterz start -n 4
+
+  >>> import parallelz
+  >>> rc = parallelz.Client()
+  >>> rc[:].map_sync(lambda x: x**2, range(8))
+  [0, 1, 4, 9, 16, 25, 36, 49]
+
+"ipclusterz demo" shows what it can do; "ipclusterz COMMAND --help" explains a command.
+"""
+
+START = """\
+Start a controller and engines, and keep them until Ctrl-C; or, with --daemonize, return as
+soon as all engines are ready and keep them until "ipclusterz stop".
+"""
+START_EPILOG = """\
+example: four engines on this host, in the background
+
+  $ ipclusterz start -n 4 --daemonize
+  $ ipclusterz status
+  $ ipclusterz stop
+
+exit status: 0 done, 1 failed, 2 misused, 10 a cluster with this id runs already
+"""
+STOP = "Stop a cluster, whoever started it."
+STOP_EPILOG = """\
+example: stop all clusters of the default profile
+
+  $ ipclusterz stop --all
+
+exit status: 0 done, 1 failed, 2 misused, 11 no such cluster runs
+"""
+STATUS = "Show the processes of a cluster, and whether its engines answer."
+STATUS_EPILOG = """\
+example:
+
+  $ ipclusterz status --cluster-id=big
+
+exit status: 0 it runs, 1 it is out of order, 2 misused, 11 no such cluster runs
+"""
+LIST = "List the clusters of all profiles, or of one."
+LIST_EPILOG = """\
+example: for a script
+
+  $ ipclusterz list -o json
+"""
+ENGINES = """\
+Add engines to a cluster that runs, and keep them until Ctrl-C; or, with --daemonize, until
+the cluster is stopped.
+"""
+ENGINES_EPILOG = """\
+example: two more in the background
+
+  $ ipclusterz engines -n 2 --daemonize
+"""
+CLEAN = """\
+Remove the files of clusters that were killed or whose host was switched off. Those of
+clusters that run are not touched.
+"""
+CLEAN_EPILOG = """\
+example: also forget clusters on other hosts, of which nobody can tell if they run
+
+  $ ipclusterz clean --force
+"""
+LOGS = "Show what the processes of a cluster logged last."
+LOGS_EPILOG = """\
+example: the last 100 lines of each, and what comes from now on, until Ctrl-C
+
+  $ ipclusterz logs -n 100 --follow
+"""
+CREATE = "Make a profile: a directory for the files of its clusters."
+CREATE_EPILOG = """\
+example:
+
+  $ ipclusterz create -p mycluster
+  $ ipclusterz start -p mycluster -n 4
+"""
+DEMO = "Start a cluster, let it analyse Python's own library, show how, and stop it."
+DEMO_EPILOG = """\
+example:
+
+  $ ipclusterz demo -n 2
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = common.new_parser("ipclusterz", DESCRIPTION, EPILOG)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    command = _add(commands, "start", START, START_EPILOG)
+    _add_engine_options(command, "how many engines (default: one per core)")
+    common.add_network_options(command)
+
+    command = _add(commands, "stop", STOP, STOP_EPILOG)
+    command.add_argument(
+        "-a", "--all", action="store_true", help="stop all clusters of the profile"
+    )
+
+    _add(commands, "status", STATUS, STATUS_EPILOG)
+
+    command = _add(commands, "list", LIST, LIST_EPILOG)
+    command.add_argument(
+        "-o", "--output", choices=("text", "json"), default="text", help="for whom"
+    )
+
+    command = _add(commands, "engines", ENGINES, ENGINES_EPILOG)
+    _add_engine_options(command, "how many engines to add (default: one per core)")
+
+    command = _add(commands, "clean", CLEAN, CLEAN_EPILOG)
+    command.add_argument(
+        "-f", "--force", action="store_true", help="also of clusters on other hosts"
+    )
+
+    command = _add(commands, "logs", LOGS, LOGS_EPILOG)
+    command.add_argument(
+        "-n",
+        "--lines",
+        type=common.positive,
+        default=20,
+        metavar="N",
+        help="lines of each log (default: %(default)s)",
+    )
+    command.add_argument(
+        "-f", "--follow", action="store_true", help="go on with what is logged from now on"
+    )
+
+    _add(commands, "create", CREATE, CREATE_EPILOG)
+
+    command = _add(commands, "demo", DEMO, DEMO_EPILOG)
+    command.add_argument("-n", type=common.positive, default=4, metavar="N", help="engines")
+    command.add_argument("--output", metavar="PNG", help="where to save the picture")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the chosen command."""
+    if args.command == "demo":
+        from parallelz.cli import demo
+
+        return demo.main(args)
+    from parallelz.cli import commands
+
+    command = {
+        "start": commands.start,
+        "stop": commands.stop,
+        "status": commands.status,
+        "list": commands.list_clusters,
+        "engines": commands.engines,
+        "clean": commands.clean,
+        "logs": commands.logs,
+        "create": commands.create,
+    }[args.command]
+    return command(args)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    args = build_parser().parse_args(argv)
+    return common.run_command("ipclusterz", run, args)
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    description: str,
+    epilog: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=description.partition(";")[0].partition(". ")[0].rstrip(".\n").replace("\n", " "),
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(command=name)
+    if name != "demo":
+        common.add_cluster_options(command)
+    return command
+
+
+def _add_engine_options(command: argparse.ArgumentParser, n_help: str) -> None:
+    command.add_argument("-n", type=common.positive, metavar="N", help=n_help)
+    command.add_argument(
+        "--daemonize", action="store_true", help="run in the background, survive this terminal"
+    )
+    command.add_argument(
+        "--engines",
+        default="local",
+        metavar="LAUNCHER",
+        help="where engines run: local, on this host (default: %(default)s)",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""``ipcontrollerz``: a controller in the foreground, alone or started by a launcher.
+
+A launcher has made the cluster's files already (``--launched``). In both cases they are removed
+at the end, as the launcher may be gone by then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from parallelz import settings
+from parallelz.cli import common
+
+DESCRIPTION = """\
+Run a controller: the process that engines and clients connect to. It runs until Ctrl-C.
+
+Most often "ipclusterz start" is what you want: it starts a controller and engines.
+"""
+
+EPILOG = """\
+example: a controller here, two engines in another terminal, or on another host to which
+you have copied the engines' connection file from the profile's directory security/
+
+  $ ipcontrollerz --ip='*'
+  $ ipenginez -n 2
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = common.new_parser("ipcontrollerz", DESCRIPTION, EPILOG)
+    common.add_cluster_options(parser)
+    common.add_network_options(parser)
+    for name, kind in (("--ready-fd", int), ("--parent-pid", int), ("--log-file", str)):
+        parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
+    parser.add_argument("--launched", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a controller until it is told to end."""
+    from parallelz.launch import cluster_file
+
+    profile_dir = common.chosen_profile_dir(args)
+    if args.launched:
+        path = settings.cluster_file(profile_dir, args.cluster_id)
+        socket_dir = cluster_file.read_running(path).socket_dir
+        status = _serve(args, profile_dir)
+        # Not after a crash: the file is what the engines that are left are found by.
+        cluster_file.release(profile_dir, args.cluster_id, socket_dir=socket_dir)
+        return status
+    try:
+        socket_dir = cluster_file.establish(
+            profile_dir, args.cluster_id, ip=args.ip, port=args.port, location=args.location
+        )
+    except cluster_file.ClusterRunning as error:
+        print(f"ipcontrollerz: {error}", file=sys.stderr)
+        return common.ALREADY_STARTED
+    print(f"Engines join with: ipenginez{common.same_cluster(args)}", flush=True)
+    try:
+        return _serve(args, profile_dir)
+    finally:
+        cluster_file.release(profile_dir, args.cluster_id, socket_dir=socket_dir)
+
+
+def _serve(args: argparse.Namespace, profile_dir: Path) -> int:
+    from parallelz.controller import process
+
+    argv = ["--reuse", "--profile-dir", str(profile_dir), "--store", args.store]
+    if args.cluster_id:
+        argv += ["--cluster-id", args.cluster_id]
+    for name in ("ready_fd", "parent_pid", "log_file"):
+        value = getattr(args, name)
+        if value is not None:
+            argv += [f"--{name.replace('_', '-')}", str(value)]
+    return process.main(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    args = build_parser().parse_args(argv)
+    return common.run_command("ipcontrollerz", run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""``ipenginez``: engines in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from parallelz import settings
+from parallelz.cli import common
+
+DESCRIPTION = """\
+Run engines: the processes that do the work. They connect to a controller, for which they
+wait if it does not run yet, and run until Ctrl-C or until the cluster is stopped.
+"""
+
+EPILOG = """\
+example: add two engines to the cluster that runs on this host
+
+  $ ipenginez -n 2
+
+example: the same on another host, with a copy of the file ipcontrollerz-engine.json from
+the directory security/ of the controller's profile (which listens there with --ip)
+
+  $ ipenginez -n 2 --file=ipcontrollerz-engine.json
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = common.new_parser("ipenginez", DESCRIPTION, EPILOG)
+    parser.add_argument(
+        "-n",
+        type=common.positive,
+        default=1,
+        metavar="N",
+        help="how many engines (default: %(default)s)",
+    )
+    common.add_cluster_options(parser)
+    parser.add_argument_group("which controller").add_argument(
+        "-f",
+        "--file",
+        type=Path,
+        metavar="FILE",
+        help="connection file of the controller (default: that of the profile's cluster)",
+    )
+    parser.add_argument(
+        "--log-dir", type=Path, metavar="DIR", help="where to log to (default: the terminal)"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run engines until they are told to end."""
+    from parallelz.engine import process
+
+    file = args.file or settings.connection_file(
+        common.chosen_profile_dir(args), args.cluster_id, "engine"
+    )
+    if args.file and not file.exists():
+        print(f"ipenginez: there is no connection file {file}", file=sys.stderr)
+        return common.FAILED
+    argv = ["--file", str(file), "-n", str(args.n)]
+    if args.log_dir:
+        argv += ["--log-dir", str(args.log_dir)]
+    return process.main(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    args = build_parser().parse_args(argv)
+    return common.run_command("ipenginez", run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""The cluster file: which processes are a cluster, so that others can find and stop it.
+
+``security/cluster[-<id>].json`` is there while the cluster is. Whoever wants to start a cluster
+claims its id by writing the file first. A file whose processes have all ended is stale: it was
+left behind by a kill or a crash and counts as absent. All changes are made under a lock on the
+directory, each by reading what is there, as several processes add to one cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+
+from parallelz import settings
+from parallelz.errors import ClusterError
+from parallelz.launch.launcher import LaunchedFacts
+from parallelz.launch.local import is_alive, process_started
+from parallelz.transport.security import new_secrets, write_secrets
+
+SOCKET_DIR_PREFIX = "parallelz-"
+
+
+class ProcessId(msgspec.Struct, frozen=True):
+    """One process, not to be taken for a later one that got the same pid."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def current(cls) -> ProcessId:
+        """Return that of this process."""
+        return cls(os.getpid(), process_started(os.getpid()))
+
+
+class ClusterFacts(msgspec.Struct):
+    """What is written down of a cluster."""
+
+    cluster_id: str
+    profile_dir: str
+    host: str  # its processes are on this one; from elsewhere nobody can tell if they run
+    socket_dir: str  # tells this cluster from others with the same id, before and after it
+    owner: ProcessId | None  # ends the cluster at its own end; None: nobody does
+    controller: LaunchedFacts | None = None
+    engine_sets: dict[str, LaunchedFacts] = {}
+    version: int = 1
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its processes are on this host."""
+        return self.host == socket.gethostname()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any of its processes is alive; True if they are on another host."""
+        if not self.is_local:
+            return True
+        processes = [self.owner, self.controller, *self.engine_sets.values()]
+        return any(is_alive(each.pid, each.started) for each in processes if each)
+
+    def state_of(self, launched: LaunchedFacts | None) -> str:
+        """Return ``running``, ``ended`` or, if nobody can tell, ``unknown``, for people."""
+        if not self.is_local:
+            return "unknown"
+        if launched is None:
+            return "none"
+        return "running" if is_alive(launched.pid, launched.started) else "ended"
+
+
+class ClusterRunning(ClusterError):
+    """A cluster with this id runs in this profile already."""
+
+
+class NoCluster(ClusterError):
+    """No cluster with this id runs in this profile."""
+
+
+def establish(
+    profile_dir: Path, cluster_id: str, *, ip: str = "", port: int = 0, location: str = ""
+) -> str:
+    """Make all the files that a cluster needs before its first process starts.
+
+    Returns
+    -------
+    str
+        The directory of its socket, which is also what tells it from others (`release`).
+
+    Raises
+    ------
+    ClusterRunning
+        If a cluster with this id runs in this profile.
+    """
+    settings.make_profile_dir(profile_dir)
+    socket_dir = make_socket_dir()
+    try:
+        if not claim(profile_dir, cluster_id, socket_dir=socket_dir):
+            which = f" with the id {cluster_id!r}" if cluster_id else ""
+            raise ClusterRunning(
+                f"a cluster{which} runs already in {profile_dir}; stop it (ipclusterz stop)"
+                " or choose another cluster id (--cluster-id)"
+            )
+        written = new_secrets(
+            cluster_id, runtime_dir=Path(socket_dir), ip=ip, port=port, location=location
+        )
+        write_secrets(written, profile_dir)
+    except BaseException:
+        release(profile_dir, cluster_id, socket_dir=socket_dir)
+        raise
+    return socket_dir
+
+
+def read_running(path: Path) -> ClusterFacts:
+    """Return what the file of a cluster of this host says.
+
+    Raises
+    ------
+    NoCluster
+        If there is none, or all of it has ended.
+    ClusterError
+        If its processes are on another host.
+    """
+    facts = read(path)
+    if facts is None or not facts.is_running:
+        raise NoCluster(f"no cluster runs here ({path}); start one with: ipclusterz start")
+    if not facts.is_local:
+        raise ClusterError(f"this cluster runs on {facts.host}; go there to change it")
+    return facts
+
+
+def read(path: Path) -> ClusterFacts | None:
+    """Return what a cluster file says, None if there is none.
+
+    Raises
+    ------
+    ClusterError
+        If something else is written there.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ClusterFacts)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise ClusterError(
+            f"{path} is not a cluster file ({error}); if no cluster runs, remove it"
+        ) from error
+
+
+def write(path: Path, facts: ClusterFacts) -> None:
+    """Write a cluster file, at once whole, readable by its owner only."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(facts), indent=1))
+    Path(name).replace(path)
+
+
+@contextlib.contextmanager
+def locked(profile_dir: Path) -> Iterator[None]:
+    """Keep other processes from changing the cluster files of this profile."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    # A lock on the directory leaves no lock file behind and ends with its holder.
+    descriptor = os.open(profile_dir / "security", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def claim(profile_dir: Path, cluster_id: str, *, socket_dir: str) -> bool:
+    """Make the id of a cluster that this process is about to start ours.
+
+    Returns
+    -------
+    bool
+        False if a cluster with this id is running; nothing was changed then.
+    """
+    path = settings.cluster_file(profile_dir, cluster_id)
+    with locked(profile_dir):
+        existing = read(path)
+        if existing is not None:
+            if existing.is_running:
+                return False
+            _remove_files(profile_dir, existing)
+        host = socket.gethostname()
+        owner = ProcessId.current()
+        write(path, ClusterFacts(cluster_id, str(profile_dir), host, socket_dir, owner))
+    return True
+
+
+@contextlib.contextmanager
+def changing(profile_dir: Path, cluster_id: str) -> Iterator[ClusterFacts]:
+    """Change in the block what is written of a cluster; nothing is written if it fails.
+
+    Raises
+    ------
+    ClusterError
+        If the cluster was stopped meanwhile.
+    """
+    path = settings.cluster_file(profile_dir, cluster_id)
+    with locked(profile_dir):
+        facts = read(path)
+        if facts is None:
+            raise ClusterError(f"the cluster was stopped by someone else: {path} is gone")
+        yield facts
+        write(path, facts)
+
+
+def release(profile_dir: Path, cluster_id: str, *, socket_dir: str) -> None:
+    """Remove the files of a cluster that ended, unless they are of another by now."""
+    with contextlib.suppress(FileNotFoundError), locked(profile_dir):
+        facts = read(settings.cluster_file(profile_dir, cluster_id))
+        if facts is not None and facts.socket_dir == socket_dir:
+            _remove_files(profile_dir, facts)
+    shutil.rmtree(socket_dir, ignore_errors=True)
+
+
+def clean(profile_dir: Path, *, force: bool = False) -> list[str]:
+    """Remove the files of clusters that ended without doing so themselves.
+
+    Parameters
+    ----------
+    profile_dir
+        Where to look; it need not exist.
+    force
+        Whether clusters on other hosts, of which nobody can tell, count as ended.
+
+    Returns
+    -------
+    list of str
+        The ids of the clusters whose files were removed.
+    """
+    removed = []
+    with contextlib.suppress(FileNotFoundError), locked(profile_dir):
+        for facts in find(profile_dir):
+            if not facts.is_running or (force and not facts.is_local):
+                _remove_files(profile_dir, facts)
+                removed.append(facts.cluster_id)
+    return removed
+
+
+def find(profile_dir: Path) -> list[ClusterFacts]:
+    """Return what is written of the clusters of a profile, stale ones too."""
+    paths = sorted((profile_dir / "security").glob("cluster*.json"))
+    return [facts for facts in map(read, paths) if facts is not None]
+
+
+def make_socket_dir() -> str:
+    """Make a directory that only we may enter, with a path short enough for a socket."""
+    socket_dir = tempfile.mkdtemp(prefix=SOCKET_DIR_PREFIX)
+    if len(socket_dir) > settings.SOCKET_PATH_LENGTH_MAX - len("/controller.sock"):
+        Path(socket_dir).rmdir()
+        socket_dir = tempfile.mkdtemp(prefix=SOCKET_DIR_PREFIX, dir="/tmp")
+    return socket_dir
+
+
+def _remove_files(profile_dir: Path, facts: ClusterFacts) -> None:
+    for role in get_args(settings.ConnectionRole):
+        settings.connection_file(profile_dir, facts.cluster_id, role).unlink(missing_ok=True)
+    settings.cluster_file(profile_dir, facts.cluster_id).unlink(missing_ok=True)
+    # Only what is surely ours: the file could have been written by anyone who owns it.
+    if facts.is_local and Path(facts.socket_dir).name.startswith(SOCKET_DIR_PREFIX):
+        shutil.rmtree(facts.socket_dir, ignore_errors=True)

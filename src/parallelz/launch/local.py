@@ -1,0 +1,391 @@
+"""Controllers and engines as processes of this host.
+
+Each is started in a session of its own, so that the Ctrl-C of a terminal reaches only the
+process that started them, which then stops them in order; and its process group is what gets
+killed when asking does not help. One thread per process waits for its end.
+
+A signal that arrives while a process is being started is held back until it is known, so
+that an interrupt at any moment leaves none behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+from parallelz import settings
+from parallelz.errors import ClusterError
+from parallelz.launch.launcher import LaunchedFacts, LaunchState, Place, describe_end
+
+_HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def controller_command(
+    place: Place,
+    *,
+    ip: str = "",
+    port: int = 0,
+    store: str = settings.DEFAULT_STORE,
+    ready_fd: int | None = None,
+    python: str = sys.executable,
+) -> list[str]:
+    """Return the command line of a controller that also removes its files at its end."""
+    # -P: a random.py of the user's must not end up in the controller.
+    command = [python, "-P", "-m", "parallelz.cli.ipcontrollerz", "--launched"]
+    command += ["--profile-dir", str(place.profile_dir), "--cluster-id", place.cluster_id]
+    command += ["--store", store]
+    if ip:
+        command += ["--ip", ip]
+    if port:
+        command += ["--port", str(port)]
+    if ready_fd is not None:
+        command += ["--ready-fd", str(ready_fd)]
+    if place.parent_pid is not None:
+        command += ["--parent-pid", str(place.parent_pid)]
+    return command
+
+
+def engines_command(place: Place, n: int, *, python: str = sys.executable) -> list[str]:
+    """Return the command line of a supervisor with `n` engines."""
+    file = settings.connection_file(place.profile_dir, place.cluster_id, "engine")
+    command = [python, "-m", "parallelz.engine.process", "--file", str(file), "-n", str(n)]
+    command += ["--log-dir", str(settings.log_dir(place.profile_dir))]
+    if place.parent_pid is not None:
+        command += ["--parent-pid", str(place.parent_pid)]
+    return command
+
+
+class LocalProcess:
+    """One process and its group; what controllers and sets of engines share.
+
+    It is either ours (`_spawn`) or was started by a process before us (`_attach`).
+    """
+
+    def __init__(self, name: str, log: Path) -> None:
+        self._name = name
+        self._log = log
+        self._pid = 0
+        self._started = ""
+        self._returncode: int | None = None
+        self._terminated = False
+        self._ended = threading.Event()
+        self._callbacks: list[Callable[[], None]] = []
+        self._lock = threading.Lock()  # of the callbacks against the end
+
+    @property
+    def state(self) -> LaunchState:
+        """Whether it was started, runs, or has ended."""
+        if not self._pid:
+            return "before"
+        return "after" if self._ended.is_set() else "running"
+
+    @property
+    def log(self) -> Path:
+        """The file that takes up its output."""
+        return self._log
+
+    @property
+    def pid(self) -> int:
+        """The process id, 0 before the start."""
+        return self._pid
+
+    def poll(self) -> int | None:
+        """Return the exit code (negative: the signal), None while it runs."""
+        return self._returncode if self._ended.is_set() else None
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it has ended; return whether it has."""
+        return self.state == "before" or self._ended.wait(timeout_s)
+
+    def on_stop(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once it has ended, from another thread or, if late, at once."""
+        with self._lock:
+            if not self._ended.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to the process alone."""
+        if self.state == "running":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signum)
+
+    def terminate(self) -> None:
+        """Ask it to end, without waiting. To ask twice is to ask once."""
+        if not self._terminated:
+            self._terminated = True
+            self.signal(signal.SIGTERM)
+
+    def stop(self, grace_s: float = settings.STOP_GRACE_S) -> None:
+        """Ask it to end, wait, and end its whole group by force after `grace_s`."""
+        if self.state != "running":
+            return
+        self.terminate()
+        if not self._ended.wait(grace_s):
+            self._kill_group()
+            self._ended.wait()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was asked to end."""
+        return self._terminated
+
+    def explain_end(self) -> str:
+        """Return how it ended and what it said last, for an error."""
+        return describe_end(self._name, self.poll(), self._log)
+
+    def to_facts(self) -> LaunchedFacts:
+        """Return what another process needs to know of it."""
+        return LaunchedFacts("local", self._pid, self._started, str(self._log))
+
+    def _spawn(self, command: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
+        if self._pid:
+            raise ClusterError(f"{self._name} was started already")
+        _keep_previous(self._log)
+        with self._log.open("ab") as output, _signals_held():
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    pass_fds=pass_fds,
+                )
+            except OSError as error:
+                raise ClusterError(f"cannot start {self._name}: {error}") from error
+            self._watch(process.pid, process_started(process.pid), process.wait)
+
+    def _attach(self, facts: LaunchedFacts) -> None:
+        if is_alive(facts.pid, facts.started):
+            self._watch(facts.pid, facts.started, lambda: _wait_for_stranger(facts.pid))
+        else:
+            self._pid, self._started = facts.pid, facts.started
+            self._end(0)
+
+    def _watch(self, pid: int, started: str, wait: Callable[[], int]) -> None:
+        self._pid, self._started = pid, started
+        threading.Thread(
+            target=lambda: self._end(wait()), name=f"waits for {self._name}", daemon=True
+        ).start()
+
+    def _end(self, returncode: int) -> None:
+        self._returncode = returncode
+        with self._lock:
+            self._ended.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def _kill_group(self) -> None:
+        # Gone already, or (macOS) only zombies are left of it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, signal.SIGKILL)
+
+
+class LocalController(LocalProcess):
+    """A controller on this host. Its connection files must be there before it is started."""
+
+    def __init__(
+        self, place: Place, *, ip: str = "", port: int = 0, store: str = settings.DEFAULT_STORE
+    ) -> None:
+        log = settings.log_file(place.profile_dir, place.cluster_id, "controller")
+        super().__init__("the controller", log)
+        self._place = place
+        self._ip = ip
+        self._port = port
+        self._store = store
+        self._ready_fd: int | None = None
+
+    @classmethod
+    def from_facts(cls, facts: LaunchedFacts, place: Place) -> Self:
+        """Take up a controller that was started by another process, or see that it ended."""
+        controller = cls(place)
+        controller._log = Path(facts.log)
+        controller._attach(facts)
+        return controller
+
+    def start(self) -> None:
+        """Start it, without waiting until it is ready."""
+        self._ready_fd, writer = os.pipe()
+        try:
+            command = controller_command(
+                self._place, ip=self._ip, port=self._port, store=self._store, ready_fd=writer
+            )
+            self._spawn(command, [writer])
+        except BaseException:
+            self._close_ready_fd()
+            raise
+        finally:
+            os.close(writer)
+
+    def wait_ready(self, timeout_s: float = settings.START_TIMEOUT_S) -> None:
+        """Wait until it listens.
+
+        Raises
+        ------
+        ClusterError
+            If it ended instead, with its last words, or needs longer than `timeout_s`.
+        """
+        if self._ready_fd is None:
+            return
+        poller = select.poll()
+        poller.register(self._ready_fd, select.POLLIN)
+        ready = poller.poll(timeout_s * 1000)
+        said = os.read(self._ready_fd, 64) if ready else b""
+        self._close_ready_fd()
+        if said:
+            return
+        if ready:
+            # Its end of the pipe is closed, so its exit code is about to be known.
+            self._ended.wait(settings.LINGER_S)
+        raise ClusterError(self.explain_end())
+
+    def _close_ready_fd(self) -> None:
+        if self._ready_fd is not None:
+            os.close(self._ready_fd)
+            self._ready_fd = None
+
+    def stop(self, grace_s: float = settings.STOP_GRACE_S) -> None:
+        """Ask it to end, wait, and end it and its recorder by force after `grace_s`."""
+        super().stop(grace_s)
+        self._close_ready_fd()
+
+
+class LocalEngines(LocalProcess):
+    """A set of engines on this host, under one supervisor."""
+
+    def __init__(self, place: Place, n: int, *, set_id: str = "1") -> None:
+        log = settings.log_file(place.profile_dir, place.cluster_id, f"engines-{set_id}")
+        super().__init__(f"engine set {set_id}", log)
+        self._place = place
+        self.n = n
+
+    @classmethod
+    def from_facts(cls, facts: LaunchedFacts, place: Place, *, set_id: str) -> Self:
+        """Take up engines that were started by another process, or see that they ended."""
+        engines = cls(place, facts.n, set_id=set_id)
+        engines._log = Path(facts.log)
+        engines._attach(facts)
+        return engines
+
+    def start(self) -> None:
+        """Start the supervisor, without waiting until its engines are ready."""
+        self._spawn(engines_command(self._place, self.n))
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to each engine, or to the supervisor if it is about their end."""
+        if signum in (signal.SIGTERM, signal.SIGKILL):
+            super().signal(signum)
+            return
+        if self.state == "running":
+            for pid in _children(self._pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signum)
+
+    def stop(self, grace_s: float = settings.STOP_GRACE_S) -> None:
+        """Ask the supervisor to end its engines, wait, and end all by force."""
+        was_running = self.state == "running"
+        super().stop(grace_s)
+        if was_running:
+            self._kill_group()  # an engine that its supervisor could not end
+
+    def to_facts(self) -> LaunchedFacts:
+        """Return what another process needs to know of them."""
+        return LaunchedFacts("local", self._pid, self._started, str(self._log), self.n)
+
+
+def process_started(pid: int) -> str:
+    """Return when a process started, in whatever unit; "" if there is no such process.
+
+    With it, a process is told from a later one that was given the same pid.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        if sys.platform == "linux":
+            return ""
+        return _process_started_elsewhere(pid)
+    # The name, in parentheses, may hold anything, so count from its end.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
+def is_alive(pid: int, started: str) -> bool:
+    """Return whether the process runs that was given `pid` at the time `started`."""
+    return bool(started) and process_started(pid) == started
+
+
+def _process_started_elsewhere(pid: int) -> str:
+    # Linux does without psutil, which takes a while to import.
+    import psutil
+
+    try:
+        return f"{psutil.Process(pid).create_time():.0f}"
+    except psutil.Error:
+        return ""
+
+
+def _wait_for_stranger(pid: int) -> int:
+    if sys.platform == "linux":
+        # Unlike others, this does not wait for its parent to notice, which may never.
+        with contextlib.suppress(OSError):
+            descriptor = os.pidfd_open(pid)
+            poller = select.poll()
+            poller.register(descriptor, select.POLLIN)
+            poller.poll()
+            os.close(descriptor)
+        return 0
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait()
+    return 0
+
+
+def _children(pid: int) -> list[int]:
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _keep_previous(log: Path) -> None:
+    """Let a log begin afresh and keep the one before it: two at most per process."""
+    with contextlib.suppress(FileNotFoundError):
+        log.replace(log.with_suffix(".log.previous"))
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Deliver what would end us only after the block, in the thread that gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    handlers = {signum: signal.getsignal(signum) for signum in _HELD_SIGNALS}
+    handlers = {
+        signum: handler
+        for signum, handler in handlers.items()
+        if handler not in (None, signal.SIG_IGN)  # not ours to change
+    }
+    for held_signal in handlers:
+        signal.signal(held_signal, lambda signum, _frame: held.append(signum))
+    try:
+        yield
+    finally:
+        for held_signal, handler in handlers.items():
+            signal.signal(held_signal, handler)
+        for signum in held:
+            signal.raise_signal(signum)
