@@ -19,8 +19,9 @@ from parallelz.controller.recording import Recording
 from parallelz.controller.requests import Requests
 from parallelz.controller.sessions import Definition, Link, Session, Sessions
 from parallelz.controller.tasks import Tasks
+from parallelz.core.ended import NOWHERE
 from parallelz.core.events import ClientForgotten, EngineArrived, EngineLost, Tick
-from parallelz.core.scheduler import NOWHERE, Scheduler
+from parallelz.core.scheduler import Scheduler
 from parallelz.ids import SessionId
 from parallelz.protocol.envelope import Buffer, Envelope, pack
 from parallelz.protocol.messages import (

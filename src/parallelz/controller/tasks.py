@@ -11,6 +11,7 @@ from typing import NamedTuple, assert_never
 
 from parallelz.controller.recording import Recording
 from parallelz.controller.sessions import Definition, Link, Session, Sessions
+from parallelz.core.ended import NOWHERE
 from parallelz.core.events import (
     Action,
     AnnounceEngine,
@@ -21,7 +22,7 @@ from parallelz.core.events import (
     RecallTasks,
     Warn,
 )
-from parallelz.core.scheduler import NOWHERE, Scheduler
+from parallelz.core.scheduler import Scheduler
 from parallelz.ids import Digest, EngineId, SessionId, TaskId, task_id_of
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (

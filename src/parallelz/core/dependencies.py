@@ -7,11 +7,13 @@ at once, and what waits for that in turn.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import NamedTuple
 
+from parallelz.core.ended import EndedTasksByClient
 from parallelz.core.task import Task
 from parallelz.ids import EngineId, TaskId
-from parallelz.protocol.messages import Dependency
+from parallelz.protocol.messages import Dependency, ErrorInfo
 
 
 class Wait:
@@ -53,6 +55,21 @@ class Wait:
         return self.left == 0 and self.met == 0 and bool(self.dependency.task_ids)
 
     @property
+    def error(self) -> ErrorInfo:
+        """What to tell of a task whose dependency is impossible."""
+        ids = ", ".join(self.dependency.task_ids)
+        if self.unmet_id is not None:
+            text = (
+                f"it depends on {self.unmet_id}, which failed, is unknown,"
+                " or must fail and did not"
+            )
+        elif self.is_place and len(self.engines) > 1:
+            text = f"it is to follow {ids}, which ran on several engines"
+        else:
+            text = f"none of {ids} ended as it depends on"
+        return ErrorInfo("ImpossibleDependency", text)
+
+    @property
     def is_settled(self) -> bool:
         """Whether further ends change nothing."""
         return self.is_satisfied or self.is_impossible
@@ -71,10 +88,36 @@ class Dependencies:
     def __init__(self) -> None:
         self._waits: dict[TaskId, list[Wait]] = {}
 
-    def add(self, wait: Wait, live_ids: list[TaskId]) -> None:
-        """Count down `wait` when any of `live_ids` ends."""
-        for task_id in live_ids:
-            self._waits.setdefault(task_id, []).append(wait)
+    def add(
+        self,
+        task: Task,
+        dependency: Dependency,
+        live: Container[TaskId],
+        ended: EndedTasksByClient,
+        *,
+        is_place: bool,
+    ) -> Wait:
+        """Begin to wait, unless what has ended already settles it.
+
+        Parameters
+        ----------
+        live, ended
+            Where the other tasks are to be found; one in neither can never be met.
+        """
+        wait = Wait(task, dependency, is_place=is_place)
+        to_come: list[TaskId] = []
+        for task_id in dict.fromkeys(dependency.task_ids):
+            if task_id in live and task_id != task.id:
+                to_come.append(task_id)
+            elif (end := ended.find(task_id)) is not None:
+                wait.count(task_id, end.engine_id, ok=end.ok)
+            elif wait.unmet_id is None:
+                wait.unmet_id = task_id
+        wait.left = len(to_come)
+        if not wait.is_settled:
+            for task_id in to_come:
+                self._waits.setdefault(task_id, []).append(wait)
+        return wait
 
     def ended(self, task_id: TaskId, engine_id: EngineId, *, ok: bool) -> list[Settled]:
         """Take in an end; return what that decided, in the order of submission."""
@@ -86,13 +129,3 @@ class Dependencies:
             if wait.is_settled:
                 settled.append(Settled(wait.task, wait))
         return settled
-
-    def waits_of(self, task: Task) -> list[Wait]:
-        """Return what a task waits for; costs time linear in all waits."""
-        found = {
-            id(wait): wait
-            for waits in self._waits.values()
-            for wait in waits
-            if wait.task is task
-        }
-        return list(found.values())

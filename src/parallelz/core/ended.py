@@ -8,12 +8,13 @@ number: a million ended tasks of a client cost a few hundred bytes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from parallelz.ids import EngineId
+from parallelz.ids import EngineId, SessionId, TaskId
 
 V = TypeVar("V")
 
+NOWHERE = EngineId(-1)
 BLOCK_BITS = 1024
 FULL_BLOCK = (1 << BLOCK_BITS) - 1
 DETAILS_COUNT_MAX = 10_000
@@ -58,6 +59,45 @@ class EndedTasks:
     def engine_of(self, number: int) -> EngineId | None:
         """Return where it ran, if that is still remembered."""
         return self._engines.get(number)
+
+
+class End(NamedTuple):
+    """What is remembered of an ended task."""
+
+    engine_id: EngineId  # -1: nowhere, or no longer known
+    ok: bool
+
+
+class EndedTasksByClient:
+    """The ended tasks of all clients that may still name them."""
+
+    def __init__(self) -> None:
+        self._clients: dict[SessionId, EndedTasks] = {}
+
+    def of(self, session_id: SessionId) -> EndedTasks:
+        """Return a client's ended tasks, to look into and to add to."""
+        ended = self._clients.get(session_id)
+        if ended is None:
+            ended = self._clients[session_id] = EndedTasks()
+        return ended
+
+    def forget(self, session_id: SessionId) -> None:
+        """Drop what is known of a client's tasks."""
+        self._clients.pop(session_id, None)
+
+    def knows(self, session_id: SessionId) -> bool:
+        """Whether this client may still name its tasks."""
+        return session_id in self._clients
+
+    def find(self, task_id: TaskId) -> End | None:
+        """Return how a task ended; None: it has not, or nobody knows it."""
+        session_id, _, number_text = task_id.rpartition("-")
+        ended = self._clients.get(SessionId(session_id))
+        number = int(number_text) if number_text.isdecimal() else -1
+        if ended is None or number < 0 or number not in ended:
+            return None
+        engine_id = ended.engine_of(number)
+        return End(NOWHERE if engine_id is None else engine_id, not ended.failed(number))
 
 
 def _remember(table: OrderedDict[int, V], key: int, value: V) -> None:

@@ -18,7 +18,7 @@ from collections import deque
 from typing import assert_never
 
 from parallelz.core.dependencies import Dependencies, Wait
-from parallelz.core.ended import EndedTasks
+from parallelz.core.ended import NOWHERE, EndedTasksByClient
 from parallelz.core.events import (
     Action,
     AnnounceEngine,
@@ -38,7 +38,6 @@ from parallelz.core.task import TRANSITIONS, InvalidTransition, Task, TaskState,
 from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
 from parallelz.protocol.messages import (
     AbortTasks,
-    Dependency,
     ErrorInfo,
     Status,
     SubmitDirect,
@@ -49,7 +48,6 @@ from parallelz.protocol.messages import (
     TasksDropped,
 )
 
-NOWHERE = EngineId(-1)
 STORY_LENGTH_MAX = 10_000
 STUCK_PERIOD_S = 2 * PREFETCH_S
 
@@ -62,7 +60,7 @@ class Scheduler:
         self.roster = Roster()
         self._ready: deque[Task] = deque()
         self._dependencies = Dependencies()
-        self._ended: dict[SessionId, EndedTasks] = {}
+        self._ended = EndedTasksByClient()
         self._timed: dict[TaskId, Task] = {}  # not placed yet, and only so long
         self._timeouts: list[tuple[float, TaskId]] = []  # a heap; what is not timed is stale
         self._tick_s = 0.0
@@ -108,7 +106,7 @@ class Scheduler:
             case EngineLost():
                 self._lose(event, now_s, actions)
             case ClientForgotten():
-                self._ended.pop(event.session_id, None)
+                self._ended.forget(event.session_id)
                 self._warned.discard(event.session_id)
             case Tick():
                 self._tick(now_s, actions)
@@ -125,13 +123,6 @@ class Scheduler:
         timeout_s = self._timeouts[0][0] if self._timeouts else None
         return min((t for t in (stuck_s, timeout_s) if t is not None), default=None)
 
-    def knows(self, task_id: TaskId, source: SessionId) -> bool:
-        """Whether the task was submitted before; clients submit again after a break."""
-        if task_id in self.tasks:
-            return True
-        ended = self._ended.get(source)
-        return ended is not None and int(task_id.rpartition("-")[2]) in ended
-
     def _submit(
         self,
         task_id: TaskId,
@@ -141,11 +132,8 @@ class Scheduler:
         now_s: float,
         actions: list[Action],
     ) -> None:
-        ended = self._ended.get(source)
-        if ended is None:
-            ended = self._ended[source] = EndedTasks()
-        if task_id in self.tasks or number in ended:
-            return
+        if task_id in self.tasks or number in self._ended.of(source):
+            return  # a client says it again after a break
         task = Task(task_id, source, number, event.digest, event.options)
         self.tasks[task_id] = task
         if event.options is None:
@@ -168,46 +156,22 @@ class Scheduler:
         if options.wait_timeout_s:
             self._timed[task.id] = task
             heapq.heappush(self._timeouts, (now_s + options.wait_timeout_s, task.id))
-        waits: list[Wait] = []
-        if options.after is not None:
-            waits.append(self._wait(task, options.after, is_place=False))
-        if options.follow is not None:
-            waits.append(self._wait(task, options.follow, is_place=True))
-        for wait in waits:
-            if not wait.is_settled:
-                task.unresolved += 1
+        waits = [
+            self._dependencies.add(task, dependency, self.tasks, self._ended, is_place=is_place)
+            for dependency, is_place in ((options.after, False), (options.follow, True))
+            if dependency is not None
+        ]
+        task.unresolved = sum(not wait.is_settled for wait in waits)
         for wait in waits:
             if wait.is_settled and not self._apply(wait, now_s, actions):
                 return
         if not task.unresolved:
             self._make_ready(task, now_s, "submitted", actions)
 
-    def _wait(self, task: Task, dependency: Dependency, *, is_place: bool) -> Wait:
-        wait = Wait(task, dependency, is_place=is_place)
-        live: list[TaskId] = []
-        for task_id in dict.fromkeys(dependency.task_ids):
-            if task_id in self.tasks and task_id != task.id:
-                live.append(task_id)
-                continue
-            session_id, _, number_text = task_id.rpartition("-")
-            ended = self._ended.get(SessionId(session_id))
-            number = int(number_text) if number_text.isdecimal() else -1
-            if ended is None or number not in ended:
-                wait.unmet_id = wait.unmet_id or task_id  # nobody knows it
-                wait.left -= 1
-                continue
-            engine_id = ended.engine_of(number)
-            where = NOWHERE if engine_id is None else engine_id
-            wait.count(task_id, where, ok=not ended.failed(number))
-        wait.left = len(live)
-        if not wait.is_settled:
-            self._dependencies.add(wait, live)
-        return wait
-
     def _submit_direct(
         self, event: SubmitDirect, source: SessionId, now_s: float, actions: list[Action]
     ) -> None:
-        ended = self._ended.setdefault(source, EndedTasks())
+        ended = self._ended.of(source)
         for index, engine_id in enumerate(event.engine_ids):
             number = event.first_number + index
             task_id = task_id_of(source, number)
@@ -434,9 +398,8 @@ class Scheduler:
             if self._timed:
                 self._timed.pop(task.id, None)
             ok = status == "ok"
-            ended = self._ended.get(task.session_id)
-            if ended is not None:
-                ended.add(task.number, engine_id, ok=ok)
+            if self._ended.knows(task.session_id):
+                self._ended.of(task.session_id).add(task.number, engine_id, ok=ok)
             actions.append(
                 EndTask(
                     task.id,
@@ -454,7 +417,7 @@ class Scheduler:
                     continue
                 other.unresolved -= 1
                 if wait.is_impossible:
-                    failed = _impossible(wait)
+                    failed = wait.error
                     ends.append((other, "impossible", failed.evalue, NOWHERE, failed))
                 elif self._apply(wait, now_s, actions) and not other.unresolved:
                     self._make_ready(other, now_s, f"after {task.id}", actions)
@@ -464,7 +427,7 @@ class Scheduler:
         task = wait.task
         error = None
         if wait.is_impossible:
-            error = _impossible(wait)
+            error = wait.error
         elif wait.is_place and wait.engines:
             allowed = wait.engines if task.engine_ids is None else task.engine_ids
             task.engine_ids = tuple(e for e in wait.engines if e in allowed)
@@ -519,16 +482,3 @@ def _bound_for(task: Task, engine_ids: list[EngineId]) -> bool:
     if task.engine_id is not None:
         return task.engine_id in engine_ids
     return task.engine_ids is not None and any(e in engine_ids for e in task.engine_ids)
-
-
-def _impossible(wait: Wait) -> ErrorInfo:
-    ids = wait.dependency.task_ids
-    if wait.unmet_id is not None:
-        text = (
-            f"it depends on {wait.unmet_id}, which failed, is unknown, or must fail and did not"
-        )
-    elif wait.is_place and len(wait.engines) > 1:
-        text = f"it is to follow {', '.join(ids)}, which ran on several engines"
-    else:
-        text = f"none of {', '.join(ids)} ended as it depends on"
-    return ErrorInfo("ImpossibleDependency", text)

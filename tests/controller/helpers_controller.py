@@ -1,0 +1,87 @@
+"""A controller in a thread, and raw peers that say what a test wants."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from parallelz.controller.controller import Controller
+from parallelz.controller.recording import Recording
+from parallelz.protocol.messages import Message, Role, ToClient, ToEngine, ToSupervisor
+from parallelz.transport.peer import PeerLink, PeerPoller, endpoint_for, new_session_id
+from parallelz.transport.security import ClusterSecrets, new_secrets
+from parallelz.transport.sockets import term_context
+
+M = TypeVar("M", bound=Message)
+
+TIMEOUT_S = 10.0
+INCOMING = {"client": ToClient, "engine": ToEngine, "supervisor": ToSupervisor}
+
+
+@contextlib.contextmanager
+def running_controller(ip: str = "") -> Iterator[ClusterSecrets]:
+    """Serve in a thread; without a recorder."""
+    with tempfile.TemporaryDirectory(prefix="parallelz-") as directory:
+        secrets = new_secrets("", runtime_dir=Path(directory), ip=ip)
+        controller = Controller(secrets, Recording(None))
+        thread = threading.Thread(target=controller.run)
+        thread.start()
+        try:
+            yield secrets
+        finally:
+            controller.stop("the test ends")
+            thread.join(TIMEOUT_S)
+            controller.close()
+            term_context()
+
+
+class RawPeer:
+    """A peer with both links that receives only when the test says so."""
+
+    def __init__(self, secrets: ClusterSecrets, role: Role, *, token: str = "") -> None:
+        info = secrets.infos["engine" if role == "supervisor" else role]
+        self.session_id = new_session_id()
+        self.links = {
+            name: PeerLink(
+                endpoint_for(info),
+                name,
+                session_id=self.session_id,
+                role=role,
+                token=token or info.token,
+                incoming=INCOMING[role],
+            )
+            for name in ("bulk", "control")
+        }
+        self._poller = PeerPoller(*self.links.values())
+        self.left: list[object] = []
+
+    def wait_for(self, kind: type[M]) -> M:
+        """Return the next message of this kind, leaving the others."""
+        deadline = threading.Event()
+        timer = threading.Timer(TIMEOUT_S, deadline.set)
+        timer.start()
+        try:
+            while not deadline.is_set():
+                for index, message in enumerate(self.left):
+                    if isinstance(message, kind):
+                        return self.left.pop(index)
+                self._poller.poll(0.1)
+                for each in self.links.values():
+                    self.left.extend(message for message, _ in each.receive())
+                    each.flush()
+        finally:
+            timer.cancel()
+            timer.join()
+        raise AssertionError(f"no {kind.__name__} came, only {self.left}")
+
+    def say(self, message: object, link: str = "bulk") -> None:
+        self.links[link].put(message)
+        self.links[link].flush()
+
+    def close(self) -> None:
+        for link in self.links.values():
+            link.close()
