@@ -1,0 +1,131 @@
+"""The cluster file: claims, stale files, and what is removed with them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from parallelz import settings
+from parallelz.errors import ClusterError
+from parallelz.launch import cluster_file
+from parallelz.launch.cluster_file import ClusterRunning, NoCluster, ProcessId
+
+
+@pytest.fixture
+def profile_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    sockets = tempfile.mkdtemp(prefix="pz-")  # tmp_path is too long for sockets
+    monkeypatch.setattr("tempfile.tempdir", sockets)
+    settings.make_profile_dir(tmp_path / "p")
+    yield tmp_path / "p"
+    shutil.rmtree(sockets)
+
+
+def kill(profile_dir: Path, cluster_id: str = "") -> None:
+    """Let a cluster look as if all of its processes had been killed."""
+    with cluster_file.changing(profile_dir, cluster_id) as facts:
+        facts.owner = ProcessId(os.getpid(), "long ago")
+
+
+def files(profile_dir: Path) -> list[str]:
+    return sorted(path.name for path in (profile_dir / "security").iterdir())
+
+
+def test_all_secrets_are_for_their_owner_only(profile_dir: Path) -> None:
+    socket_dir = cluster_file.establish(profile_dir, "")
+    modes = {p.name: p.stat().st_mode & 0o777 for p in (profile_dir / "security").iterdir()}
+    assert set(modes.values()) == {0o600}
+    assert {"cluster.json", "ipcontrollerz-client.json", "ipcontrollerz-engine.json"} <= set(
+        modes
+    )
+    assert Path(socket_dir).stat().st_mode & 0o777 == 0o700
+    cluster_file.release(profile_dir, "", socket_dir=socket_dir)
+    assert files(profile_dir) == []
+    assert not Path(socket_dir).exists()
+
+
+def test_an_id_is_claimed_once(profile_dir: Path) -> None:
+    socket_dir = cluster_file.establish(profile_dir, "a")
+    with pytest.raises(ClusterRunning, match="with the id 'a' runs already"):
+        cluster_file.establish(profile_dir, "a")
+    assert os.listdir(Path(socket_dir).parent) == [Path(socket_dir).name]
+    cluster_file.establish(profile_dir, "b")
+    assert [each.cluster_id for each in cluster_file.find(profile_dir)] == ["a", "b"]
+
+
+def test_a_killed_cluster_does_not_keep_its_id(profile_dir: Path) -> None:
+    old = cluster_file.establish(profile_dir, "")
+    kill(profile_dir)
+    new = cluster_file.establish(profile_dir, "")
+    assert not Path(old).exists()
+    assert Path(new).exists()
+
+
+def test_who_comes_late_does_not_remove_the_files_of_a_successor(profile_dir: Path) -> None:
+    old = cluster_file.establish(profile_dir, "")
+    kill(profile_dir)
+    cluster_file.establish(profile_dir, "")
+    before = files(profile_dir)
+    cluster_file.release(profile_dir, "", socket_dir=old)
+    assert files(profile_dir) == before
+
+
+def test_cleaning_removes_what_was_killed_and_nothing_else(profile_dir: Path) -> None:
+    killed = cluster_file.establish(profile_dir, "killed")
+    alive = cluster_file.establish(profile_dir, "alive")
+    kill(profile_dir, "killed")
+    assert cluster_file.clean(profile_dir) == ["killed"]
+    assert not Path(killed).exists()
+    assert Path(alive).exists()
+    assert [each.cluster_id for each in cluster_file.find(profile_dir)] == ["alive"]
+
+
+def test_of_another_host_nobody_can_tell(profile_dir: Path) -> None:
+    cluster_file.establish(profile_dir, "")
+    kill(profile_dir)
+    with cluster_file.changing(profile_dir, "") as facts:
+        facts.host = "elsewhere"
+    assert cluster_file.clean(profile_dir) == []
+    with pytest.raises(ClusterError, match="runs on elsewhere"):
+        cluster_file.read_running(settings.cluster_file(profile_dir, ""))
+    assert cluster_file.clean(profile_dir, force=True) == [""]
+
+
+def test_a_foreign_directory_is_never_removed(profile_dir: Path, tmp_path: Path) -> None:
+    cluster_file.establish(profile_dir, "")
+    (tmp_path / "precious").mkdir()
+    kill(profile_dir)
+    with cluster_file.changing(profile_dir, "") as facts:
+        facts.socket_dir = str(tmp_path / "precious")
+    cluster_file.clean(profile_dir)
+    assert (tmp_path / "precious").exists()
+
+
+def test_where_no_cluster_runs_the_error_says_how_to_start_one(profile_dir: Path) -> None:
+    with pytest.raises(NoCluster, match="start one with: ipclusterz start"):
+        cluster_file.read_running(settings.cluster_file(profile_dir, ""))
+
+
+def test_a_broken_file_is_named(profile_dir: Path) -> None:
+    path = settings.cluster_file(profile_dir, "")
+    path.write_text('{"cluster_id": 1}')
+    with pytest.raises(ClusterError, match=f"{path} is not a cluster file"):
+        cluster_file.read(path)
+
+
+def test_a_long_temporary_directory_is_too_long_for_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    socket_dir = cluster_file.make_socket_dir()
+    try:
+        assert len(f"{socket_dir}/controller.sock") < settings.SOCKET_PATH_LENGTH_MAX
+        assert list(long.iterdir()) == []
+    finally:
+        Path(socket_dir).rmdir()
