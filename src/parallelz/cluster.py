@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -231,7 +232,7 @@ class Cluster:
             raise ClusterError("start the controller before its engines: start_cluster_sync()")
         engine_count = self._engine_count(n)
         place = self._place()
-        with cluster_file.changing(self.profile_dir, self.cluster_id) as facts:
+        with self._changing_facts() as facts:
             set_id = engine_set_id or _free_id(facts.engine_sets.keys() | self._engine_sets)
             existing = self._engine_sets.get(set_id)
             if existing is not None and existing.state == "running":
@@ -314,10 +315,11 @@ class Cluster:
             del self._engine_sets[set_id]
         with (
             contextlib.suppress(ClusterError, FileNotFoundError),  # all is stopped meanwhile
-            cluster_file.changing(self.profile_dir, self.cluster_id) as facts,
+            self._changing_facts() as facts,
         ):
-            for set_id in chosen:
-                facts.engine_sets.pop(set_id, None)
+            for set_id, engines in chosen.items():
+                if facts.engine_sets.get(set_id) == engines.to_facts():
+                    del facts.engine_sets[set_id]
 
     def stop_controller_sync(self) -> None:
         """Stop the controller, and remove the files of the cluster."""
@@ -383,16 +385,8 @@ class Cluster:
             self._client = None
             self.stop_cluster_sync()
 
-    async def __aenter__(self) -> Client:
-        return await _in_thread(self.__enter__)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await _in_thread(self.__exit__, kind, error, trace)
+    __aenter__ = _awaited(__enter__)
+    __aexit__ = _awaited(__exit__)
 
     # -- inside ---------------------------------------------------------------------------
 
@@ -405,7 +399,7 @@ class Cluster:
         self._controller = LocalController(
             self._place(), ip=self._ip, port=self._port, store=self._store
         )
-        with cluster_file.changing(self.profile_dir, self.cluster_id) as facts:
+        with self._changing_facts() as facts:
             self._controller.start()
             facts.controller = self._controller.to_facts()
             if not self.shutdown_atexit:
@@ -444,6 +438,11 @@ class Cluster:
         """Return what is written of this very cluster, not of a later one with its id."""
         facts = cluster_file.read(settings.cluster_file(self.profile_dir, self.cluster_id))
         return facts if facts is not None and facts.socket_dir == self._socket_dir else None
+
+    def _changing_facts(self) -> AbstractContextManager[cluster_file.ClusterFacts]:
+        return cluster_file.changing(
+            self.profile_dir, self.cluster_id, socket_dir=self._socket_dir
+        )
 
     def _take_up(self, facts: cluster_file.ClusterFacts) -> None:
         place = self._place()

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,17 @@ def profile_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     shutil.rmtree(sockets)
 
 
+def changing(
+    profile_dir: Path, cluster_id: str = ""
+) -> AbstractContextManager[cluster_file.ClusterFacts]:
+    facts = cluster_file.read(settings.cluster_file(profile_dir, cluster_id))
+    assert facts is not None
+    return cluster_file.changing(profile_dir, cluster_id, socket_dir=facts.socket_dir)
+
+
 def kill(profile_dir: Path, cluster_id: str = "") -> None:
     """Let a cluster look as if all of its processes had been killed."""
-    with cluster_file.changing(profile_dir, cluster_id) as facts:
+    with changing(profile_dir, cluster_id) as facts:
         facts.owner = ProcessId(os.getpid(), "long ago")
 
 
@@ -74,6 +83,19 @@ def test_who_comes_late_does_not_remove_the_files_of_a_successor(profile_dir: Pa
     assert files(profile_dir) == before
 
 
+def test_who_comes_late_does_not_change_what_is_said_of_a_successor(
+    profile_dir: Path,
+) -> None:
+    old = cluster_file.establish(profile_dir, "")
+    kill(profile_dir)
+    cluster_file.establish(profile_dir, "")
+    with (
+        pytest.raises(ClusterError, match="stopped by someone else"),
+        cluster_file.changing(profile_dir, "", socket_dir=old) as facts,
+    ):
+        facts.engine_sets.clear()
+
+
 def test_cleaning_removes_what_was_killed_and_nothing_else(profile_dir: Path) -> None:
     killed = cluster_file.establish(profile_dir, "killed")
     alive = cluster_file.establish(profile_dir, "alive")
@@ -87,7 +109,7 @@ def test_cleaning_removes_what_was_killed_and_nothing_else(profile_dir: Path) ->
 def test_of_another_host_nobody_can_tell(profile_dir: Path) -> None:
     cluster_file.establish(profile_dir, "")
     kill(profile_dir)
-    with cluster_file.changing(profile_dir, "") as facts:
+    with changing(profile_dir) as facts:
         facts.host = "elsewhere"
     assert cluster_file.clean(profile_dir) == []
     with pytest.raises(ClusterError, match="runs on elsewhere"):
@@ -99,7 +121,7 @@ def test_a_foreign_directory_is_never_removed(profile_dir: Path, tmp_path: Path)
     cluster_file.establish(profile_dir, "")
     (tmp_path / "precious").mkdir()
     kill(profile_dir)
-    with cluster_file.changing(profile_dir, "") as facts:
+    with changing(profile_dir) as facts:
         facts.socket_dir = str(tmp_path / "precious")
     cluster_file.clean(profile_dir)
     assert (tmp_path / "precious").exists()

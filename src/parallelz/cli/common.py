@@ -6,7 +6,6 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 from parallelz import settings
@@ -126,6 +125,8 @@ def run_command(
 
 class _ShowVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        # Looked up only when asked for: it reads the directory of installed packages.
+        # Imported only when asked for: it takes as long as the rest of the command.
+        from importlib.metadata import version
+
         print(f"parallelz {version('parallelz')}")
         parser.exit()

@@ -200,19 +200,19 @@ def claim(profile_dir: Path, cluster_id: str, *, socket_dir: str) -> bool:
 
 
 @contextlib.contextmanager
-def changing(profile_dir: Path, cluster_id: str) -> Iterator[ClusterFacts]:
+def changing(profile_dir: Path, cluster_id: str, *, socket_dir: str) -> Iterator[ClusterFacts]:
     """Change in the block what is written of a cluster; nothing is written if it fails.
 
     Raises
     ------
     ClusterError
-        If the cluster was stopped meanwhile.
+        If the cluster was stopped meanwhile, even if there is another with its id by now.
     """
     path = settings.cluster_file(profile_dir, cluster_id)
     with locked(profile_dir):
         facts = read(path)
-        if facts is None:
-            raise ClusterError(f"the cluster was stopped by someone else: {path} is gone")
+        if facts is None or facts.socket_dir != socket_dir:
+            raise ClusterError(f"the cluster was stopped by someone else, as {path} shows")
         yield facts
         write(path, facts)
 

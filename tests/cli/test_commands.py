@@ -1,0 +1,210 @@
+"""The commands, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from parallelz.client.client import Client
+from parallelz.settings import connection_file
+
+pytestmark = pytest.mark.process
+
+TIMEOUT_S = 30
+
+
+class Shell:
+    """Runs commands for one profile."""
+
+    def __init__(self, profile_dir: Path) -> None:
+        self.profile_dir = profile_dir
+
+    def argv(self, command: str) -> list[str]:
+        program, *args = command.split()
+        return [
+            *(sys.executable, "-m", f"parallelz.cli.{program}"),
+            *(*args, "--profile-dir", str(self.profile_dir)),
+        ]
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.argv(command), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+
+    def popen(self, command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.argv(command),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """All that were started for this profile."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if str(self.profile_dir) in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return [each for each in found if each.pid != os.getpid()]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    shell = Shell(tmp_path / "p")
+    yield shell
+    shell.run("ipclusterz stop --all")
+    for process in shell.processes():
+        process.kill()
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stdout is not None
+    said = []
+    while words not in "".join(said):
+        ready, _, _ = select.select([process.stdout], [], [], TIMEOUT_S)
+        line = process.stdout.readline() if ready else ""
+        assert line, f"waited for {words!r}: {said}"
+        said.append(line)
+
+
+def test_a_cluster_in_the_background_is_ready_and_can_be_stopped(shell: Shell) -> None:
+    started = shell.run("ipclusterz start -n 2 --daemonize")
+    assert started.returncode == 0, started.stderr
+    assert "Started the cluster with 2 engines" in started.stdout
+    with Client(str(connection_file(shell.profile_dir, "", "client"))) as rc:
+        assert len(rc) == 2
+    shown = shell.run("ipclusterz status")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "2 engines answer" in shown.stdout
+    again = shell.run("ipclusterz start -n 1")
+    assert again.returncode == 10
+    assert "runs already" in again.stderr
+    assert shell.run("ipclusterz stop").returncode == 0
+    assert shell.processes() == []
+    assert list((shell.profile_dir / "security").iterdir()) == []
+    stopped = shell.run("ipclusterz stop")
+    assert stopped.returncode == 11
+    assert "ipclusterz start" in stopped.stderr
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_stops_a_cluster_in_the_foreground(shell: Shell, signum: signal.Signals) -> None:
+    with shell.popen("ipclusterz start -n 1") as process:
+        read_until(process, "Stop it with: Ctrl-C")
+        process.send_signal(signum)
+        assert process.wait(TIMEOUT_S) == 0
+    assert shell.processes() == []
+    assert list((shell.profile_dir / "security").iterdir()) == []
+
+
+def test_kill_9_of_the_foreground_leaves_nothing(shell: Shell) -> None:
+    with shell.popen("ipclusterz start -n 1") as process:
+        read_until(process, "Stop it with: Ctrl-C")
+        left = [each for each in shell.processes() if each.pid != process.pid]
+        process.kill()
+    _, alive = psutil.wait_procs(left, timeout=10)
+    assert alive == []
+    assert list((shell.profile_dir / "security").iterdir()) == []
+
+
+def test_stopping_a_cluster_ends_its_foreground(shell: Shell) -> None:
+    with shell.popen("ipclusterz start -n 1") as process:
+        read_until(process, "Stop it with: Ctrl-C")
+        assert shell.run("ipclusterz stop").returncode == 0
+        assert process.wait(TIMEOUT_S) == 0
+
+
+def test_two_clusters_share_a_profile(shell: Shell) -> None:
+    assert shell.run("ipclusterz start -n 1 --daemonize").returncode == 0
+    assert shell.run("ipclusterz start -n 1 --daemonize --cluster-id=b").returncode == 0
+    listed = json.loads(shell.run("ipclusterz list -o json").stdout)
+    assert [(each["cluster_id"], each["state"]) for each in listed] == [
+        ("b", "running"),
+        ("", "running"),
+    ]
+    assert shell.run("ipclusterz stop --cluster-id=b").returncode == 0
+    assert shell.run("ipclusterz status").returncode == 0
+    assert shell.run("ipclusterz status --cluster-id=b").returncode == 11
+    assert shell.run("ipclusterz stop --all").returncode == 0
+    assert shell.processes() == []
+
+
+def test_engines_join_a_cluster_that_runs(shell: Shell) -> None:
+    shell.run("ipclusterz start -n 1 --daemonize")
+    added = shell.run("ipclusterz engines -n 2 --daemonize")
+    assert added.stdout.startswith("Added 2 engines as set 2")
+    with shell.popen("ipclusterz engines -n 1") as process:
+        read_until(process, "Ctrl-C stops them")
+        assert "4 engines answer" in shell.run("ipclusterz status").stdout
+        process.send_signal(signal.SIGINT)
+        process.wait(TIMEOUT_S)
+    assert "3 engines answer" in shell.run("ipclusterz status").stdout
+
+
+def test_a_controller_and_engines_can_be_started_by_hand(shell: Shell) -> None:
+    with (
+        shell.popen("ipenginez -n 2") as engines,  # waits for its controller
+        shell.popen("ipcontrollerz --store=none") as controller,
+    ):
+        read_until(controller, "Engines join with: ipenginez --profile-dir=")
+        with Client(str(connection_file(shell.profile_dir, "", "client"))) as rc:
+            rc.wait_for_engines(2, timeout=TIMEOUT_S)
+        assert shell.run("ipcontrollerz").returncode == 10
+        engines.send_signal(signal.SIGINT)
+        engines.communicate(timeout=TIMEOUT_S)
+        controller.send_signal(signal.SIGINT)
+        controller.communicate(timeout=TIMEOUT_S)
+        assert controller.returncode == 0
+    assert list((shell.profile_dir / "security").iterdir()) == []
+
+
+def test_a_failed_start_is_one_error_and_leaves_nothing(shell: Shell) -> None:
+    ran = shell.run("ipclusterz start -n 1 --daemonize --ip 192.0.2.1")
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("ipclusterz: ")
+    assert "Traceback" not in ran.stderr.partition("\n")[0]
+    assert shell.processes() == []
+    assert list((shell.profile_dir / "security").iterdir()) == []
+
+
+def test_what_was_killed_is_cleaned_up(shell: Shell) -> None:
+    shell.run("ipclusterz start -n 1 --daemonize")
+    killed = shell.processes()
+    for process in killed:
+        process.kill()
+    psutil.wait_procs(killed, timeout=10)
+    assert shell.run("ipclusterz status").returncode == 11
+    assert "Removed the files of the cluster" in shell.run("ipclusterz clean").stdout
+    assert list((shell.profile_dir / "security").iterdir()) == []
+
+
+def test_logs_are_shown_by_file(shell: Shell) -> None:
+    shell.run("ipclusterz start -n 1 --daemonize")
+    shown = shell.run("ipclusterz logs -n 1")
+    assert f"==> {shell.profile_dir / 'log' / 'controller.log'} <==" in shown.stdout
+
+
+def test_a_profile_is_made_once(shell: Shell) -> None:
+    assert shell.run("ipclusterz create").stdout == f"Made {shell.profile_dir}\n"
+    assert shell.run("ipclusterz create").stdout.startswith("There was already")
+
+
+def test_an_unknown_launcher_is_refused(shell: Shell) -> None:
+    ran = shell.run("ipclusterz start --engines=cloud")
+    assert (ran.returncode, ran.stderr) == (
+        1,
+        "ipclusterz: there is no launcher called 'cloud'; known are: local\n",
+    )

@@ -1,0 +1,70 @@
+"""Command lines: what is understood, what is refused, and what help shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from parallelz.cli import ipclusterz, ipcontrollerz, ipenginez
+
+PARSERS = {
+    "ipclusterz": ipclusterz.build_parser,
+    "ipcontrollerz": ipcontrollerz.build_parser,
+    "ipenginez": ipenginez.build_parser,
+}
+COMMANDS = ("start", "stop", "status", "list", "engines", "clean", "logs", "create", "demo")
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_help_shows_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        PARSERS[name]().parse_args(["--help"])
+    assert exit_.value.code == 0
+    assert "example:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_each_command_shows_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        ipclusterz.build_parser().parse_args([command, "--help"])
+    assert "example:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_each_command_knows_its_version(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        PARSERS[name]().parse_args(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out.startswith("parallelz ")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["begin"],
+        ["start", "-n", "0"],
+        ["start", "-n", "many"],
+        ["start", "--store", "mongodb"],
+        ["stop", "everything"],
+    ],
+)
+def test_misuse_is_status_2(argv: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        ipclusterz.main(argv)
+    assert exit_.value.code == 2
+
+
+def test_help_does_not_wait_for_what_only_work_needs() -> None:
+    code = (
+        "import sys; from parallelz.cli import ipclusterz; ipclusterz.build_parser();"
+        "print({'zmq', 'msgspec', 'psutil', 'asyncio'} & set(sys.modules))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "set()\n"
