@@ -23,18 +23,13 @@ from typing import Literal
 
 from parallelz.errors import ClusterError
 
-ConnectionRole = Literal["client", "engine", "recorder"]
+ConnectionRole = Literal["client", "engine", "controller"]
 
 DEFAULT_PROFILE = "default"
 
 # -- limits and defaults ------------------------------------------------------------------
 # What only one module needs is named there; these are known to more than one process.
 
-HEARTBEAT_INTERVAL_MS = 500
-"""How often a connection shows a sign of life when nothing else travels on it."""
-
-HEARTBEAT_TIMEOUT_MS = 1_500
-"""Silence after which a connection is taken for broken."""
 
 CONNECTION_FILE_TIMEOUT_S = 10.0
 """How long a client waits for a cluster to appear before it says that there is none."""
