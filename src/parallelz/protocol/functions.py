@@ -335,6 +335,9 @@ class SentDefinitions:
         self._digests: OrderedDict[Digest, None] = OrderedDict()
         self._length_max = length_max
 
+    def __iter__(self) -> Iterator[Digest]:
+        return iter(self._digests)
+
     def need(self, digest: Digest) -> bool:
         """Whether to send the definition before the task; call it once for each task."""
         if digest in self._digests:

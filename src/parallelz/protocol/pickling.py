@@ -25,6 +25,7 @@ import dis
 import functools
 import io
 import linecache
+import marshal
 import pickle
 import sys
 from collections.abc import Callable, Mapping
@@ -209,6 +210,14 @@ def _reduce_function(
     return (_make_function, made_of, tuple(state), None, None, _set_function)
 
 
+@functools.lru_cache(maxsize=1024)
+def _marshalled(code: CodeType, filename: str) -> bytes:
+    # Marshalling twice may give different bytes, which would be two digests. The file name is
+    # there for the cache: without it, codes of different files may be equal.
+    assert code.co_filename == filename
+    return marshal.dumps(code)
+
+
 def _make_function(
     code: CodeType, own: dict[str, object] | None, cell_count: int
 ) -> FunctionType:
@@ -284,6 +293,9 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         kind = type(obj)
         if kind is FunctionType and not is_importable(obj):  # type: ignore[arg-type]
             return _reduce_function(obj, self._own_globals)  # type: ignore[arg-type]
+        if kind is CodeType:
+            # Not as cloudpickle does it, which drops the file name, and with it the lines.
+            return (marshal.loads, (_marshalled(obj, obj.co_filename),))  # type: ignore[attr-defined]
         if kind is memoryview:
             return reduce_memoryview(obj)  # type: ignore[arg-type]
         if kind in serializers:
@@ -411,7 +423,8 @@ class _Probe(ByValuePickler):
     """Finds out whether a value can be sent; code weighs nothing."""
 
     def reducer_override(self, obj: object) -> object:
-        if isinstance(obj, FunctionType | type):
+        by_value = isinstance(obj, FunctionType) and not is_importable(obj)
+        if by_value or (isinstance(obj, type) and obj.__module__ in MAIN_MODULES):
             return (tuple, ())
         return super().reducer_override(obj)
 
