@@ -1,0 +1,96 @@
+"""Interactive parallel and distributed computing for Python.
+
+::
+
+    import parallelz
+
+    with parallelz.Cluster(n=4) as rc:
+        rc[:].push({"a": 2})
+        rc[:].apply_sync(lambda x: a * x, 21)
+        rc.view().map_sync(str.upper, ["some", "words"])
+
+Names are imported when they are first used, so that ``import parallelz`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from parallelz.errors import (
+    AlreadyDisplayedError,
+    ClientClosed,
+    ClusterError,
+    CompositeError,
+    ConnectionFileError,
+    DependencyTimeout,
+    EngineError,
+    ImpossibleDependency,
+    InvalidDependency,
+    NoEnginesRegistered,
+    ParallelzError,
+    RemoteError,
+    SerializationError,
+    TaskAborted,
+    TaskTimeout,
+    UnmetDependency,
+)
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncHubResult": "parallelz.client.history",
+    "AsyncMapResult": "parallelz.client.results",
+    "AsyncResult": "parallelz.client.results",
+    "Client": "parallelz.client.client",
+    "Cluster": "parallelz.cluster",
+    "Dependency": "parallelz.client.dependencies",
+    "DirectView": "parallelz.client.direct",
+    "LoadBalancedView": "parallelz.client.balanced",
+    "ParallelFunction": "parallelz.client.remote",
+    "Reference": "parallelz.protocol.functions",
+    "RemoteFunction": "parallelz.client.remote",
+    "register_serializer": "parallelz.protocol.payload",
+}
+
+__all__ = [
+    "AlreadyDisplayedError",
+    "AsyncHubResult",
+    "AsyncMapResult",
+    "AsyncResult",
+    "Client",
+    "ClientClosed",
+    "Cluster",
+    "ClusterError",
+    "CompositeError",
+    "ConnectionFileError",
+    "Dependency",
+    "DependencyTimeout",
+    "DirectView",
+    "EngineError",
+    "ImpossibleDependency",
+    "InvalidDependency",
+    "LoadBalancedView",
+    "NoEnginesRegistered",
+    "ParallelFunction",
+    "ParallelzError",
+    "Reference",
+    "RemoteError",
+    "RemoteFunction",
+    "SerializationError",
+    "TaskAborted",
+    "TaskTimeout",
+    "UnmetDependency",
+    "register_serializer",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

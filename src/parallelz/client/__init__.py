@@ -1,0 +1,1 @@
+"""What users hold in their hands: a client, its views and their results."""

@@ -1,0 +1,313 @@
+"""The client: the way to a cluster, and to views of its engines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from parallelz import settings
+from parallelz.client.balanced import LoadBalancedView
+from parallelz.client.connect import connect
+from parallelz.client.direct import DirectView
+from parallelz.client.history import HistorySession
+from parallelz.client.results import AsyncResult
+from parallelz.client.session import Targets
+from parallelz.client.view import Decorator, View
+from parallelz.protocol.connection import ConnectionInfo
+
+
+class Client(HistorySession):
+    """A connection to a cluster.
+
+    Parameters
+    ----------
+    connection_info
+        Path of the client's connection file, or what it holds. None: that of the cluster of
+        the profile.
+    profile, profile_dir, cluster_id
+        Which cluster, if no file is given.
+    timeout
+        Seconds to wait for the cluster to appear and to answer.
+
+    Raises
+    ------
+    ConnectionFileError
+        If there is no such cluster; the text says how to start one.
+    ClusterError
+        If it does not answer, or refuses.
+
+    Notes
+    -----
+    May be used from several threads at once. A forked process needs a client of its own.
+    """
+
+    def __init__(
+        self,
+        connection_info: ConnectionInfo | str | os.PathLike[str] | None = None,
+        *,
+        profile: str | None = None,
+        profile_dir: str | os.PathLike[str] | None = None,
+        cluster_id: str = "",
+        timeout: float = settings.CONNECTION_FILE_TIMEOUT_S,
+    ) -> None:
+        super().__init__(
+            connect(
+                connection_info,
+                profile=profile,
+                profile_dir=profile_dir,
+                cluster_id=cluster_id,
+                timeout_s=timeout,
+            )
+        )
+        self.cluster: object = None  # who started it, if that was this process
+        self._views: dict[object, View] = {}
+
+    def __repr__(self) -> str:
+        if self.connection.is_closed:
+            return "<Client: closed>"
+        return f"<Client: {len(self)} engines>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- views -----------------------------------------------------------------------------
+
+    def view(
+        self,
+        targets: Targets = None,
+        balanced: bool | None = None,  # noqa: FBT001 - as users know it
+    ) -> DirectView | LoadBalancedView:
+        """Return a view; the same call gives the same object.
+
+        Parameters
+        ----------
+        targets
+            An engine id, a list or slice of them (evaluated now), or ``"all"``: those that
+            are there at the time of each call. None: all.
+        balanced
+            Whether one of them runs each call, or each of them does. None: if there are no
+            `targets`.
+        """
+        is_balanced = targets is None if balanced is None else balanced
+        is_all = targets is None or (isinstance(targets, str) and targets.lower() == "all")
+        chosen = None if is_all else self.resolve(targets)
+        key = (is_balanced, tuple(chosen) if isinstance(chosen, list) else chosen)
+        if key not in self._views:
+            make = self._balanced_view if is_balanced else self._direct_view
+            self._views[key] = make(chosen)
+        found = self._views[key]
+        assert isinstance(found, DirectView | LoadBalancedView)
+        return found
+
+    def _direct_view(self, chosen: int | list[int] | None) -> DirectView:
+        return DirectView(self, "all" if chosen is None else chosen)
+
+    def _balanced_view(self, chosen: int | list[int] | None) -> LoadBalancedView:
+        return LoadBalancedView(self, [chosen] if isinstance(chosen, int) else chosen)
+
+    def direct_view(self, targets: Targets = "all", **flags: object) -> DirectView:
+        """Return a new view of engines that all run each call; see `view`."""
+        is_all = targets is None or (isinstance(targets, str) and targets.lower() == "all")
+        return self._direct_view(None if is_all else self.resolve(targets)).set_flags(**flags)
+
+    def load_balanced_view(self, targets: Targets = None, **flags: object) -> LoadBalancedView:
+        """Return a new view of engines of which one runs each call; see `view`."""
+        is_all = targets is None or (isinstance(targets, str) and targets.lower() == "all")
+        chosen = None if is_all else self.resolve(targets)
+        return self._balanced_view(chosen).set_flags(**flags)
+
+    def broadcast_view(self, targets: Targets = "all", **flags: object) -> DirectView:
+        """Return a new DirectView: a call for many engines is sent once anyway."""
+        return self.direct_view(targets, **flags)
+
+    def __getitem__(self, key: int | slice | Sequence[int]) -> DirectView:
+        """Return the view of engines by their place in `ids`, as it is now."""
+        if not isinstance(key, int | slice | list | tuple | range):
+            raise TypeError(f"key by int/slice/list/tuple/range only, not {type(key)}")
+        found = self.view(key, balanced=False)
+        assert isinstance(found, DirectView)
+        return found
+
+    def __iter__(self) -> Iterator[DirectView]:
+        """Yield a view of each engine."""
+        return (self[engine_id] for engine_id in self.ids)
+
+    # -- calls -----------------------------------------------------------------------------
+
+    def apply(
+        self,
+        f: Callable[..., object],
+        args: Sequence[object] | None = None,
+        kwargs: Mapping[str, object] | None = None,
+        bound: bool = False,  # noqa: FBT001, FBT002 - the order that users know
+        block: bool | None = None,  # noqa: FBT001
+        track: bool = False,  # noqa: FBT001, FBT002
+        targets: Targets = None,
+        balanced: bool | None = None,  # noqa: FBT001
+        after: object = None,
+        follow: object = None,
+        timeout: float | None = None,
+    ) -> object:
+        """Call ``f(*args, **kwargs)`` on engines: the call that all others wrap.
+
+        Parameters
+        ----------
+        bound
+            Whether `f` gets the engine's namespace as its first argument.
+        block
+            Whether to wait for the result. None: as `Client.block` says.
+        track
+            Without effect; `AsyncResult.wait_for_send` works always.
+        targets, balanced
+            Where; see `view`.
+        after, follow, timeout
+            When, beside what, and how long to wait for that; see `LoadBalancedView`.
+
+        Returns
+        -------
+        object
+            For one engine, or balanced, what `f` returns; for a list of engines a list in
+            their order. If it does not block, the AsyncResult of that.
+
+        Raises
+        ------
+        NoEnginesRegistered
+            If it is not balanced and there are no engines.
+        ValueError
+            If there are `after`, `follow` or `timeout` and it is not balanced.
+        TypeError
+            If `f` cannot be called, or `args` and `kwargs` are not what they should be.
+        """
+        if args is not None and not isinstance(args, tuple | list):
+            raise TypeError(f"args must be tuple or list, not {type(args)}")
+        if kwargs is not None and not isinstance(kwargs, Mapping):
+            raise TypeError(f"kwargs must be dict, not {type(kwargs)}")
+        view = self.view(targets, balanced)
+        flags: dict[str, object] = {}
+        if after is not None or follow is not None or timeout is not None:
+            if not isinstance(view, LoadBalancedView):
+                raise ValueError(
+                    "after, follow and timeout are for balanced calls only: give"
+                    " balanced=True or no targets"
+                )
+            flags = {"after": after, "follow": follow, "timeout": timeout}
+            view = LoadBalancedView(self, view.targets).set_flags(**flags)  # type: ignore[arg-type]
+        call = view.apply_async_bound if bound else view.apply_async
+        result = call(f, *(args or ()), **(kwargs or {}))
+        return result.get() if self._is_blocking(block) else result
+
+    def _is_blocking(self, block: bool | None) -> bool:  # noqa: FBT001
+        return self.block if block is None else block
+
+    def _direct(self, targets: Targets) -> DirectView:
+        found = self.view(targets, balanced=False)
+        assert isinstance(found, DirectView)
+        return found
+
+    def execute(
+        self,
+        code: str,
+        targets: Targets = "all",
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+    ) -> AsyncResult:
+        """Run a string of code on engines; see `DirectView.execute`."""
+        return self._direct(targets).execute(code, self._is_blocking(block))
+
+    def run(
+        self,
+        filename: str | Path,
+        targets: Targets = "all",
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+    ) -> AsyncResult:
+        """Run the content of a file on engines; see `DirectView.run`."""
+        return self._direct(targets).run(filename, self._is_blocking(block))
+
+    def map(
+        self,
+        f: Callable[..., object],
+        /,
+        *sequences: Iterable[object],
+        targets: Targets = None,
+        balanced: bool | None = None,
+        block: bool | None = None,
+        **options: object,
+    ) -> object:
+        """Call `f` on each item; see `View.map`."""
+        view = self.view(targets, balanced)
+        return view.map(f, *sequences, block=self._is_blocking(block), **options)  # type: ignore[arg-type]
+
+    def push(
+        self,
+        ns: Mapping[str, object],
+        targets: Targets = "all",
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+        track: object = None,
+    ) -> object:
+        """Set names of the engines' namespaces; see `DirectView.push`."""
+        return self._direct(targets).push(ns, self._is_blocking(block))
+
+    def pull(
+        self,
+        names: str | Iterable[str],
+        targets: Targets = "all",
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+    ) -> object:
+        """Return the values of names of engines' namespaces; see `DirectView.pull`."""
+        return self._direct(targets).pull(names, self._is_blocking(block))
+
+    def scatter(
+        self,
+        key: str,
+        seq: Sequence[object],
+        dist: str = "b",
+        flatten: bool = False,  # noqa: FBT001, FBT002 - as users know it
+        targets: Targets = "all",
+        block: bool | None = None,  # noqa: FBT001
+        track: object = None,
+    ) -> object:
+        """Set a name on each engine to its part; see `DirectView.scatter`."""
+        return self._direct(targets).scatter(key, seq, dist, flatten, self._is_blocking(block))
+
+    def gather(
+        self,
+        key: str,
+        dist: str = "b",
+        targets: Targets = "all",
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+    ) -> object:
+        """Put parts together again; see `DirectView.gather`."""
+        return self._direct(targets).gather(key, dist, self._is_blocking(block))
+
+    def remote(
+        self,
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+        *,
+        targets: Targets = None,
+        balanced: bool | None = None,
+        **flags: object,
+    ) -> Decorator:
+        """Return a decorator: calls of the function run on engines; see `View.remote`."""
+        return self.view(targets, balanced).remote(block, **flags)
+
+    def parallel(
+        self,
+        dist: str = "b",
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+        *,
+        targets: Targets = None,
+        balanced: bool | None = None,
+        **flags: object,
+    ) -> Decorator:
+        """Return a decorator: calls are cut into parts and joined; see `View.parallel`."""
+        return self.view(targets, balanced).parallel(dist, block, **flags)  # type: ignore[arg-type]

@@ -1,0 +1,446 @@
+"""A client's end of its cluster: submits, asks, and waits for what comes back.
+
+Submitting is the hot path: a look at the definitions of functions, one pickle, one entry in the
+ledger and one in the queue of what is to be sent. All numbers are given out under one lock,
+which also decides whether a function must be defined first, so that the order on the wire is
+the order of the decisions.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from parallelz.client.callbacks import CallbackThread
+from parallelz.client.ledger import Ledger, Submission
+from parallelz.client.pump import Outgoing, Pump
+from parallelz.errors import ClientClosed, ClusterError
+from parallelz.ids import Digest, EngineId, task_id_of
+from parallelz.protocol.connection import ConnectionInfo
+from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.functions import (
+    DEFINITIONS_MAX,
+    Definition,
+    DefinitionCache,
+    SentDefinitions,
+)
+from parallelz.protocol.messages import (
+    DefineFunction,
+    Goodbye,
+    LinkName,
+    Message,
+    Notice,
+    Refused,
+    Reply,
+    SubmitDirect,
+    SubmitMap,
+    SubmitTask,
+    TaskEnded,
+    TaskOptions,
+    ToClient,
+    Welcome,
+)
+from parallelz.protocol.payload import dump
+from parallelz.transport.peer import PeerLink, endpoint_for, new_session_id
+
+WAITING_COUNT_MAX = 200_000  # submissions that have not left: then who submits waits
+MAP_ITEMS_MAX = 5_000  # per message
+
+Call = tuple[int, tuple[object, ...], dict[str, object]]
+"""What a task is pickled from: kind, arguments, keyword arguments."""
+
+PLAIN, BOUND, CHUNK, BOUND_CHUNK = range(4)
+"""Kinds of tasks: ``f(*args)``, ``f(namespace, *args)``, and the same for each of a chunk."""
+
+Function = Callable[..., object] | Definition
+
+
+class Definitions:
+    """Which functions the controller knows, and what they are."""
+
+    def __init__(self) -> None:
+        self._cache = DefinitionCache()
+        # Not a simple lock: pickling runs code of the user, which may submit.
+        self._cache_lock = threading.RLock()
+        self._sent = SentDefinitions()
+        self._kept: OrderedDict[Digest, Definition] = OrderedDict()
+
+    def of(self, function: Function) -> Definition:
+        """Return the definition of a function as it is now."""
+        if isinstance(function, Definition):
+            return function
+        with self._cache_lock:
+            return self._cache.definition_of(function)
+
+    def needed(self, definition: Definition) -> Outgoing | None:
+        """Return the message that must precede the use of `definition`, if any."""
+        if not self._sent.need(definition.digest):
+            return None
+        self._kept[definition.digest] = definition
+        if len(self._kept) > DEFINITIONS_MAX:
+            self._kept.popitem(last=False)
+        return _define(definition)
+
+    def anew(self) -> list[Outgoing]:
+        """Return all definitions once more, for a controller that knows none."""
+        self._sent = SentDefinitions()
+        for digest in self._kept:
+            self._sent.need(digest)
+        return [_define(definition) for definition in self._kept.values()]
+
+
+def _define(definition: Definition) -> Outgoing:
+    data, buffers = definition.payload
+    message = DefineFunction(definition.digest, definition.name, data, len(buffers))
+    return Outgoing(message, buffers)
+
+
+class Connection:
+    """Everything of a client but what its user sees.
+
+    Parameters
+    ----------
+    info
+        Content of the client's connection file.
+    timeout_s
+        How long to wait until the controller has answered.
+    origin
+        Where `info` is from, for messages.
+
+    Raises
+    ------
+    ClusterError
+        If the controller does not answer in time, or refuses.
+    """
+
+    def __init__(self, info: ConnectionInfo, timeout_s: float, origin: str) -> None:
+        self.session_id = new_session_id()
+        self.ledger = Ledger(self.session_id)
+        self.callbacks = CallbackThread()
+        self._end = ""  # why there is nothing more to be had; "": there is
+        self._lock = threading.Lock()  # guards the following, and the order of what is sent
+        self._next_number = 0
+        self._next_request = 0
+        self._definitions = Definitions()
+        endpoint = endpoint_for(info)
+
+        def connect(link: LinkName) -> PeerLink[ToClient]:
+            return PeerLink(
+                endpoint,
+                link,
+                session_id=self.session_id,
+                role="client",
+                token=info.token,
+                incoming=ToClient,
+            )
+
+        inbox = _Inbox(self.ledger, self._definitions, self._lock)
+        self.pump = Pump(connect("bulk"), connect("control"), inbox.handle)
+        inbox.pump = self.pump
+        self.pump.start()
+        # Refers to no part that refers to us: a client that is dropped is closed.
+        self._finalizer = weakref.finalize(self, _close, self.pump, self.callbacks)
+        _living.add(self)
+        self._join(timeout_s, origin)
+
+    def _join(self, timeout_s: float, origin: str) -> None:
+        try:
+            is_welcome = self.pump.wait(
+                lambda: bool(self.ledger.refusal) or all(self.ledger.welcomed.values()),
+                timeout_s,
+            )
+        except BaseException:
+            self.close()
+            raise
+        if self.ledger.refusal or not is_welcome:
+            self.close()
+        if self.ledger.refusal:
+            raise ClusterError(
+                f"the cluster of {origin} refused this client: {self.ledger.refusal}"
+            )
+        if not is_welcome:
+            raise ClusterError(
+                f"the cluster of {origin} did not answer within {timeout_s:g} s; does it run?"
+                " `ipclusterz start -n 4` starts one"
+            )
+
+    def close(self) -> None:
+        """Send what waits, say goodbye, and end; more than once does nothing."""
+        self._end = self._end or "this client was closed"
+        self._finalizer()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be done with it any more."""
+        return bool(self._end)
+
+    def check_open(self) -> None:
+        """Raise ClientClosed if there is nothing more to be had."""
+        if self._end:
+            raise ClientClosed(self._end)
+
+    def disown(self) -> None:
+        """Forget the connection, which belongs to the process that this one was forked from."""
+        self._finalizer.detach()
+        self._end = (
+            "this client belongs to the process that this one was forked from;"
+            " a forked process needs a Client() of its own"
+        )
+
+    # -- submitting ------------------------------------------------------------------------
+
+    def submit_task(
+        self, function: Function, call: Call, options: TaskOptions | None = None
+    ) -> Submission:
+        """Submit one task for whichever engine is free."""
+        if self._end:
+            raise ClientClosed(self._end)
+        definition = self._definitions.of(function)
+        data, buffers = dump(call)
+        now_s = time.time()
+        waiting = self.pump.waiting
+        with self._lock:
+            number = self._next_number
+            self._next_number = number + 1
+            submission = Submission(self.session_id, number, 1, now_s, None, options)
+            self.ledger.expect(submission)
+            define = self._definitions.needed(definition)
+            if define is not None:
+                waiting.append(define)
+            message = SubmitTask(
+                task_id_of(self.session_id, number),
+                definition.digest,
+                now_s,
+                data,
+                len(buffers),
+                options,
+            )
+            waiting.append(Outgoing(message, buffers))
+        self.pump.wake()
+        if len(waiting) > WAITING_COUNT_MAX:
+            self._push_back()
+        return submission
+
+    def submit_map(
+        self, function: Function, calls: Sequence[Call], options: TaskOptions | None = None
+    ) -> Submission:
+        """Submit many tasks of one function, all or none, for whichever engines are free."""
+        self.check_open()
+        definition = self._definitions.of(function)
+        payloads = [dump(call) for call in calls]
+        now_s = time.time()
+        with self._lock:
+            submission = self._start(len(payloads), now_s, None, options, definition)
+            first = submission.first_number
+            items: list[bytes] = []
+            for number, (data, buffers) in enumerate(payloads, first):
+                if buffers or len(items) == MAP_ITEMS_MAX:
+                    self._put_map(number, items, definition, now_s, options)
+                    items = []
+                if buffers:
+                    task_id = task_id_of(self.session_id, number)
+                    message = SubmitTask(
+                        task_id, definition.digest, now_s, data, len(buffers), options
+                    )
+                    self.pump.waiting.append(Outgoing(message, buffers))
+                else:
+                    items.append(data)
+            self._put_map(first + len(payloads), items, definition, now_s, options)
+        self.pump.wake()
+        return submission
+
+    def _put_map(
+        self,
+        end: int,
+        items: list[bytes],
+        definition: Definition,
+        now_s: float,
+        options: TaskOptions | None,
+    ) -> None:
+        if items:
+            first = end - len(items)
+            message = SubmitMap(first, definition.digest, now_s, items, options)
+            self.pump.waiting.append(Outgoing(message))
+
+    def submit_direct(
+        self,
+        function: Function,
+        call: Call,
+        engine_ids: Sequence[EngineId],
+        options: TaskOptions | None = None,
+    ) -> Submission:
+        """Submit the same call to each of these engines; it is pickled once."""
+        self.check_open()
+        definition = self._definitions.of(function)
+        data, buffers = dump(call)
+        now_s = time.time()
+        label = "" if options is None else options.label
+        with self._lock:
+            count = len(engine_ids)
+            submission = self._start(count, now_s, engine_ids, options, definition)
+            message = SubmitDirect(
+                submission.first_number,
+                list(engine_ids),
+                definition.digest,
+                now_s,
+                data,
+                len(buffers),
+                label,
+            )
+            self.pump.waiting.append(Outgoing(message, buffers))
+        self.pump.wake()
+        return submission
+
+    def submit_parts(
+        self,
+        function: Function,
+        calls: Sequence[Call],
+        engine_ids: Sequence[EngineId],
+        options: TaskOptions | None = None,
+    ) -> Submission:
+        """Submit to each of these engines a call of its own, all or none."""
+        self.check_open()
+        definition = self._definitions.of(function)
+        payloads = [dump(call) for call in calls]
+        now_s = time.time()
+        label = "" if options is None else options.label
+        with self._lock:
+            count = len(payloads)
+            submission = self._start(count, now_s, engine_ids, options, definition)
+            for index, (data, buffers) in enumerate(payloads):
+                number = submission.first_number + index
+                message = SubmitDirect(
+                    number,
+                    [engine_ids[index]],
+                    definition.digest,
+                    now_s,
+                    data,
+                    len(buffers),
+                    label,
+                )
+                self.pump.waiting.append(Outgoing(message, buffers))
+        self.pump.wake()
+        return submission
+
+    def _start(
+        self,
+        count: int,
+        now_s: float,
+        engine_ids: Sequence[EngineId] | None,
+        options: TaskOptions | None,
+        definition: Definition,
+    ) -> Submission:
+        number = self._next_number
+        self._next_number = number + count
+        submission = Submission(self.session_id, number, count, now_s, engine_ids, options)
+        self.ledger.expect(submission)
+        define = self._definitions.needed(definition)
+        if define is not None:
+            self.pump.waiting.append(define)
+        return submission
+
+    @property
+    def submitted_count(self) -> int:
+        """How many tasks were submitted; their numbers are those below."""
+        return self._next_number
+
+    def _push_back(self) -> None:
+        waiting = self.pump.waiting
+        self.pump.wait(lambda: len(waiting) < WAITING_COUNT_MAX // 2)
+
+    # -- asking and waiting ----------------------------------------------------------------
+
+    def ask(self, request: Callable[[int], Message]) -> int:
+        """Send the request that is made from the id it gets; return the id."""
+        self.check_open()
+        with self._lock:
+            self._next_request += 1
+            request_id = self._next_request
+            self.ledger.wanted_replies.add(request_id)
+            self.pump.control_waiting.append(Outgoing(request(request_id)))
+        self.pump.wake()
+        return request_id
+
+    def has_reply(self, request_id: int) -> bool:
+        """Whether the answer to a request is there."""
+        return request_id in self.ledger.replies
+
+    def take_reply(self, request_id: int) -> tuple[Reply, Sequence[Buffer]]:
+        """Return the answer to a request, once."""
+        return self.ledger.replies.pop(request_id)
+
+    def wait(self, is_done: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Wait until `is_done`, which is asked when something has arrived; return whether."""
+        if is_done():
+            return True
+        self.check_open()
+        try:
+            return self.pump.wait(is_done, timeout_s)
+        except ClusterError:
+            self.check_open()  # closed meanwhile, by another thread: say that
+            raise
+
+
+class _Inbox:
+    """Takes in what arrives, by whichever thread drives."""
+
+    def __init__(self, ledger: Ledger, definitions: Definitions, lock: threading.Lock) -> None:
+        self.pump: Pump
+        self._loss = ""
+        self._ledger = ledger
+        self._definitions = definitions
+        self._lock = lock
+
+    def handle(
+        self,
+        message: ToClient,
+        buffers: Sequence[Buffer],
+        is_control: bool,  # noqa: FBT001
+    ) -> None:
+        """Take in one message."""
+        match message:
+            case TaskEnded():
+                self._ledger.end(message, buffers)
+            case Welcome():
+                self._take_welcome(message, is_control=is_control)
+            case Notice():
+                self.pump.notices.append(message.text)
+            case Goodbye():
+                self._lose(f"the controller has ended: {message.reason or 'it was stopped'}")
+            case Refused():
+                self._ledger.refusal = message.reason
+                self._lose(f"the controller refused this client: {message.reason}")
+            case _:
+                self._ledger.handle(message, buffers)
+
+    def _take_welcome(self, welcome: Welcome, *, is_control: bool) -> None:
+        is_other = self._ledger.welcome(welcome, is_control=is_control)
+        if self.pump.obstacle == self._loss:
+            self.pump.obstacle = ""
+        if is_other and not is_control:
+            with self._lock:
+                self.pump.waiting.extendleft(reversed(self._definitions.anew()))
+
+    def _lose(self, reason: str) -> None:
+        self._loss = self.pump.obstacle = self.pump.obstacle or reason
+
+
+def _close(pump: Pump, callbacks: CallbackThread) -> None:
+    pump.close(Goodbye("the client was closed"))
+    callbacks.close()
+
+
+_living: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for connection in list(_living):
+        connection.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)

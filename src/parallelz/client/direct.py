@@ -1,0 +1,268 @@
+"""The view that addresses engines by their ids: each of them runs the call."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from parallelz.client.connection import (
+    BOUND,
+    BOUND_CHUNK,
+    CHUNK,
+    PLAIN,
+    Call,
+    Function,
+)
+from parallelz.client.imports import recorded_imports
+from parallelz.client.ledger import Submission
+from parallelz.client.partition import columns, partition, slices
+from parallelz.client.results import AsyncJoinedResult, AsyncMapResult, AsyncResult
+from parallelz.client.session import Targets
+from parallelz.client.view import View, name_of, verb
+from parallelz.ids import EngineId
+from parallelz.protocol.functions import Definition
+from parallelz.protocol.messages import TaskOptions
+
+
+class DirectView(View):
+    """Engines by their ids; also their namespaces, as if they were a dict.
+
+    For one id results are bare values, for a list of ids, even of length one, lists in the
+    order of the ids. ``"all"`` means those that are there at the time of a call.
+    """
+
+    def _is_balanced(self) -> bool:
+        return False
+
+    def _engine_ids(self) -> list[EngineId]:
+        self._connection.check_open()
+        return self._session.engine_ids(self._targets)
+
+    def _options(self) -> TaskOptions | None:
+        return TaskOptions(label=self.label) if self.label else None
+
+    def _submit(
+        self,
+        function: Function,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        *,
+        bound: bool,
+        name: str = "",
+    ) -> AsyncResult:
+        name = name or name_of(function)
+        call: Call = (BOUND if bound else PLAIN, args, kwargs)
+        submission = self._connection.submit_direct(
+            function, call, self._engine_ids(), self._options()
+        )
+        self._note(submission)
+        is_single = isinstance(self._targets, int)
+        return AsyncResult(self._connection, submission, name, is_single=is_single)
+
+    def _submit_parts(
+        self, function: Function, calls: Sequence[Call], engine_ids: Sequence[EngineId]
+    ) -> Submission:
+        if calls:
+            submission = self._connection.submit_parts(
+                function, calls, engine_ids, self._options()
+            )
+            self._note(submission)
+            return submission
+        return Submission(self._connection.session_id, 0, 0, time.time(), ())
+
+    def _call_each(
+        self, function: Definition, arguments: Sequence[tuple[object, ...]]
+    ) -> list[object]:
+        engine_ids = self._engine_ids()
+        turns = [engine_ids[number % len(engine_ids)] for number in range(len(arguments))]
+        calls: list[Call] = [(PLAIN, args, {}) for args in arguments]
+        submission = self._submit_parts(function, calls, turns)
+        result = AsyncMapResult(self._connection, submission, function.name).get()
+        assert isinstance(result, list)
+        return result
+
+    # -- maps ------------------------------------------------------------------------------
+
+    def map_async(
+        self,
+        f: Callable[..., object],
+        /,
+        *sequences: Iterable[object],
+        bound: bool | None = None,
+        chunksize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+    ) -> AsyncMapResult:
+        """Call `f` on each item, each engine on one part; without waiting. See `map`."""
+        if chunksize is not None:
+            warnings.warn("`chunksize` is ignored unless load balancing", stacklevel=2)
+        name = name_of(f)
+        cols = columns(sequences)
+        engine_ids = self._engine_ids()
+        length = len(cols[0])
+        parts = slices(length, min(len(engine_ids), length)) if length else []
+        kind = BOUND_CHUNK if (self.bound if bound is None else bound) else CHUNK
+        kwargs: dict[str, object] = {"return_exceptions": True} if return_exceptions else {}
+        calls: list[Call] = [(kind, tuple(col[part] for col in cols), kwargs) for part in parts]
+        submission = self._submit_parts(f, calls, engine_ids)
+        return AsyncMapResult(
+            self._connection,
+            submission,
+            name,
+            chunk_lengths=[part.stop - part.start for part in parts],
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+        )
+
+    def map_parts(
+        self,
+        f: Callable[..., object],
+        sequences: Sequence[Sequence[object]],
+        *,
+        dist: str = "b",
+        chunksize: int | None = None,
+    ) -> AsyncJoinedResult:
+        """Call `f` on one part of the sequences per engine; what it returns is joined."""
+        name = name_of(f)
+        engine_ids = self._engine_ids()
+        count = max(1, min(len(engine_ids), len(sequences[0])))
+        parts = [partition(sequence, count, dist) for sequence in sequences]
+        kind = BOUND if self.bound else PLAIN
+        calls: list[Call] = [(kind, args, {}) for args in zip(*parts, strict=True)]
+        submission = self._submit_parts(f, calls, engine_ids)
+        return AsyncJoinedResult(self._connection, submission, name, dist=dist)
+
+    # -- namespaces ------------------------------------------------------------------------
+
+    def push(
+        self,
+        ns: Mapping[str, object],
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+        track: object = None,
+    ) -> object:
+        """Set names of the engines' namespaces to values.
+
+        Parameters
+        ----------
+        ns
+            By name; ``"a.b"`` sets an attribute of ``a``.
+        """
+        if not isinstance(ns, Mapping):
+            raise TypeError(f"Must push a dict by name, not a {type(ns)}")
+        return self._finish(self._verb("push", dict(ns)), block)
+
+    def pull(
+        self,
+        names: str | Iterable[str],
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+    ) -> object:
+        """Return the values of names, of each engine; for several names a list per engine.
+
+        Parameters
+        ----------
+        names
+            Also ``"a.b"`` and ``"x[3]"``. A NameError if an engine has no such name.
+        """
+        wanted = names if isinstance(names, str) else _names_of(names)
+        return self._finish(self._verb("pull", wanted), block)
+
+    def get(self, key: str) -> object:
+        """Return the value of a name, or a list of those of the engines; waits."""
+        return self.pull(_name_of(key), block=True)
+
+    def update(self, ns: Mapping[str, object]) -> object:
+        """Set names, as `push` does."""
+        return self.push(ns)
+
+    def __getitem__(self, key: str) -> object:
+        return self.get(key)
+
+    def __setitem__(self, key: str, value: object) -> None:
+        self.push({_name_of(key): value})
+
+    def scatter(
+        self,
+        key: str,
+        seq: Sequence[object],
+        dist: str = "b",
+        flatten: bool = False,  # noqa: FBT001, FBT002 - as users know it
+        block: bool | None = None,  # noqa: FBT001
+        track: object = None,
+    ) -> object:
+        """Cut a sequence and set a name on each engine to its part.
+
+        Parameters
+        ----------
+        dist
+            ``"b"``: runs of neighbours, the first ones one longer if need be; ``"r"``: dealt
+            out one by one.
+        flatten
+            Set a part of length one to its item.
+        """
+        engine_ids = self._engine_ids()
+        parts: list[object] = [
+            part[0] if flatten and len(part) == 1 else part
+            for part in partition(seq, len(engine_ids), dist)
+        ]
+        calls: list[Call] = [(BOUND, ({_name_of(key): part},), {}) for part in parts]
+        submission = self._submit_parts(verb("push"), calls, engine_ids)
+        is_single = isinstance(self._targets, int)
+        result = AsyncResult(self._connection, submission, "scatter", is_single=is_single)
+        return self._finish(result, block)
+
+    def gather(
+        self,
+        key: str,
+        dist: str = "b",
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+    ) -> object:
+        """Put the parts that a name has on the engines together again; see `scatter`.
+
+        Returns
+        -------
+        object
+            An array of arrays, else a list. AsyncResult if it does not block.
+        """
+        submission = self._connection.submit_direct(
+            verb("pull"), (BOUND, (_name_of(key),), {}), self._engine_ids(), self._options()
+        )
+        self._note(submission)
+        result = AsyncJoinedResult(self._connection, submission, "gather", dist=dist)
+        return self._finish(result, block)
+
+    def clear(self, targets: Targets = None, block: object = None) -> None:
+        """Delete all names of users from the engines' namespaces; waits."""
+        self._session.clear(self._own(targets))
+
+    @contextlib.contextmanager
+    def sync_imports(self, *, quiet: bool = False) -> Iterator[None]:
+        """Repeat on the engines what the ``with`` block imports; waits for them.
+
+        Names by ``import x as y`` are ``x`` there.
+        """
+        with recorded_imports(quiet=quiet) as statements:
+            yield
+        if statements:
+            self.execute("\n".join(statements), block=True)
+
+    @property
+    def importer(self) -> contextlib.AbstractContextManager[None]:
+        """``sync_imports()`` as a property."""
+        return self.sync_imports()
+
+    def _finish(self, result: AsyncResult, block: bool | None) -> object:  # noqa: FBT001
+        return result.get() if self._is_blocking(block) else result
+
+
+def _name_of(key: object) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"names of a namespace are str, not {key!r}")
+    return key
+
+
+def _names_of(names: object) -> list[str]:
+    if not isinstance(names, list | tuple | set | frozenset):
+        raise TypeError(f"give a name or a list of names, not {names!r}")
+    return [_name_of(name) for name in names]

@@ -1,0 +1,186 @@
+"""What an answer means: the value it brings, or the exception to raise; and its metadata."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+
+import msgspec
+
+from parallelz import errors
+from parallelz.client.ledger import Answer, Ledger, Submission
+from parallelz.ids import EngineId
+from parallelz.protocol.failures import FailedItem, rebuild
+from parallelz.protocol.messages import EngineInfo, ErrorInfo, Outputs, TaskOptions
+from parallelz.protocol.payload import load
+
+METADATA_KEYS = (
+    "msg_id",
+    "submitted",
+    "started",
+    "completed",
+    "received",
+    "engine_id",
+    "engine_uuid",
+    "host",
+    "status",
+    "error",
+    "retries",
+    "queued_s",
+    "ran_s",
+    "after",
+    "follow",
+    "label",
+    "stdout",
+    "stderr",
+    "outputs",
+    "execute_input",
+    "execute_result",
+    "data",
+)
+
+
+class Metadata(dict[str, object]):
+    """What is known of one task; also as attributes. Unknown so far: None.
+
+    Times are aware datetimes: ``submitted`` and ``received`` by this process's clock,
+    ``started`` and ``completed`` by the engine's. ``ran_s`` and ``queued_s`` are seconds,
+    ``retries`` counts the runs before the last one.
+    """
+
+    def __setitem__(self, key: str, value: object) -> None:
+        if key not in METADATA_KEYS:
+            raise KeyError(f"{key!r} is not among the metadata of a task: {METADATA_KEYS}")
+        super().__setitem__(key, value)
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the metadata of a task have no {name!r}") from None
+
+
+def engine_of(ledger: Ledger, engine_id: EngineId) -> EngineInfo | None:
+    """Return what is known of an engine that is or was there."""
+    return ledger.engines.get(engine_id) or ledger.past_engines.get(engine_id)
+
+
+def value_of(ledger: Ledger, answer: Answer, method: str) -> object:
+    """Return the value of a task that ended well.
+
+    Raises
+    ------
+    Exception
+        What the task raised, or why it has no value.
+    """
+    ended, buffers, _ = answer
+    if ended.status == "ok":
+        value = load(ended.data, buffers)
+        if type(value) is list and any(type(item) is FailedItem for item in value):
+            return _with_exceptions(ledger, answer, value, method)
+        return value
+    raise failure_of(ledger, answer, method)
+
+
+def failure_of(ledger: Ledger, answer: Answer, method: str) -> Exception:
+    """Return the exception for a task that did not end well."""
+    ended, buffers, _ = answer
+    error = ended.error or ErrorInfo("", "")
+    match ended.status:
+        case "aborted":
+            return errors.TaskAborted(ended.task_id, error.evalue)
+        case "engine-lost":
+            return errors.EngineError(error.evalue)
+        case "timeout" if error.ename == "DependencyTimeout":
+            return errors.DependencyTimeout(error.evalue)
+        case "timeout":
+            return errors.TaskTimeout(error.evalue)
+        case "impossible" if error.ename == "InvalidDependency":
+            return errors.InvalidDependency(error.evalue)
+        case "impossible":
+            return errors.ImpossibleDependency(error.evalue)
+        case "ok" | "error":
+            pass
+    info = engine_of(ledger, ended.engine_id)
+    return rebuild(
+        error,
+        ended.data,
+        buffers,
+        ended.engine_id,
+        method=method,
+        host="" if info is None else info.peer.host,
+        pid=0 if info is None else info.peer.pid,
+    )
+
+
+def _with_exceptions(
+    ledger: Ledger, answer: Answer, values: Sequence[object], method: str
+) -> list[object]:
+    engine_id = answer.ended.engine_id
+    info = engine_of(ledger, engine_id)
+    host, pid = ("", 0) if info is None else (info.peer.host, info.peer.pid)
+    return [
+        value.rebuild(engine_id, method=method, host=host, pid=pid)
+        if isinstance(value, FailedItem)
+        else value
+        for value in values
+    ]
+
+
+def metadata_of(ledger: Ledger, submission: Submission, index: int) -> Metadata:
+    """Return what is known of a task by now."""
+    options = submission.options or TaskOptions()
+    metadata = Metadata(dict.fromkeys(METADATA_KEYS))
+    metadata.update(
+        msg_id=submission.task_id(index),
+        submitted=moment(submission.submitted_s),
+        after=None if options.after is None else list(options.after.task_ids),
+        follow=None if options.follow is None else list(options.follow.task_ids),
+        label=options.label,
+        stdout="",
+        stderr="",
+        outputs=[],
+        data={},
+    )
+    if submission.engine_ids is not None:
+        _note_engine(metadata, ledger, submission.engine_ids[index])
+    answer = submission.answers[index]
+    if answer is not None:
+        _note_end(metadata, ledger, answer, submission.submitted_s)
+    return metadata
+
+
+def _note_engine(metadata: Metadata, ledger: Ledger, engine_id: EngineId) -> None:
+    metadata["engine_id"] = engine_id
+    info = engine_of(ledger, engine_id)
+    if info is not None:
+        metadata["engine_uuid"] = info.session_id
+        metadata["host"] = info.peer.host
+
+
+def _note_end(metadata: Metadata, ledger: Ledger, answer: Answer, submitted_s: float) -> None:
+    ended = answer.ended
+    if ended.engine_id >= 0:
+        _note_engine(metadata, ledger, ended.engine_id)
+    metadata["received"] = moment(answer.received_s)
+    metadata["status"] = ended.status
+    metadata["retries"] = ended.retries
+    if ended.error is not None:
+        metadata["error"] = f"{ended.error.ename}: {ended.error.evalue}"
+    if ended.started_s:
+        metadata["started"] = moment(ended.started_s)
+        metadata["completed"] = moment(ended.completed_s)
+        metadata["ran_s"] = ended.completed_s - ended.started_s
+        metadata["queued_s"] = ended.started_s - submitted_s
+    outputs = ended.outputs or Outputs()
+    metadata["stdout"] = outputs.stdout
+    metadata["stderr"] = outputs.stderr
+    if outputs.displays:
+        metadata["outputs"] = msgspec.msgpack.decode(outputs.displays)
+    if outputs.execute_result:
+        metadata["execute_result"] = msgspec.msgpack.decode(outputs.execute_result)
+
+
+def moment(unix_s: float) -> datetime.datetime:
+    """Return a time as an aware datetime."""
+    return datetime.datetime.fromtimestamp(unix_s, datetime.UTC)

@@ -1,0 +1,310 @@
+"""Who drives a client's connections, and how threads wait for what arrives on them.
+
+The links belong to one thread at a time, the *driver*. A thread that waits for a result drives
+by itself: what it waits for then arrives in that very thread, and no second one has to be woken
+for it, which would cost more than the rest of a round trip. While nobody waits a background
+thread drives. It gives way when somebody comes to wait, and after that it stays away for a
+moment (`LINGER_S`), so that a series of short waits hands over once and not each time::
+
+    background drives --a thread waits--> that thread drives --it has what it waits for-->
+    nobody drives --LINGER_S--> background drives
+
+What is to be sent stands in a queue that any thread may append to; all that stands there
+leaves as one envelope per link. Of several waiting threads one drives, the others sleep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Literal, NamedTuple
+
+from parallelz.errors import ClusterError
+from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.messages import Message, ToClient
+from parallelz.transport.peer import PeerLink, PeerPoller, Waker
+
+logger = logging.getLogger(__name__)
+
+LINGER_S = 0.01
+LONG_S = 0.05  # who drove for so long tells the background thread when it stops
+GOODBYE_LINGER_S = 1.0
+IDLE_S = 60.0
+
+
+class Outgoing(NamedTuple):
+    """A message on its way to a link."""
+
+    message: Message
+    buffers: Sequence[Buffer] = ()
+
+
+class Pump:
+    """Moves messages between a client and its controller.
+
+    Parameters
+    ----------
+    bulk, control
+        The two links, which the pump owns from now on.
+    handle
+        Called with each message, its buffers and whether it came by `control`, by whichever
+        thread drives; must be quick, and must not wait.
+
+    Attributes
+    ----------
+    waiting, control_waiting
+        What is to be sent by each link; append and call `wake`.
+    notices
+        Texts for the user. They become warnings in a thread that waits, else log lines.
+    obstacle
+        Why nothing can arrive any more; "": it can.
+    """
+
+    def __init__(
+        self,
+        bulk: PeerLink[ToClient],
+        control: PeerLink[ToClient],
+        handle: Callable[[ToClient, Sequence[Buffer], bool], None],
+    ) -> None:
+        self.waiting: deque[Outgoing] = deque()
+        self.control_waiting: deque[Outgoing] = deque()
+        self.notices: deque[str] = deque()
+        self.obstacle = ""
+        self._bulk, self._control = bulk, control
+        self._queues = ((bulk, self.waiting), (control, self.control_waiting))
+        self._handle = handle
+        self._waker = Waker()
+        self._poller = PeerPoller(bulk, control, self._waker)
+        self._is_polling = False
+        self._was_interrupted = False
+        self._turn = threading.Condition()  # guards the following
+        self._driver: Literal["nobody", "background", "foreground"] = "nobody"
+        self._waiter_count = 0
+        self._taken_s = 0.0  # when the foreground last began and ceased to drive
+        self._given_up_s = 0.0
+        self._is_closing = False
+        self._goodbye: Message | None = None
+        self._background = threading.Thread(
+            target=self._run_in_background, name="parallelz-client", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to drive in the background."""
+        self._background.start()
+
+    # -- for any thread --------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Have what was appended to `waiting` sent soon."""
+        if self._is_polling:
+            self._waker.wake()
+
+    def wait(self, is_done: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Wait until `is_done`; return whether it is.
+
+        Parameters
+        ----------
+        is_done
+            Asked after each arrival of messages, by this thread.
+        timeout_s
+            None: however long it takes; 0: take in what is there already.
+
+        Raises
+        ------
+        ClusterError
+            If it cannot come true any more, as the controller has ended.
+        KeyboardInterrupt
+            By Ctrl-C in the main thread. Nothing gets lost by it.
+        """
+        if is_done():
+            return True
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._interrupts_held():
+            with self._turn:
+                self._waiter_count += 1
+            try:
+                return self._wait(is_done, until_s)
+            finally:
+                with self._turn:
+                    self._waiter_count -= 1
+
+    def close(self, goodbye: Message | None) -> None:
+        """Send what waits and `goodbye`, and free the links. May be called again."""
+        with self._turn:
+            if self._is_closing:
+                return
+            self._goodbye = goodbye
+            self._is_closing = True
+            self.obstacle = self.obstacle or "the client was closed"
+            self._waker.wake()
+            self._turn.notify_all()
+        if threading.current_thread() is not self._background:
+            self._background.join()
+
+    # -- taking turns ----------------------------------------------------------------------
+
+    def _wait(self, is_done: Callable[[], bool], until_s: float | None) -> bool:
+        while not is_done():
+            while self.notices:
+                warnings.warn(self.notices.popleft(), stacklevel=5)
+            if self.obstacle:
+                raise ClusterError(self.obstacle)
+            if self._was_interrupted:
+                return False
+            left_s = IDLE_S if until_s is None else until_s - time.monotonic()
+            if self._became_driver(min(left_s, IDLE_S)):
+                try:
+                    self._drive(is_done, until_s)
+                finally:
+                    self._stop_driving()
+            if until_s is not None and time.monotonic() >= until_s:
+                return is_done()
+        return True
+
+    def _became_driver(self, left_s: float) -> bool:
+        """Take over if nobody drives; else wait for news, and return False."""
+        with self._turn:
+            if self._driver == "nobody" and not self._is_closing:
+                self._driver = "foreground"
+                self._taken_s = time.monotonic()
+                return True
+            if self._driver == "background":
+                self._waker.wake()  # it gives way
+            if left_s > 0 and not self._was_interrupted:
+                self._turn.wait(left_s)
+            return False
+
+    def _drive(self, is_done: Callable[[], bool], until_s: float | None) -> None:
+        while True:
+            left_s = IDLE_S if until_s is None else until_s - time.monotonic()
+            self._step(min(max(left_s, 0.0), IDLE_S))
+            if is_done() or left_s <= 0 or self.notices or self._is_hindered():
+                return
+            if self._waiter_count > 1:
+                with self._turn:
+                    self._turn.notify_all()
+
+    def _is_hindered(self) -> bool:
+        return bool(self._was_interrupted or self.obstacle or self._is_closing)
+
+    def _stop_driving(self) -> None:
+        with self._turn:
+            was_long = True
+            if self._driver == "foreground":
+                self._given_up_s = time.monotonic()
+                was_long = self._given_up_s - self._taken_s > LONG_S
+            self._driver = "nobody"
+            # After a short wait the background thread looks by itself: see LINGER_S.
+            if was_long or self._waiter_count > 1 or self._is_closing:
+                self._turn.notify_all()
+
+    @contextlib.contextmanager
+    def _interrupts_held(self) -> Iterator[None]:
+        """Raise KeyboardInterrupt only where nothing that has arrived gets lost by it."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        self._was_interrupted = False
+        signal.signal(signal.SIGINT, self._note_interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if self._was_interrupted:
+                self._was_interrupted = False
+                raise KeyboardInterrupt
+
+    def _note_interrupt(self, signum: int, frame: FrameType | None) -> None:
+        self._was_interrupted = True
+        self._waker.wake()
+        with self._turn:
+            self._turn.notify_all()
+
+    # -- the background thread -------------------------------------------------------------
+
+    def _run_in_background(self) -> None:
+        try:
+            while self._got_background_turn():
+                try:
+                    while not (self._waiter_count or self._is_closing):
+                        self._step(IDLE_S)
+                        while self.notices:
+                            logger.warning("%s", self.notices.popleft())
+                finally:
+                    self._stop_driving()
+        finally:
+            # Also if a bug ended it: whoever waits must not do so for ever.
+            self.obstacle = self.obstacle or "the client's own thread has failed"
+            with self._turn:
+                self._turn.notify_all()
+        self._part()
+
+    def _got_background_turn(self) -> bool:
+        with self._turn:
+            while not (self._is_closing and self._driver == "nobody"):
+                now_s = time.monotonic()
+                if self._driver == "foreground":
+                    is_long = now_s - self._taken_s > LONG_S
+                    self._turn.wait(IDLE_S if is_long else LINGER_S)
+                elif self._waiter_count or now_s - self._given_up_s < LINGER_S:
+                    self._turn.wait(LINGER_S)
+                else:
+                    self._driver = "background"
+                    return True
+        return False
+
+    def _part(self) -> None:
+        if self._goodbye is not None:
+            self.waiting.append(Outgoing(self._goodbye))
+        self._send_waiting()
+        for link, _ in self._queues:
+            link.close(GOODBYE_LINGER_S)
+        self._waker.close()
+
+    # -- driving ---------------------------------------------------------------------------
+
+    def _step(self, timeout_s: float) -> None:
+        """Send what waits, wait for something to arrive, and take it in."""
+        now_s = time.monotonic()
+        due_s = min(self._bulk.tick(now_s), self._control.tick(now_s))
+        self._send_waiting()
+        self._is_polling = True
+        # What is wanted from here on wakes the poll; what was wanted before is seen here.
+        is_wanted = self._waiter_count and self._driver == "background"
+        if self._has_waiting() or self._is_closing or is_wanted:
+            timeout_s = 0.0
+        try:
+            ready = self._poller.poll(min(timeout_s, max(due_s - now_s, 0.0)))
+        finally:
+            self._is_polling = False
+        if self._waker in ready:
+            self._waker.drain()
+        for link, _ in self._queues:
+            if link in ready:
+                is_control = link is self._control
+                for message, buffers in link.receive():
+                    self._handle(message, buffers, is_control)
+
+    def _has_waiting(self) -> bool:
+        """Whether something could be sent now."""
+        return bool(
+            (self.waiting and self._bulk.welcome is not None)
+            or (self.control_waiting and self._control.welcome is not None)
+        )
+
+    def _send_waiting(self) -> None:
+        for link, waiting in self._queues:
+            # Before a link is open nothing is put on it: a new controller must be told first
+            # what the functions are.
+            if link.welcome is not None:
+                for _ in range(len(waiting)):
+                    link.put(*waiting.popleft())
+                link.flush()

@@ -1,0 +1,624 @@
+"""Results that may still be on their way.
+
+An `AsyncResult` stands for one or more tasks. It keeps the answers as they came and unpickles
+them when they are looked at, in the thread that looks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Self
+
+from parallelz.client.connection import Connection
+from parallelz.client.display import GroupBy, show_outputs
+from parallelz.client.ledger import Answer, Submission
+from parallelz.client.outcomes import METADATA_KEYS, Metadata, metadata_of, value_of
+from parallelz.client.partition import join
+from parallelz.errors import CompositeError
+from parallelz.ids import TaskId
+from parallelz.protocol.messages import AbortTasks
+
+_UNREAD = object()
+
+Place = tuple[Submission, int]
+
+
+class AsyncResult:
+    """The result of a call that may still run.
+
+    Made by views, not by users. For a call on one engine its value is what the function
+    returned, for one on a list of engines a list of that, in their order.
+    """
+
+    __slots__ = ("__weakref__", "_connection", "_is_single", "_name", "_places", "_values")
+    _places: Sequence[Place]
+
+    def __init__(
+        self,
+        connection: Connection,
+        submission: Submission | Sequence[Place],
+        name: str,
+        *,
+        is_single: bool,
+    ) -> None:
+        self._connection = connection
+        self._name = name
+        self._is_single = is_single
+        self._values: dict[int, object] | None = None
+        if isinstance(submission, Submission):
+            self._places = [(submission, index) for index in range(len(submission.answers))]
+        else:
+            self._places = submission
+
+    def __repr__(self) -> str:
+        state = "pending"
+        if self.ready():
+            state = "finished" if self.successful() else "failed"
+        return f"<{type(self).__name__}({self._name}): {state}>"
+
+    # -- is it there? ----------------------------------------------------------------------
+
+    def ready(self) -> bool:
+        """Whether every task has ended, well or not."""
+        if len(self._places) == 1:
+            submission, index = self._places[0]
+            return submission.answers[index] is not None
+        first = self._places[0][0] if self._places else None
+        if first is not None and not first.pending_count and first is self._places[-1][0]:
+            return True
+        return all(submission.answers[index] is not None for submission, index in self._places)
+
+    def done(self) -> bool:
+        """Whether every task has ended; the name of `concurrent.futures`."""
+        return self.ready()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until every task has ended; return whether it has.
+
+        Parameters
+        ----------
+        timeout
+            Seconds. None or negative: however long it takes. 0: only look.
+        """
+        if timeout is not None and timeout < 0:
+            timeout = None
+        places = self._places
+        if len(places) == 1:
+            return self._connection.wait(self.ready, timeout)
+        # Counts on where the last look ended: with 100,000 tasks that matters.
+        first_pending = 0
+
+        def is_done() -> bool:
+            nonlocal first_pending
+            while first_pending < len(places):
+                submission, index = places[first_pending]
+                if submission.answers[index] is None:
+                    return False
+                first_pending += 1
+            return True
+
+        return self._connection.wait(is_done, timeout)
+
+    def successful(self) -> bool:
+        """Whether no task failed.
+
+        Raises
+        ------
+        RuntimeError
+            If not all have ended.
+        """
+        if not self.ready():
+            raise RuntimeError("Cannot check successful() if not done.")
+        answers = (submission.answers[index] for submission, index in self._places)
+        return all(answer is not None and answer.ended.status == "ok" for answer in answers)
+
+    # -- what is it? -----------------------------------------------------------------------
+
+    def get(self, timeout: float | None = None, *, return_exceptions: bool = False) -> object:
+        """Wait and return the result.
+
+        Parameters
+        ----------
+        timeout
+            Seconds. None or negative: however long it takes. 0: only look.
+        return_exceptions
+            Put exceptions where results would be, instead of raising.
+
+        Raises
+        ------
+        TimeoutError
+            The tasks have not ended in time. They go on, and `get` can be called again.
+        RemoteError
+            The function raised. It is also an instance of what was raised.
+        CompositeError
+            Some of several calls failed.
+        TaskAborted, EngineError, TaskTimeout, ImpossibleDependency
+            It never ran to an end.
+        """
+        if not self.wait(timeout):
+            raise TimeoutError("Result not ready.")
+        if self._is_single:
+            value = self._value(0)
+            if isinstance(value, _Failed):
+                if return_exceptions:
+                    return value.error
+                raise value.error
+            return value
+        values = [self._value(index) for index in range(len(self._places))]
+        failures = [value.error for value in values if type(value) is _Failed]
+        if failures and not return_exceptions:
+            raise CompositeError(f"one or more exceptions raised in: {self._name}", failures)
+        if failures:
+            values = [v.error if isinstance(v, _Failed) else v for v in values]
+        return self._composed(values)
+
+    def result(self, timeout: float | None = None) -> object:
+        """Wait and return the result, as `get` does."""
+        return self.get(timeout)
+
+    @property
+    def r(self) -> object:
+        """The result: short for ``get()``."""
+        return self.get()
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        """Wait and return what `get` would raise; None if it returns."""
+        if not self.wait(timeout):
+            raise TimeoutError("Result not ready.")
+        try:
+            self.get()
+        except Exception as error:  # noqa: BLE001 - may be of any class of the user
+            return error
+        return None
+
+    def get_dict(self, timeout: float | None = None) -> dict[int, object]:
+        """Wait and return the results by engine id.
+
+        Raises
+        ------
+        ValueError
+            If an engine ran more than one of the tasks.
+        """
+        result = self.get(timeout)
+        values = [result] if self._is_single else result
+        assert isinstance(values, list)
+        by_engine: dict[int, object] = {}
+        for value, metadata in zip(values, self._all_metadata(), strict=True):
+            engine_id = metadata["engine_id"]
+            assert isinstance(engine_id, int)
+            if engine_id in by_engine:
+                count = [m["engine_id"] for m in self._all_metadata()].count(engine_id)
+                raise ValueError(f"Cannot build dict, {count} jobs ran on engine #{engine_id}")
+            by_engine[engine_id] = value
+        return by_engine
+
+    @property
+    def result_dict(self) -> dict[int, object]:
+        """The results by engine id; see `get_dict`."""
+        return self.get_dict()
+
+    def _composed(self, values: list[object]) -> object:
+        """Return the result that these results of the tasks amount to."""
+        return values
+
+    def _value(self, index: int) -> object:
+        """Return the value of a task that has ended, or `_Failed`; the same at each call."""
+        if self._values is None:
+            self._values = {}
+        value = self._values.get(index, _UNREAD)
+        if value is _UNREAD:
+            submission, place = self._places[index]
+            answer = submission.answers[place]
+            assert answer is not None
+            try:
+                value = value_of(self._connection.ledger, answer, self._name)
+            except Exception as error:  # noqa: BLE001 - the task's, or of the user's classes
+                value = _Failed(error)
+            value = self._values.setdefault(index, value)
+        return value
+
+    def _value_or_raise(self, index: int) -> object:
+        submission, place = self._places[index]
+        self._connection.wait(lambda: submission.answers[place] is not None)
+        value = self._value(index)
+        if isinstance(value, _Failed):
+            raise value.error
+        return value
+
+    # -- as a sequence ---------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[object]:
+        """Yield results in order, as soon as each is there; raise what a task raised."""
+        if self._is_single:
+            raise TypeError("AsyncResults with a single result are not iterable.")
+        return map(self._value_or_raise, range(len(self._places)))
+
+    def __getitem__(self, key: int | slice | str) -> object:
+        """Return a result by index, or by name what is known of the task (or a list of it)."""
+        if isinstance(key, str):
+            if key not in METADATA_KEYS:
+                raise KeyError(key)
+            values = [metadata[key] for metadata in self._all_metadata()]
+            return values[0] if self._is_single else values
+        if not self.ready():
+            raise TimeoutError("Result not ready.")
+        values = list(self._each_value())
+        chosen = values[key]
+        failures = [
+            value.error
+            for value in (chosen if isinstance(chosen, list) else [chosen])
+            if isinstance(value, _Failed)
+        ]
+        if failures and not isinstance(key, slice):
+            raise failures[0]
+        if failures:
+            raise CompositeError(f"one or more exceptions raised in: {self._name}", failures)
+        return chosen
+
+    def _each_value(self) -> Iterator[object]:
+        return map(self._value, range(len(self._places)))
+
+    def __getattr__(self, name: str) -> object:
+        if name in METADATA_KEYS:
+            return self[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *METADATA_KEYS})
+
+    # -- when it is done -------------------------------------------------------------------
+
+    def add_done_callback(self, function: Callable[[Self], object]) -> None:
+        """Call ``function(self)`` when every task has ended, at once if they have.
+
+        It is called on a thread for callbacks, one after the other, and may wait for results.
+        """
+        call = self._connection.callbacks.call
+        self._when_done(lambda: call(partial(function, self)))
+
+    def __await__(self) -> Generator[object, None, object]:
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> object:
+        import asyncio  # who awaits has it already; others need not wait for it
+
+        loop = asyncio.get_running_loop()
+        is_done = asyncio.Event()
+        self._when_done(lambda: loop.call_soon_threadsafe(is_done.set))
+        await is_done.wait()
+        return self.get()
+
+    def _when_done(self, function: Callable[[], object]) -> None:
+        """Call `function` once, by the thread that drives, or here if it is done."""
+        once = [function]
+
+        def look(index: int) -> None:
+            if self.ready():
+                try:
+                    first = once.pop()
+                except IndexError:
+                    return
+                first()
+
+        for submission in dict.fromkeys(submission for submission, _ in self._places):
+            submission.watch(look)
+        look(0)
+
+    def abort(self) -> None:
+        """Give up those of the tasks that have not started; see `Client.abort`.
+
+        Raises
+        ------
+        RuntimeError
+            If all have ended already.
+        """
+        if self.ready():
+            raise RuntimeError("Can't abort, I am already done!")
+        ids = [
+            submission.task_id(index)
+            for submission, index in self._places
+            if submission.answers[index] is None
+        ]
+        request_id = self._connection.ask(lambda number: AbortTasks(number, ids))
+        self._connection.wait(lambda: self._connection.has_reply(request_id))
+        self._connection.take_reply(request_id)
+
+    def cancel(self) -> bool:
+        """Give up the tasks if none has started or ended; return whether that came true."""
+        if self.ready():
+            return False
+        self.abort()
+        self.wait(0)
+        return self.cancelled()
+
+    def cancelled(self) -> bool:
+        """Whether every task was given up before it started."""
+        answers = [submission.answers[index] for submission, index in self._places]
+        return all(
+            answer is not None and answer.ended.status == "aborted" for answer in answers
+        )
+
+    # -- what is known of it ---------------------------------------------------------------
+
+    @property
+    def msg_ids(self) -> list[TaskId]:
+        """The ids of the tasks."""
+        return [submission.task_id(index) for submission, index in self._places]
+
+    def _all_metadata(self) -> list[Metadata]:
+        ledger = self._connection.ledger
+        return [metadata_of(ledger, submission, index) for submission, index in self._places]
+
+    @property
+    def metadata(self) -> Metadata | list[Metadata]:
+        """What is known of the task, or a list of that; at any time."""
+        everything = self._all_metadata()
+        return everything[0] if self._is_single else everything
+
+    @property
+    def progress(self) -> int:
+        """How many results are there."""
+        answers = (submission.answers[index] for submission, index in self._places)
+        return sum(answer is not None for answer in answers)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the submission, or until the last result was there."""
+        if self.ready():
+            return self.wall_time
+        return time.time() - min(submission.submitted_s for submission, _ in self._places)
+
+    @property
+    def serial_time(self) -> float:
+        """Seconds that the tasks ran, all together. TimeoutError if not all have ended."""
+        spans = [
+            answer.ended.completed_s - answer.ended.started_s for answer in self._answers()
+        ]
+        return sum(spans)
+
+    @property
+    def wall_time(self) -> float:
+        """Seconds from submission to the last result. TimeoutError if not all have ended."""
+        last_s = max((answer.received_s for answer in self._answers()), default=0.0)
+        first_s = min((submission.submitted_s for submission, _ in self._places), default=0.0)
+        return last_s - first_s
+
+    def timedelta(
+        self,
+        start: datetime | Sequence[datetime],
+        end: datetime | Sequence[datetime],
+        start_key: Callable[[Sequence[datetime]], datetime] = min,
+        end_key: Callable[[Sequence[datetime]], datetime] = max,
+    ) -> float:
+        """Return the seconds between two times of the metadata, of lists: min to max."""
+        start = start if isinstance(start, datetime) else start_key(start)
+        end = end if isinstance(end, datetime) else end_key(end)
+        return (end - start) / timedelta(seconds=1)
+
+    def _answers(self) -> list[Answer]:
+        answers = [submission.answers[index] for submission, index in self._places]
+        present = [answer for answer in answers if answer is not None]
+        if len(present) < len(answers):
+            raise TimeoutError("Result not ready.")
+        return present
+
+    @property
+    def stdout(self) -> object:
+        """What the task printed, or a list of that; "" before its end."""
+        return self["stdout"]
+
+    @property
+    def stderr(self) -> object:
+        """What the task wrote to stderr, or a list of that; "" before its end."""
+        return self["stderr"]
+
+    @property
+    def outputs(self) -> object:
+        """What the task displayed: a list of dicts with ``data`` and ``metadata``."""
+        return self["outputs"]
+
+    @property
+    def sent(self) -> bool:
+        """Whether large buffers among the arguments may be changed again.
+
+        That is certain once the tasks have ended: until then they may have to be sent again.
+        """
+        return self.ready()
+
+    def wait_for_send(self, timeout: float | None = None) -> bool:
+        """Wait until `sent`; return whether it is."""
+        return self.wait(timeout)
+
+    def display_outputs(self, groupby: GroupBy = "type", *, result_only: bool = False) -> None:
+        """Wait, then show what the tasks printed, displayed and returned from cells.
+
+        Parameters
+        ----------
+        groupby
+            ``"type"``: all stdout first, then stderr, then what was displayed; ``"engine"``
+            and ``"order"``: one task after the other.
+        result_only
+            Show only the values of the last expressions.
+        """
+        self.wait()
+        show_outputs(self._all_metadata(), groupby, result_only=result_only)
+
+    def wait_interactive(self, interval: float = 0.1, timeout: float | None = None) -> bool:
+        """Wait with a progress bar, in a notebook too; return whether all have ended.
+
+        Parameters
+        ----------
+        interval
+            Seconds between changes of the bar.
+        timeout
+            Seconds. None or negative: however long it takes.
+        """
+        from tqdm.auto import tqdm  # slow to import, and seldom needed
+
+        until_s = None if timeout is None or timeout < 0 else time.monotonic() + timeout
+        with tqdm(total=len(self), unit="task", desc=self._name) as bar:
+            while not self.wait(interval):
+                bar.update(self.progress - bar.n)
+                if until_s is not None and time.monotonic() >= until_s:
+                    break
+            bar.update(self.progress - bar.n)
+        return self.ready()
+
+    # -- several ---------------------------------------------------------------------------
+
+    @classmethod
+    def join(cls, *results: AsyncResult) -> AsyncResult:
+        """Return one result for all tasks of several."""
+        if not results:
+            raise ValueError("join needs at least one result")
+        places = [place for result in results for place in result._places]
+        return AsyncResult(results[0]._connection, places, results[0]._name, is_single=False)
+
+    def split(self) -> list[AsyncResult]:
+        """Return a result for each task."""
+        return [
+            AsyncResult(self._connection, [place], self._name, is_single=True)
+            for place in self._places
+        ]
+
+
+class AsyncMapResult(AsyncResult):
+    """The result of a map: as a sequence, one item for each item of the input.
+
+    Iterating gives items as they come: with ``ordered=False`` in the order of arrival.
+    """
+
+    __slots__ = ("_chunk_lengths", "_is_ordered", "_returns_exceptions")
+
+    def __init__(
+        self,
+        connection: Connection,
+        submission: Submission | Sequence[Place],
+        name: str,
+        *,
+        chunk_lengths: Sequence[int] | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+    ) -> None:
+        super().__init__(connection, submission, name, is_single=False)
+        self._returns_exceptions = return_exceptions
+        self._chunk_lengths = chunk_lengths  # None: each task is one item
+        self._is_ordered = ordered
+
+    def __len__(self) -> int:
+        if self._chunk_lengths is None:
+            return len(self._places)
+        return sum(self._chunk_lengths)
+
+    def __iter__(self) -> Iterator[object]:
+        """Yield items as they come; raise what a task raised, in its place."""
+        indices = range(len(self._places)) if self._is_ordered else self._as_they_end()
+        values = map(self._item, indices)
+        return values if self._chunk_lengths is None else itertools.chain.from_iterable(values)  # type: ignore[arg-type]
+
+    @property
+    def progress(self) -> int:
+        """How many items are there."""
+        if self._chunk_lengths is None:
+            return super().progress
+        return sum(
+            length
+            for length, (submission, index) in zip(
+                self._chunk_lengths, self._places, strict=True
+            )
+            if submission.answers[index] is not None
+        )
+
+    def get(self, timeout: float | None = None, *, return_exceptions: bool = False) -> object:
+        """Wait and return the list of all items; see `AsyncResult.get`.
+
+        An exception that ended a whole chunk takes the place of each of its items.
+        """
+        return super().get(
+            timeout, return_exceptions=return_exceptions or self._returns_exceptions
+        )
+
+    def _item(self, index: int) -> object:
+        """Return a task's value when it is there: an item, or the list of a chunk's."""
+        if not self._returns_exceptions:
+            return self._value_or_raise(index)
+        submission, place = self._places[index]
+        self._connection.wait(lambda: submission.answers[place] is not None)
+        value = self._value(index)
+        if not isinstance(value, _Failed):
+            return value
+        if self._chunk_lengths is None:
+            return value.error
+        return [value.error] * self._chunk_lengths[index]
+
+    def _composed(self, values: list[object]) -> object:
+        if self._chunk_lengths is None:
+            return values
+        items: list[object] = []
+        for value, length in zip(values, self._chunk_lengths, strict=True):
+            items.extend(value if isinstance(value, list) else [value] * length)
+        return items
+
+    def _each_value(self) -> Iterator[object]:
+        values = super()._each_value()
+        if self._chunk_lengths is None:
+            return values
+        return itertools.chain.from_iterable(
+            value if isinstance(value, list) else itertools.repeat(value, length)
+            for value, length in zip(values, self._chunk_lengths, strict=True)
+        )
+
+    def _as_they_end(self) -> Iterator[int]:
+        """Yield the indices of the tasks, each after its end."""
+        numbers = {place: number for number, place in enumerate(self._places)}
+        arrived: deque[int] = deque()
+        for submission in dict.fromkeys(submission for submission, _ in self._places):
+
+            def note(index: int, submission: Submission = submission) -> None:
+                number = numbers.get((submission, index))
+                if number is not None:
+                    arrived.append(number)
+
+            submission.watch(note)
+        for number, (submission, index) in enumerate(self._places):
+            if submission.answers[index] is not None:
+                arrived.append(number)
+        seen: set[int] = set()
+        while len(seen) < len(self._places):
+            self._connection.wait(lambda: bool(arrived))
+            number = arrived.popleft()
+            if number not in seen:
+                seen.add(number)
+                yield number
+
+
+class AsyncJoinedResult(AsyncResult):
+    """The result of a gather or of a parallel function: the parts of the engines as one."""
+
+    __slots__ = ("_dist",)
+
+    def __init__(
+        self, connection: Connection, submission: Submission, name: str, *, dist: str = "b"
+    ) -> None:
+        super().__init__(connection, submission, name, is_single=False)
+        self._dist = dist
+
+    def _composed(self, values: list[object]) -> object:
+        return join(values, self._dist)
+
+
+class _Failed:
+    """In place of a value: the task failed with this."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
