@@ -101,7 +101,7 @@ def test_nodes_are_at_start_and_run_time_in_the_color_of_their_engine() -> None:
 
 def test_what_has_not_run_is_left_out() -> None:
     axes = plot_dag(CAKE, {**BAKED, "cake": NeverRan()}).axes[0]
-    assert axes.get_title() == "3 tasks with 1 dependencies on 2 engines in 2.00 s"
+    assert axes.get_title("left") == "tasks: 3, dependencies: 1, engines: 2, time: 2.00 s"
 
 
 def test_nothing_ran() -> None:

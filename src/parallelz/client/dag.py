@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from graphlib import TopologicalSorter
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from parallelz.client.balanced import LoadBalancedView
+from parallelz.client.results import AsyncResult
+
 N = TypeVar("N", bound=Hashable)
-T_co = TypeVar("T_co", covariant=True)
 
 
 class DirectedGraph(Protocol[N]):
@@ -39,16 +40,6 @@ class HasMetadata(Protocol):
         """A mapping; ``started`` and ``completed`` are datetimes once it has run."""
 
 
-class Submits(Protocol[T_co]):
-    """What is used of a LoadBalancedView, whose results are of type `T_co`."""
-
-    def temp_flags(self, **flags: object) -> AbstractContextManager[object]:
-        """Set flags such as ``after`` for a while."""
-
-    def apply_async(self, f: Callable[..., object], /, *args: object, **kwargs: object) -> T_co:
-        """Submit a call."""
-
-
 Graph = DirectedGraph[N] | Mapping[N, Iterable[N]]
 
 
@@ -61,14 +52,14 @@ class NodeRun(NamedTuple):
 
 
 def submit_graph(
-    view: Submits[T_co], graph: Graph[N], jobs: Mapping[N, Callable[[], object]]
-) -> dict[N, T_co]:
+    view: LoadBalancedView, graph: Graph[N], jobs: Mapping[N, Callable[[], object]]
+) -> dict[N, AsyncResult]:
     """Submit one task per node, each to run once those of its predecessors have succeeded.
 
     Parameters
     ----------
     view
-        A load-balanced view. Its flags hold for all tasks, but ``after`` only for those of
+        Its flags hold for all tasks, but ``after`` only for those of
         nodes without predecessors.
     graph
         Without cycles.
@@ -93,7 +84,7 @@ def submit_graph(
     for node in order:
         if node not in jobs:
             raise ValueError(f"there is no job for node {node!r}")
-    results: dict[N, T_co] = {}
+    results: dict[N, AsyncResult] = {}
     for node in order:
         job, args, kwargs = _as_call(jobs[node])
         earlier = [results[each] for each in predecessors.get(node, ())]

@@ -21,6 +21,7 @@ LOG_FROM_RATIO = 30.0  # of the longest run to the shortest
 ARROWS_MAX = 200  # with more, only lines can be told apart
 NAMES_MAX = 30  # with more nodes, only those that ran longest are named
 NAMED_OF_MANY = 8
+NAME_WIDTH, NAME_HEIGHT = 0.1, 0.03  # room for a name, of the whole picture
 LEGEND_ENGINES_MAX = 16
 RED = "#d62728"
 
@@ -54,6 +55,7 @@ def draw(predecessors: Mapping[N, Sequence[N]], runs: Mapping[N, NodeRun]) -> Fi
     run_times = [spot.run_ms for spot in spots.values()]
     if max(run_times) / min(run_times) > LOG_FROM_RATIO:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
     edges = [
         (earlier, node)
         for node, before in predecessors.items()
@@ -63,13 +65,32 @@ def draw(predecessors: Mapping[N, Sequence[N]], runs: Mapping[N, NodeRun]) -> Fi
     _draw_edges(axes, edges, spots, runs)
     _draw_nodes(axes, spots, runs)
     _draw_names(axes, spots)
+    _set_titles(axes, runs, edges)
+    return figure
+
+
+def _set_titles(axes: Axes, runs: Mapping[N, NodeRun], edges: Sequence[tuple[N, N]]) -> None:
+    first = min(run.started for run in runs.values())
     last_s = max((run.completed - first).total_seconds() for run in runs.values())
     engine_count = len({run.engine_id for run in runs.values()})
     axes.set_title(
-        f"{len(runs):,} tasks with {len(edges):,} dependencies"
-        f" on {engine_count} engines in {last_s:.2f} s"
+        f"tasks: {len(runs):,}, dependencies: {len(edges):,},"
+        f" engines: {engine_count}, time: {last_s:.2f} s",
+        loc="left",
     )
-    return figure
+    wrong_count = sum(not _held(edge, runs) for edge in edges)
+    axes.set_title(
+        f"{wrong_count:,} tasks ran too early (red)"
+        if wrong_count
+        else "each line leads from a task to one that waited for it, to the right",
+        loc="right",
+        fontsize="small",
+    )
+
+
+def _held(edge: tuple[N, N], runs: Mapping[N, NodeRun]) -> bool:
+    earlier, later = edge
+    return runs[earlier].completed <= runs[later].started
 
 
 def _draw_edges(
@@ -78,8 +99,8 @@ def _draw_edges(
     spots: Mapping[N, Spot],
     runs: Mapping[N, NodeRun],
 ) -> None:
-    held = [edge for edge in edges if runs[edge[0]].completed <= runs[edge[1]].started]
-    wrong = [edge for edge in edges if runs[edge[0]].completed > runs[edge[1]].started]
+    held = [edge for edge in edges if _held(edge, runs)]
+    wrong = [edge for edge in edges if not _held(edge, runs)]
     alpha = min(0.6, max(0.08, 150 / max(len(edges), 1)))
     for some, color, strength in ((held, "0.35", alpha), (wrong, RED, 0.9)):
         if len(edges) > ARROWS_MAX:
@@ -110,13 +131,23 @@ def _draw_nodes(axes: Axes, spots: Mapping[N, Spot], runs: Mapping[N, NodeRun]) 
             zorder=2,
         )
     if len(engine_ids) <= LEGEND_ENGINES_MAX:
-        axes.legend(loc="best", framealpha=0.9, fontsize="small")
+        figure = axes.figure
+        assert isinstance(figure, Figure)
+        figure.legend(loc="outside lower center", ncols=8, frameon=False, fontsize="small")
 
 
 def _draw_names(axes: Axes, spots: Mapping[N, Spot]) -> None:
-    by_run_time = sorted(spots, key=lambda node: -spots[node].run_ms)
-    named = by_run_time if len(spots) <= NAMES_MAX else by_run_time[:NAMED_OF_MANY]
-    for node in named:
+    """Name nodes, those that ran longest first, where there is room."""
+    wanted_count = len(spots) if len(spots) <= NAMES_MAX else NAMED_OF_MANY
+    taken: list[tuple[float, float]] = []
+    for node in sorted(spots, key=lambda node: -spots[node].run_ms):
+        if len(taken) == wanted_count:
+            return
+        display = axes.transData.transform(spots[node])
+        x, y = axes.transAxes.inverted().transform(display)
+        if any(abs(x - a) < NAME_WIDTH and abs(y - b) < NAME_HEIGHT for a, b in taken):
+            continue
+        taken.append((x, y))
         axes.annotate(
             str(node), spots[node], (4, 4), textcoords="offset points", fontsize="small"
         )

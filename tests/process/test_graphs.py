@@ -1,0 +1,80 @@
+"""Graphs of jobs, on real engines."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import networkx
+import pytest
+
+from parallelz import LoadBalancedView
+from parallelz.client.dag import plot_dag, submit_graph, validate_graph
+from parallelz.errors import ImpossibleDependency
+
+pytestmark = pytest.mark.process
+
+TIMEOUT_S = 30
+
+
+def diamonds(count: int) -> networkx.DiGraph:
+    """Return a row of diamonds, each after the one before."""
+    graph = networkx.DiGraph()
+    for first in range(0, 3 * count, 3):
+        for middle in (first + 1, first + 2):
+            graph.add_edge(first, middle)
+            graph.add_edge(middle, first + 3)
+    return graph
+
+
+def jobs_of(graph: networkx.DiGraph) -> dict[int, Callable[[], object]]:
+    return {node: partial(pow, node, 2) for node in graph}
+
+
+def test_each_node_runs_after_its_predecessors(lv: LoadBalancedView, tmp_path: Path) -> None:
+    graph = diamonds(10)
+    results = submit_graph(lv, graph, jobs_of(graph))
+    assert {node: each.get(TIMEOUT_S) for node, each in results.items()} == {
+        node: node**2 for node in graph
+    }
+    validate_graph(graph, results)
+    plot_dag(graph, results, tmp_path / "run.png")
+
+
+def test_a_dict_of_predecessors_will_do(lv: LoadBalancedView) -> None:
+    results = submit_graph(lv, {"b": ["a"]}, {"a": list, "b": dict})
+    assert [results[node].get(TIMEOUT_S) for node in ("a", "b")] == [[], {}]
+
+
+def test_what_needs_a_failed_node_does_not_run(lv: LoadBalancedView) -> None:
+    graph = {"c": ["b"], "b": ["a"]}
+    results = submit_graph(lv, graph, {"a": partial(divmod, 1, 0), "b": list, "c": list})
+    for node, error in (
+        ("a", ZeroDivisionError),
+        ("b", ImpossibleDependency),
+        ("c", ImpossibleDependency),
+    ):
+        with pytest.raises(error):
+            results[node].get(TIMEOUT_S)
+    with pytest.raises(ValueError, match="has not run"):
+        validate_graph(graph, results)
+
+
+def test_the_flags_of_a_view_hold_for_its_graph(lv: LoadBalancedView) -> None:
+    first = lv.apply_async(list)
+    with lv.temp_flags(after=[first], label="graph"):
+        results = submit_graph(lv, {"b": ["a"]}, {"a": list, "b": list})
+        assert lv.after == [first]
+    results["b"].get(TIMEOUT_S)
+    validate_graph({"a": ["first"]}, {"first": first, **results})
+
+
+def test_a_cycle_or_a_missing_job_submits_nothing(lv: LoadBalancedView) -> None:
+    submitted = list(lv.history)
+    with pytest.raises(graphlib.CycleError):
+        submit_graph(lv, {"a": ["b"], "b": ["a"]}, {"a": list, "b": list})
+    with pytest.raises(ValueError, match="no job for node 'a'"):
+        submit_graph(lv, {"b": ["a"]}, {"b": list})
+    assert list(lv.history) == submitted
