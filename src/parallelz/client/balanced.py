@@ -13,7 +13,7 @@ from parallelz.client.ledger import Submission
 from parallelz.client.partition import chunked, partition
 from parallelz.client.results import AsyncJoinedResult, AsyncMapResult, AsyncResult
 from parallelz.client.session import Session
-from parallelz.client.view import View, name_of
+from parallelz.client.view import View
 from parallelz.ids import EngineId
 from parallelz.protocol.functions import Definition
 from parallelz.protocol.messages import TaskOptions
@@ -86,7 +86,6 @@ class LoadBalancedView(View):
         bound: bool,
         name: str = "",
     ) -> AsyncResult:
-        name = name or name_of(function)
         submission = self._connection.submit_task(
             function, (BOUND if bound else PLAIN, args, kwargs), self._options()
         )
@@ -104,7 +103,7 @@ class LoadBalancedView(View):
         self, function: Definition, arguments: Sequence[tuple[object, ...]]
     ) -> list[object]:
         submission = self._submit_map(function, [(PLAIN, args, {}) for args in arguments])
-        result = AsyncMapResult(self._connection, submission, function.name).get()
+        result = AsyncMapResult(self._connection, submission).get()
         assert isinstance(result, list)
         return result
 
@@ -121,7 +120,6 @@ class LoadBalancedView(View):
         return_exceptions: bool = False,
     ) -> AsyncMapResult:
         """Call `f` on each item, `chunksize` items per task; without waiting. See `map`."""
-        name = name_of(f)
         if not sequences:
             raise ValueError("map needs at least one sequence")
         size = 1 if chunksize is None else chunksize
@@ -143,7 +141,6 @@ class LoadBalancedView(View):
         return AsyncMapResult(
             self._connection,
             self._submit_map(f, calls),
-            name,
             chunk_lengths=lengths,
             ordered=ordered,
             return_exceptions=return_exceptions,
@@ -158,14 +155,13 @@ class LoadBalancedView(View):
         chunksize: int | None = None,
     ) -> AsyncJoinedResult:
         """Call `f` on parts of the sequences, None: one per engine; the results are joined."""
-        name = name_of(f)
         length = len(sequences[0])
         count = -(-length // chunksize) if chunksize else min(len(self), length)
         parts = [partition(sequence, max(1, count), dist) for sequence in sequences]
         kind = BOUND if self.bound else PLAIN
         calls: list[Call] = [(kind, args, {}) for args in zip(*parts, strict=True)]
         submission = self._submit_map(f, calls)
-        return AsyncJoinedResult(self._connection, submission, name, dist=dist)
+        return AsyncJoinedResult(self._connection, submission, dist=dist)
 
     def imap(
         self,
@@ -190,7 +186,6 @@ class LoadBalancedView(View):
             How many items may be on their way or unread. ``"auto"``: a few per engine. 0: all
             are read at once.
         """
-        name_of(f)
         limit = max_outstanding
         if limit == "auto":
             limit = OUTSTANDING_PER_ENGINE * max(1, len(self))

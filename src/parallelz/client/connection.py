@@ -26,6 +26,7 @@ from parallelz.protocol.functions import (
     DEFINITIONS_MAX,
     Definition,
     DefinitionCache,
+    Reference,
     SentDefinitions,
 )
 from parallelz.protocol.messages import (
@@ -73,6 +74,8 @@ class Definitions:
         """Return the definition of a function as it is now."""
         if isinstance(function, Definition):
             return function
+        if not callable(function) and not isinstance(function, Reference):
+            raise TypeError(f"f must be callable, not {type(function)}")
         with self._cache_lock:
             return self._cache.definition_of(function)
 
@@ -206,7 +209,9 @@ class Connection:
         with self._lock:
             number = self._next_number
             self._next_number = number + 1
-            submission = Submission(self.session_id, number, 1, now_s, None, options)
+            submission = Submission(
+                self.session_id, number, 1, now_s, None, options, definition.name
+            )
             self.ledger.expect(submission)
             define = self._definitions.needed(definition)
             if define is not None:
@@ -336,7 +341,9 @@ class Connection:
     ) -> Submission:
         number = self._next_number
         self._next_number = number + count
-        submission = Submission(self.session_id, number, count, now_s, engine_ids, options)
+        submission = Submission(
+            self.session_id, number, count, now_s, engine_ids, options, definition.name
+        )
         self.ledger.expect(submission)
         define = self._definitions.needed(definition)
         if define is not None:

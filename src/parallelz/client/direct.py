@@ -20,7 +20,7 @@ from parallelz.client.ledger import Submission
 from parallelz.client.partition import columns, partition, slices
 from parallelz.client.results import AsyncJoinedResult, AsyncMapResult, AsyncResult
 from parallelz.client.session import Targets
-from parallelz.client.view import View, name_of, verb
+from parallelz.client.view import View, verb
 from parallelz.ids import EngineId
 from parallelz.protocol.functions import Definition
 from parallelz.protocol.messages import TaskOptions
@@ -52,7 +52,6 @@ class DirectView(View):
         bound: bool,
         name: str = "",
     ) -> AsyncResult:
-        name = name or name_of(function)
         call: Call = (BOUND if bound else PLAIN, args, kwargs)
         submission = self._connection.submit_direct(
             function, call, self._engine_ids(), self._options()
@@ -79,7 +78,7 @@ class DirectView(View):
         turns = [engine_ids[number % len(engine_ids)] for number in range(len(arguments))]
         calls: list[Call] = [(PLAIN, args, {}) for args in arguments]
         submission = self._submit_parts(function, calls, turns)
-        result = AsyncMapResult(self._connection, submission, function.name).get()
+        result = AsyncMapResult(self._connection, submission).get()
         assert isinstance(result, list)
         return result
 
@@ -98,7 +97,6 @@ class DirectView(View):
         """Call `f` on each item, each engine on one part; without waiting. See `map`."""
         if chunksize is not None:
             warnings.warn("`chunksize` is ignored unless load balancing", stacklevel=2)
-        name = name_of(f)
         cols = columns(sequences)
         engine_ids = self._engine_ids()
         length = len(cols[0])
@@ -110,7 +108,6 @@ class DirectView(View):
         return AsyncMapResult(
             self._connection,
             submission,
-            name,
             chunk_lengths=[part.stop - part.start for part in parts],
             ordered=ordered,
             return_exceptions=return_exceptions,
@@ -125,14 +122,13 @@ class DirectView(View):
         chunksize: int | None = None,
     ) -> AsyncJoinedResult:
         """Call `f` on one part of the sequences per engine; what it returns is joined."""
-        name = name_of(f)
         engine_ids = self._engine_ids()
         count = max(1, min(len(engine_ids), len(sequences[0])))
         parts = [partition(sequence, count, dist) for sequence in sequences]
         kind = BOUND if self.bound else PLAIN
         calls: list[Call] = [(kind, args, {}) for args in zip(*parts, strict=True)]
         submission = self._submit_parts(f, calls, engine_ids)
-        return AsyncJoinedResult(self._connection, submission, name, dist=dist)
+        return AsyncJoinedResult(self._connection, submission, dist=dist)
 
     # -- namespaces ------------------------------------------------------------------------
 

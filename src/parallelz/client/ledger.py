@@ -56,6 +56,7 @@ class Submission:
         "answers",
         "engine_ids",
         "first_number",
+        "name",
         "options",
         "pending_count",
         "session_id",
@@ -71,6 +72,7 @@ class Submission:
         submitted_s: float,
         engine_ids: Sequence[EngineId] | None = None,
         options: TaskOptions | None = None,
+        name: str = "",
     ) -> None:
         self.session_id = session_id
         self.first_number = first_number
@@ -79,6 +81,7 @@ class Submission:
         self.submitted_s = submitted_s
         self.engine_ids = engine_ids  # None: balanced
         self.options = options
+        self.name = name  # of the function
         self.watchers: list[Callable[[int], None]] | None = None
 
     def task_id(self, index: int) -> TaskId:

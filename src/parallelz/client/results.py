@@ -19,6 +19,7 @@ from parallelz.client.display import GroupBy, show_outputs
 from parallelz.client.ledger import Answer, Submission
 from parallelz.client.outcomes import METADATA_KEYS, Metadata, metadata_of, value_of
 from parallelz.client.partition import join
+from parallelz.client.progress import progress_bar
 from parallelz.errors import CompositeError
 from parallelz.ids import TaskId
 from parallelz.protocol.messages import AbortTasks
@@ -35,25 +36,46 @@ class AsyncResult:
     returned, for one on a list of engines a list of that, in their order.
     """
 
-    __slots__ = ("__weakref__", "_connection", "_is_single", "_name", "_places", "_values")
-    _places: Sequence[Place]
+    __slots__ = (
+        "__weakref__",
+        "_connection",
+        "_is_single",
+        "_name",
+        "_picked",
+        "_submission",
+        "_values",
+    )
 
     def __init__(
         self,
         connection: Connection,
-        submission: Submission | Sequence[Place],
-        name: str,
+        tasks: Submission | list[Place],
+        name: str = "",
         *,
         is_single: bool,
     ) -> None:
         self._connection = connection
-        self._name = name
         self._is_single = is_single
         self._values: dict[int, object] | None = None
-        if isinstance(submission, Submission):
-            self._places = [(submission, index) for index in range(len(submission.answers))]
+        # All tasks of one submission, which is the usual case and must cost little; or some
+        # of several.
+        self._submission: Submission | None = None
+        self._picked: list[Place] | None = None
+        if isinstance(tasks, Submission):
+            self._submission = tasks
+            self._name = name or tasks.name
         else:
-            self._places = submission
+            self._picked = tasks
+            self._name = name
+
+    @property
+    def _places(self) -> list[Place]:
+        """Where the tasks are: submission and index of each."""
+        if self._picked is None:
+            submission = self._submission
+            assert submission is not None
+            self._picked = [(submission, index) for index in range(len(submission.answers))]
+        return self._picked
 
     def __repr__(self) -> str:
         state = "pending"
@@ -65,12 +87,8 @@ class AsyncResult:
 
     def ready(self) -> bool:
         """Whether every task has ended, well or not."""
-        if len(self._places) == 1:
-            submission, index = self._places[0]
-            return submission.answers[index] is not None
-        first = self._places[0][0] if self._places else None
-        if first is not None and not first.pending_count and first is self._places[-1][0]:
-            return True
+        if self._submission is not None:
+            return not self._submission.pending_count
         return all(submission.answers[index] is not None for submission, index in self._places)
 
     def done(self) -> bool:
@@ -87,10 +105,10 @@ class AsyncResult:
         """
         if timeout is not None and timeout < 0:
             timeout = None
-        places = self._places
-        if len(places) == 1:
+        if self._submission is not None:
             return self._connection.wait(self.ready, timeout)
-        # Counts on where the last look ended: with 100,000 tasks that matters.
+        # Goes on where the last look ended: with 100,000 tasks that matters.
+        places = self._places
         first_pending = 0
 
         def is_done() -> bool:
@@ -212,8 +230,11 @@ class AsyncResult:
             self._values = {}
         value = self._values.get(index, _UNREAD)
         if value is _UNREAD:
-            submission, place = self._places[index]
-            answer = submission.answers[place]
+            if self._submission is not None:
+                answer = self._submission.answers[index]
+            else:
+                submission, place = self._places[index]
+                answer = submission.answers[place]
             assert answer is not None
             try:
                 value = value_of(self._connection.ledger, answer, self._name)
@@ -461,10 +482,8 @@ class AsyncResult:
         timeout
             Seconds. None or negative: however long it takes.
         """
-        from tqdm.auto import tqdm  # slow to import, and seldom needed
-
         until_s = None if timeout is None or timeout < 0 else time.monotonic() + timeout
-        with tqdm(total=len(self), unit="task", desc=self._name) as bar:
+        with progress_bar(len(self), "task", self._name) as bar:
             while not self.wait(interval):
                 bar.update(self.progress - bar.n)
                 if until_s is not None and time.monotonic() >= until_s:
@@ -501,14 +520,14 @@ class AsyncMapResult(AsyncResult):
     def __init__(
         self,
         connection: Connection,
-        submission: Submission | Sequence[Place],
-        name: str,
+        tasks: Submission | list[Place],
+        name: str = "",
         *,
         chunk_lengths: Sequence[int] | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
     ) -> None:
-        super().__init__(connection, submission, name, is_single=False)
+        super().__init__(connection, tasks, name, is_single=False)
         self._returns_exceptions = return_exceptions
         self._chunk_lengths = chunk_lengths  # None: each task is one item
         self._is_ordered = ordered
@@ -606,7 +625,7 @@ class AsyncJoinedResult(AsyncResult):
     __slots__ = ("_dist",)
 
     def __init__(
-        self, connection: Connection, submission: Submission, name: str, *, dist: str = "b"
+        self, connection: Connection, submission: Submission, name: str = "", *, dist: str = "b"
     ) -> None:
         super().__init__(connection, submission, name, is_single=False)
         self._dist = dist

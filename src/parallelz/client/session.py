@@ -12,6 +12,7 @@ import msgspec
 
 from parallelz.client.connection import Connection
 from parallelz.client.outcomes import metadata_of, value_of
+from parallelz.client.progress import progress_bar
 from parallelz.client.results import AsyncResult
 from parallelz.errors import EngineError, NoEnginesRegistered
 from parallelz.ids import EngineId, TaskId, task_id_of
@@ -158,9 +159,7 @@ class Session:
             )
 
     def _watch_engines_come(self, n: int, timeout_s: float | None) -> None:
-        from tqdm.auto import tqdm  # slow to import, and seldom needed
-
-        with tqdm(total=n, unit="engine") as bar:
+        with progress_bar(n, "engine") as bar:
             for count in range(1, n + 1):
                 self.wait_for_engines(count, timeout_s)
                 bar.update(1)

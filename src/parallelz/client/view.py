@@ -14,7 +14,7 @@ from parallelz.client.remote import ParallelFunction, RemoteFunction
 from parallelz.client.results import AsyncJoinedResult, AsyncMapResult, AsyncResult
 from parallelz.client.session import Jobs, Session, Targets
 from parallelz.ids import TaskId, task_id_of
-from parallelz.protocol.functions import Definition, Reference, named_definition
+from parallelz.protocol.functions import Definition, named_definition
 
 REDUCED_LOCALLY_MAX = 16  # partial results; more are combined on the engines first
 
@@ -426,12 +426,3 @@ class View(ABC):
 
 
 Decorator = Callable[[Callable[..., object]], object]
-
-
-def name_of(function: Callable[..., object] | Definition) -> str:
-    """Return what to call a function in messages; TypeError if it is none."""
-    if isinstance(function, Definition | Reference):
-        return function.name
-    if not callable(function):
-        raise TypeError(f"f must be callable, not {type(function)}")
-    return getattr(function, "__name__", None) or type(function).__name__

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallelz.client.partition import columns, join, partition
+
+
+def test_blocks_are_runs_of_neighbours_and_the_first_are_longer() -> None:
+    parts = [list(part) for part in partition(range(10), 4)]
+    assert parts == [[0, 1, 2], [3, 4, 5], [6, 7], [8, 9]]
+
+
+def test_round_robin_deals_out() -> None:
+    assert partition([0, 1, 2, 3, 4], 2, "r") == [[0, 2, 4], [1, 3]]
+
+
+@given(st.lists(st.integers()), st.integers(1, 9), st.sampled_from("br"))
+def test_join_undoes_partition(items: list[int], count: int, dist: str) -> None:
+    parts = partition(items, count, dist)
+    assert len(parts) == count
+    assert join(parts, dist) == items
+
+
+@pytest.mark.parametrize("dist", ["b", "r"])
+@pytest.mark.parametrize("length", [0, 1, 5, 12])
+def test_arrays_stay_arrays_of_their_dtype(dist: str, length: int) -> None:
+    array = np.arange(2 * length, dtype=np.int16).reshape(length, 2)
+    joined = join(partition(array, 4, dist), dist)
+    assert isinstance(joined, np.ndarray)
+    assert joined.dtype == np.int16
+    np.testing.assert_array_equal(joined, array)
+
+
+def test_what_is_no_sequence_is_a_list_of_the_parts() -> None:
+    assert join([1, 2, 3]) == [1, 2, 3]
+    assert join([np.float64(1), np.array(2.0)]) == [1, 2]
+
+
+def test_unknown_distribution_is_refused() -> None:
+    with pytest.raises(ValueError, match="'b'"):
+        partition([1], 1, "x")
+
+
+def test_columns_end_with_the_shortest() -> None:
+    assert columns([[1, 2, 3], "ab"]) == ([1, 2], "ab")
+    assert columns([range(3), itertools.count()]) == (range(3), [0, 1, 2])
+    assert columns([iter([1, 2])]) == ([1, 2],)
+    with pytest.raises(ValueError, match="at least one"):
+        columns([])
