@@ -213,14 +213,13 @@ def test_tcp_needs_a_key_that_is_on_the_list() -> None:
                 stranger.linger = 0
                 stranger.connect(url)
                 stranger.send(pack(1, 0, [AskQueues(1, [])]))
-            ours = context().socket(zmq.DEALER)
-            ours.linger, ours.rcvtimeo = 0, 5000
-            ours.curve_publickey = info.public_key.encode()
-            ours.curve_secretkey = info.secret_key.encode()
-            ours.curve_serverkey = info.server_key.encode()
-            ours.connect(url)
-            ours.send(pack(1, 0, [AskQueues(1, [])]))
-            assert b"SayHello" in ours.recv()
-            ours.close()
+            with context().socket(zmq.DEALER) as ours:
+                ours.linger, ours.rcvtimeo = 0, 5000
+                ours.curve_publickey = info.public_key.encode()
+                ours.curve_secretkey = info.secret_key.encode()
+                ours.curve_serverkey = info.server_key.encode()
+                ours.connect(url)
+                ours.send(pack(1, 0, [AskQueues(1, [])]))
+                assert b"SayHello" in ours.recv()
             assert plain.poll(200) == 0
             assert wrong.poll(0) == 0

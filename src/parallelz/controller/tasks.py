@@ -23,6 +23,7 @@ from parallelz.core.events import (
     Warn,
 )
 from parallelz.core.scheduler import Scheduler
+from parallelz.errors import UnknownFunction
 from parallelz.ids import Digest, EngineId, SessionId, TaskId, task_id_of
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (
@@ -89,10 +90,11 @@ class Tasks:
         now_s: float,
     ) -> None:
         """Take in new tasks of a client; those that are known are left as they are."""
-        definition = session.known.get(message.digest)
         ids = _ids_of(session.id, message)
-        if definition is None:
-            self._refuse(session, ids, message.digest)
+        try:
+            definition = session.known.get(message.digest)
+        except UnknownFunction as error:
+            self._refuse(session, ids, error)
             return
         match message:
             case SubmitTask():
@@ -117,11 +119,11 @@ class Tasks:
         if len(ids) == 1 and ids[0] not in self._scheduler.tasks:
             self._work.pop(ids[0], None)  # it had ended before: the client only says it again
 
-    def _refuse(self, session: Session, ids: list[TaskId], digest: Digest) -> None:
-        logger.warning("! %r submitted tasks of an unknown function %s", session, digest.hex())
-        error = ErrorInfo("UnknownFunction", "the controller does not know this function")
+    def _refuse(self, session: Session, ids: list[TaskId], error: UnknownFunction) -> None:
+        logger.warning("! %r: %s", session, error)
+        info = ErrorInfo("UnknownFunction", str(error))
         for task_id in ids:
-            session.bulk.put(TaskEnded(task_id, "error", NOWHERE, error=error))
+            session.bulk.put(TaskEnded(task_id, "error", NOWHERE, error=info))
         self._touch(session.bulk)
 
     def handle(

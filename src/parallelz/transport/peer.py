@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 import zmq
@@ -45,6 +45,7 @@ __all__ = [
     "PeerLink",
     "PeerPoller",
     "Waker",
+    "Watch",
     "endpoint_for",
     "host_id",
     "new_session_id",
@@ -313,14 +314,26 @@ class PeerLink(Generic[M]):
         self.socket.close(int(linger_s * 1000))
 
 
-class PeerPoller:
-    """Waits until any of several links and wakers has something."""
+class Watch(NamedTuple):
+    """A file descriptor to be polled, such as a pipe that ends with its other end."""
 
-    def __init__(self, *sources: PeerLink[M] | Waker) -> None:
+    fd: int
+
+    def fileno(self) -> int:
+        """Return what to poll."""
+        return self.fd
+
+
+class PeerPoller:
+    """Waits until any of several links, wakers and descriptors has something."""
+
+    def __init__(self, *sources: PeerLink[Any] | Waker | Watch) -> None:
         self._poller = zmq.Poller()
-        self._owners: dict[object, PeerLink[M] | Waker] = {}
+        self._owners: dict[object, object] = {}
         for source in sources:
-            pollables = [source.fileno()] if isinstance(source, Waker) else source.sockets
+            pollables: tuple[Any, ...] = (
+                source.sockets if isinstance(source, PeerLink) else (source.fileno(),)
+            )
             for pollable in pollables:
                 self._poller.register(pollable, zmq.POLLIN)
                 self._owners[pollable] = source

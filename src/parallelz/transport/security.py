@@ -25,7 +25,11 @@ from parallelz.transport.sockets import host_id
 
 LOOPBACK = "127.0.0.1"
 HAS_IPC = sys.platform != "win32"
-PEER_ROLES: tuple[Literal["client", "engine", "recorder"], ...] = ("client", "engine", "recorder")
+PEER_ROLES: tuple[Literal["client", "engine", "recorder"], ...] = (
+    "client",
+    "engine",
+    "recorder",
+)
 
 
 class ClusterSecrets(msgspec.Struct):

@@ -1,0 +1,278 @@
+"""An engine: two threads, each with a connection of its own.
+
+The *main* thread owns `bulk`. When idle it waits there; it takes in envelopes of tasks, runs
+them in order and sends the results itself, so that a round trip has no switch of threads.
+Results of short tasks travel together: they are sent when there is nothing more to run, or
+`RESULTS_PERIOD_S` after the first.
+
+The *I/O* thread owns `control` and obeys at once, whatever the main thread does: it revokes
+tasks, interrupts, stops. And when the main thread has gone into a long task with results of
+others still in its hands, the I/O thread sends those, on `control`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from parallelz.engine import verbs
+from parallelz.engine.namespace import Main
+from parallelz.engine.output import output
+from parallelz.engine.runner import Runner
+from parallelz.engine.workqueue import Job, WorkQueue
+from parallelz.errors import UnknownFunction
+from parallelz.ids import SessionId
+from parallelz.protocol.connection import ConnectionInfo
+from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.functions import FunctionTable
+from parallelz.protocol.messages import (
+    ClearNamespace,
+    DefineFunction,
+    DropTasks,
+    Goodbye,
+    InterruptTask,
+    LinkName,
+    NamespaceCleared,
+    Refused,
+    RunTask,
+    StopEngine,
+    TaskFinished,
+    TasksDropped,
+    ToEngine,
+    Welcome,
+)
+from parallelz.transport.peer import PeerLink, PeerPoller, Watch, endpoint_for
+from parallelz.transport.sockets import Waker, term_context
+
+logger = logging.getLogger(__name__)
+
+RESULTS_PERIOD_S = 0.002
+RESCUE_PERIOD_S = 0.005  # after which the I/O thread sends what the main thread holds
+STOP_GRACE_S = 0.25  # for the main thread to come out of a task; then the process ends anyway
+EXIT_REFUSED = 3
+
+
+class Engine:
+    """One engine process, from its first hello to its end.
+
+    Parameters
+    ----------
+    info
+        Of the role ``engine``.
+    session_id
+        Who this is; the supervisor knows it, too.
+    parent_fd
+        Read end of a pipe whose other end lives as long as the supervisor does. None: nobody
+        watches over this engine.
+    """
+
+    def __init__(
+        self, info: ConnectionInfo, session_id: SessionId, parent_fd: int | None = None
+    ) -> None:
+        self._info = info
+        self._session_id = session_id
+        self._main = Main()
+        verbs.serve(self._main)
+        self._functions = FunctionTable(self._main.names)
+        self._queue = WorkQueue()
+        self._runner = Runner(self._main)
+        self._bulk = self._link("bulk")
+        self._control = self._link("control")
+        self._main_waker = Waker()
+        self._io_waker = Waker()
+        self._parent = None if parent_fd is None else Watch(parent_fd)
+        self._results: list[tuple[TaskFinished, Sequence[Buffer]]] = []
+        self._results_lock = threading.Lock()
+        self._results_since_s = 0.0
+        self._is_armed = False
+        self._clears: list[str] = []
+        self._cleared: list[str] = []
+        self._stop_reason = ""
+        self._exit_code = 0
+        self._main_is_done = threading.Event()
+        self._main_thread_id = threading.get_ident()
+
+    def _link(self, name: LinkName) -> PeerLink[ToEngine]:
+        return PeerLink(
+            endpoint_for(self._info),
+            name,
+            session_id=self._session_id,
+            role="engine",
+            token=self._info.token,
+            incoming=ToEngine,
+        )
+
+    def run(self) -> int:
+        """Work until told to stop; return the exit status. Call it in the main thread."""
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.signal(signal.SIGTERM, self._on_terminate)
+        output.install()
+        io_thread = threading.Thread(target=self._run_io, name="engine-io", daemon=True)
+        io_thread.start()
+        try:
+            self._run_main()
+        finally:
+            self._main_is_done.set()
+            self._io_waker.wake()
+            io_thread.join()
+            self._bulk.close(linger_s=0.5)
+            self._main_waker.close()
+            self._io_waker.close()
+            term_context()
+        return self._exit_code
+
+    # -- the main thread -------------------------------------------------------------------
+
+    def _run_main(self) -> None:
+        poller = PeerPoller(self._bulk, self._main_waker)
+        while not self._stop_reason:
+            self._flush_results()
+            due_s = self._bulk.tick(time.monotonic())
+            if self._main_waker in poller.poll(max(due_s - time.monotonic(), 0.0)):
+                self._main_waker.drain()
+            self._take_in_bulk()
+            self._clear_if_asked()
+            while not self._stop_reason and (job := self._queue.start_next()) is not None:
+                self._run_job(job)
+        self._flush_results()
+
+    def _run_job(self, job: Job) -> None:
+        result = self._runner.run(job)
+        now_s = time.monotonic()
+        with self._results_lock:
+            if not self._results:
+                self._results_since_s = now_s
+            self._results.append(result)
+        if self._clears:
+            self._clear_if_asked()
+        if len(self._queue):
+            if now_s - self._results_since_s >= RESULTS_PERIOD_S:
+                self._flush_results()
+                self._take_in_bulk()
+            elif not self._is_armed:
+                self._is_armed = True
+                self._io_waker.wake()
+
+    def _take_in_bulk(self) -> None:
+        for message, buffers in self._bulk.receive():
+            match message:
+                case RunTask():
+                    self._queue.expect(message.task_id)
+                    self._queue.add(self._job(message, buffers))
+                case DefineFunction():
+                    self._functions.define(message.digest, message.name, message.data, buffers)
+                case _:
+                    pass  # greetings, which the link has dealt with; the rest is for `control`
+
+    def _job(self, message: RunTask, buffers: Sequence[Buffer]) -> Job:
+        try:
+            function = self._functions.find(message.digest)
+        except UnknownFunction:
+            return Job(message.task_id, None, message.data, buffers)
+        return Job(message.task_id, function, message.data, buffers)
+
+    def _take_results(self) -> list[tuple[TaskFinished, Sequence[Buffer]]]:
+        with self._results_lock:
+            results, self._results = self._results, []
+        return results
+
+    def _flush_results(self) -> None:
+        for result in self._take_results():
+            self._bulk.put(*result)
+        self._bulk.flush()
+
+    def _clear_if_asked(self) -> None:
+        while self._clears:
+            self._main.clear()
+            self._cleared.append(self._clears.pop(0))
+            self._io_waker.wake()
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt user code, and nothing else: an idle engine lives on."""
+        if self._runner.is_in_user_code:
+            raise KeyboardInterrupt
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        self._stop(signal.Signals(number).name)
+
+    def _stop(self, reason: str) -> None:
+        self._stop_reason = self._stop_reason or reason
+        self._main_waker.wake()
+        self._io_waker.wake()
+
+    # -- the I/O thread --------------------------------------------------------------------
+
+    def _run_io(self) -> None:
+        sources = [self._control, self._io_waker]
+        if self._parent is not None:
+            sources.append(self._parent)
+        poller = PeerPoller(*sources)
+        while not self._stop_reason:
+            timeout_s = self._control.tick(time.monotonic()) - time.monotonic()
+            if self._is_armed:
+                timeout_s = min(timeout_s, RESCUE_PERIOD_S)
+            ready = poller.poll(max(timeout_s, 0.0))
+            if self._io_waker in ready:
+                self._io_waker.drain()
+            if self._parent in ready:
+                self._stop("its supervisor is gone")
+            for message, _ in self._control.receive():
+                self._obey(message)
+            self._rescue_results()
+            while self._cleared:
+                self._control.put(NamespaceCleared(self._cleared.pop(0)))
+            self._control.flush()
+        self._leave(poller)
+
+    def _obey(self, message: ToEngine) -> None:
+        match message:
+            case DropTasks():
+                self._control.put(TasksDropped(*self._queue.revoke(message.task_ids)))
+            case InterruptTask():
+                signal.pthread_kill(self._main_thread_id, signal.SIGINT)
+            case ClearNamespace():
+                self._clears.append(message.request_key)
+                self._main_waker.wake()
+            case StopEngine():
+                self._stop(message.reason)
+            case Goodbye():
+                logger.info("= the controller said goodbye: %s", message.reason)
+            case Refused():
+                self._exit_code = EXIT_REFUSED
+                self._stop(f"refused: {message.reason}")
+            case Welcome():
+                logger.info("= engine %d", message.engine_id)
+            case _:
+                pass  # what only `bulk` brings
+
+    def _rescue_results(self) -> None:
+        """Send what the main thread holds, if it has been in one task for a while."""
+        if not self._is_armed:
+            return
+        if not self._results:
+            self._is_armed = False
+        elif time.monotonic() - self._results_since_s >= RESCUE_PERIOD_S:
+            self._is_armed = False
+            for result in self._take_results():
+                self._control.put(*result)
+
+    def _leave(self, poller: PeerPoller) -> None:
+        """Say goodbye, and see to it that the process ends."""
+        logger.info("= ends: %s", self._stop_reason)
+        is_out = self._main_is_done.wait(STOP_GRACE_S)
+        for result in self._take_results():
+            self._control.put(*result)
+        self._control.put(Goodbye(self._stop_reason))
+        self._control.flush()
+        if not is_out:
+            poller.poll(STOP_GRACE_S)  # for libzmq to send it; the answer ends the wait
+            logging.shutdown()
+            os._exit(self._exit_code)
+        with contextlib.suppress(ValueError):
+            self._control.close(linger_s=0.5)

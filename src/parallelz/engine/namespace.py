@@ -1,0 +1,78 @@
+"""The engine's namespace: what tasks see as globals, and what `execute` works in.
+
+It is the dictionary of a module called ``__main__``, so that classes and functions made on the
+engine are found where pickle looks for them.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator, MutableMapping
+
+
+class Namespace(MutableMapping[str, object]):
+    """The engine's names, as a mapping and as attributes: ``ns.b *= 2``.
+
+    Bound functions get it as their first argument.
+    """
+
+    __slots__ = ("_names",)
+
+    def __init__(self, names: dict[str, object]) -> None:
+        object.__setattr__(self, "_names", names)
+
+    def __getitem__(self, name: str) -> object:
+        return self._names[name]  # type: ignore[attr-defined, no-any-return]
+
+    def __setitem__(self, name: str, value: object) -> None:
+        self._names[name] = value  # type: ignore[attr-defined]
+
+    def __delitem__(self, name: str) -> None:
+        del self._names[name]  # type: ignore[attr-defined]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)  # type: ignore[attr-defined]
+
+    def __len__(self) -> int:
+        return len(self._names)  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return self._names[name]  # type: ignore[attr-defined]
+        except KeyError:
+            raise AttributeError(f"the engine has no name {name!r}") from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self._names[name] = value  # type: ignore[attr-defined]
+
+    def __delattr__(self, name: str) -> None:
+        try:
+            del self._names[name]  # type: ignore[attr-defined]
+        except KeyError:
+            raise AttributeError(f"the engine has no name {name!r}") from None
+
+    def __repr__(self) -> str:
+        names = [name for name in self._names if not name.startswith("_")]  # type: ignore[attr-defined]
+        return f"<Namespace {', '.join(names) or '(empty)'}>"
+
+
+class Main:
+    """The ``__main__`` module of this engine."""
+
+    def __init__(self) -> None:
+        self.module = types.ModuleType("__main__")
+        self.module.__dict__["__builtins__"] = __builtins__
+        self.names: dict[str, object] = self.module.__dict__
+        self.namespace = Namespace(self.names)
+        self._initial = dict(self.names)
+        sys.modules["__main__"] = self.module
+
+    def keep(self) -> None:
+        """Let `clear` keep the names that are there now."""
+        self._initial = dict(self.names)
+
+    def clear(self) -> None:
+        """Leave only the names that were there at the start."""
+        self.names.clear()
+        self.names.update(self._initial)

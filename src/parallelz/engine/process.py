@@ -1,0 +1,80 @@
+"""Engines as a process: arguments, connection file, log, supervisor."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from parallelz.engine.engine import Engine
+from parallelz.engine.supervisor import Supervisor
+from parallelz.errors import ParallelzError
+from parallelz.protocol.connection import ConnectionInfo
+from parallelz.transport.sockets import new_session_id
+
+FILE_CHECK_PERIOD_S = 0.01
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments that launchers give."""
+    parser = argparse.ArgumentParser(prog="parallelz.engine")
+    parser.add_argument("--file", type=Path, required=True, help="the connection file")
+    parser.add_argument("-n", type=int, default=1, help="how many engines")
+    parser.add_argument("--log-dir", type=Path, help="a log file for each engine, in there")
+    parser.add_argument("--parent-pid", type=int, help="end when this process has ended")
+    parser.add_argument(
+        "--wait-s", type=float, default=60.0, help="how long to wait for the connection file"
+    )
+    return parser
+
+
+def read_connection(path: Path, wait_s: float) -> ConnectionInfo:
+    """Return what the connection file says; wait until it is there.
+
+    Its directory may be on a network file system, which tells nobody of new files: so look.
+    """
+    give_up_s = time.monotonic() + wait_s
+    while True:
+        try:
+            return ConnectionInfo.decode(path.read_bytes())
+        except FileNotFoundError:
+            if time.monotonic() >= give_up_s:
+                raise
+            time.sleep(FILE_CHECK_PERIOD_S)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run engines until they are told to end; return the exit status."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(process)d %(levelname).1s %(name)s: %(message)s",
+    )
+    try:
+        info = read_connection(args.file, args.wait_s)
+    except FileNotFoundError:
+        sys.stderr.write(
+            f"ipenginez: no connection file {args.file} after {args.wait_s:g} s:"
+            " is the controller running? Start one with `ipcontrollerz`\n"
+        )
+        return 1
+    except ParallelzError as error:
+        sys.stderr.write(f"ipenginez: {error}\n")
+        return 1
+    if sys.path[0] != "":
+        sys.path.insert(0, "")  # modules in the working directory, as at a prompt
+    if not hasattr(os, "fork"):
+        if args.n != 1:
+            sys.stderr.write("ipenginez: this system cannot fork: start each engine alone\n")
+            return 2
+        return Engine(info, new_session_id()).run()
+    supervisor = Supervisor(info, log_dir=args.log_dir, parent_pid=args.parent_pid)
+    return supervisor.run(args.n)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Runs one task: what arrived in, what is to be said of it out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+from parallelz.engine.namespace import Main
+from parallelz.engine.output import output
+from parallelz.engine.workqueue import Job
+from parallelz.errors import UnknownFunction
+from parallelz.protocol import payload
+from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.failures import FailedItem, describe
+from parallelz.protocol.functions import resolve_references
+from parallelz.protocol.messages import TaskFinished
+
+Call = tuple[int, tuple[object, ...], dict[str, object]]
+
+PLAIN, BOUND, CHUNK, BOUND_CHUNK = range(4)
+
+
+class Runner:
+    """Runs tasks in the main thread, one after another.
+
+    Attributes
+    ----------
+    is_in_user_code
+        Whether an interrupt now would hit the user's code and nothing of ours.
+    """
+
+    def __init__(self, main: Main) -> None:
+        self._main = main
+        self.is_in_user_code = False
+
+    def run(self, job: Job) -> tuple[TaskFinished, Sequence[Buffer]]:
+        """Run a task to its end; whatever the user's code raises is part of the answer."""
+        started_s = time.time()
+        output.begin()
+        try:
+            self.is_in_user_code = True
+            value = self._call(job)
+            self.is_in_user_code = False
+            data, buffers = payload.dump(value)
+        except BaseException as error:  # noqa: BLE001 - it is the user's code, and may exit, too
+            self.is_in_user_code = False
+            return self._failed(job, error, started_s)
+        completed_s = time.time()
+        finished = TaskFinished(
+            job.task_id,
+            "ok",
+            started_s,
+            completed_s,
+            data,
+            len(buffers),
+            None,
+            output.end(),
+        )
+        return finished, buffers
+
+    def _call(self, job: Job) -> object:
+        if job.function is None:
+            raise UnknownFunction(f"the function of task {job.task_id} was never sent here")
+        kind, args, kwargs = cast("Call", payload.load(job.data, job.buffers))
+        function = job.function.resolve()
+        if kind == PLAIN:
+            args, kwargs = resolve_references(args, kwargs, self._main.names)
+            return function(*args, **kwargs)
+        if kind == BOUND:
+            args, kwargs = resolve_references(args, kwargs, self._main.names)
+            return function(self._main.namespace, *args, **kwargs)
+        return self._call_chunk(function, kind, args, kwargs)
+
+    def _call_chunk(
+        self,
+        function: Callable[..., object],
+        kind: int,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> list[object]:
+        sequences = cast("tuple[Sequence[object], ...]", args)
+        if kind == BOUND_CHUNK:
+            namespace = self._main.namespace
+            inner = function
+
+            def function(*items: object) -> object:
+                return inner(namespace, *items)
+
+        if not kwargs.get("return_exceptions"):
+            return list(map(function, *sequences))
+        results: list[object] = []
+        for items in zip(*sequences, strict=False):
+            try:
+                results.append(function(*items))
+            except Exception as error:  # noqa: BLE001 - the user asked for it in place of a result
+                results.append(FailedItem.of(error, _files_to_skip()))
+        return results
+
+    def _failed(
+        self, job: Job, error: BaseException, started_s: float
+    ) -> tuple[TaskFinished, Sequence[Buffer]]:
+        info, pickled = describe(error, _files_to_skip())
+        data, buffers = (b"", ()) if pickled is None else pickled
+        finished = TaskFinished(
+            job.task_id,
+            "error",
+            started_s,
+            time.time(),
+            data,
+            len(buffers),
+            info,
+            output.end(),
+        )
+        return finished, buffers
+
+
+def _files_to_skip() -> list[str]:
+    """Return whose frames at the top of a traceback are not the user's."""
+    ipython = sys.modules.get("IPython")
+    return [] if ipython is None else [str(Path(ipython.__file__ or "").parent)]

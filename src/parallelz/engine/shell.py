@@ -1,0 +1,79 @@
+"""IPython on the engine, for code that comes as text. Imported by the first `execute` only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import IPython
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from parallelz.engine.namespace import Main
+from parallelz.engine.output import output
+
+IPYTHON_FILES = str(Path(IPython.__file__).parent)
+
+
+class TaskDisplayPublisher(DisplayPublisher):
+    """Hands what is displayed to the task that runs."""
+
+    def publish(self, data: dict[str, Any], metadata: Any = None, **options: Any) -> None:  # noqa: ANN401 - IPython's signature
+        """Keep a mime bundle."""
+        output.add_display({"data": data, "metadata": metadata or {}})
+
+    def clear_output(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - IPython's signature
+        """Forget what the task has displayed."""
+        output.displays.clear()
+
+
+class TaskDisplayHook(DisplayHook):
+    """Hands the value of the last expression to the task that runs."""
+
+    def write_output_prompt(self) -> None:
+        """Show no prompt: the client does."""
+
+    def write_format_data(self, format_dict: Any, md_dict: Any = None) -> None:  # noqa: ANN401 - IPython's signature
+        """Keep the formatted value."""
+        output.execute_result = {
+            "data": format_dict,
+            "metadata": md_dict or {},
+            "execution_count": self.prompt_count,
+        }
+
+    def finish_displayhook(self) -> None:
+        """Write nothing."""
+
+
+class EngineShell(InteractiveShell):
+    """A shell whose errors are raised where it was called, not printed."""
+
+    displayhook_class = TaskDisplayHook  # type: ignore[assignment]
+    display_pub_class = TaskDisplayPublisher  # type: ignore[assignment]
+
+    def showtraceback(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - IPython's signature
+        """Print nothing."""
+
+    def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - IPython's signature
+        """Print nothing."""
+
+
+def make_shell(main: Main) -> EngineShell:
+    """Return a shell that works in the engine's namespace and writes no files."""
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "nocolor"
+    shell: EngineShell = EngineShell.instance(
+        config=config, user_module=main.module, user_ns=main.names
+    )
+    return shell
+
+
+def run(shell: EngineShell, code: str) -> None:
+    """Run a cell; raise what it raised."""
+    result = shell.run_cell(code, store_history=True)
+    error = result.error_before_exec or result.error_in_exec
+    if error is not None:
+        raise error

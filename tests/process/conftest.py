@@ -1,0 +1,42 @@
+"""One cluster for many tests: tests that harm it start their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from parallelz import Client, Cluster, DirectView, LoadBalancedView
+
+
+@pytest.fixture(scope="module")
+def cluster_profile_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the profile directory of the shared cluster."""
+    return tmp_path_factory.mktemp("profile")
+
+
+@pytest.fixture(scope="module")
+def cluster(cluster_profile_dir: Path) -> Iterator[Client]:
+    """Return a client of a cluster with two engines."""
+    with Cluster(n=2, profile_dir=cluster_profile_dir) as rc:
+        yield rc
+
+
+@pytest.fixture
+def rc(cluster: Client) -> Client:
+    """Return the shared client, with engines that hold no names of earlier tests."""
+    cluster.clear(block=True)
+    return cluster
+
+
+@pytest.fixture
+def dv(rc: Client) -> DirectView:
+    """Return all engines."""
+    return rc[:]
+
+
+@pytest.fixture
+def lv(rc: Client) -> LoadBalancedView:
+    """Return whichever engine is free."""
+    return rc.load_balanced_view()
