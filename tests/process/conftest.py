@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ def cluster_profile_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(cluster_profile_dir: Path) -> Iterator[Client]:
     """Return a client of a cluster with two engines."""
     with Cluster(n=2, profile_dir=cluster_profile_dir) as rc:
+        # What starts at first use starts now: each test is checked for leaving nothing.
+        called = threading.Event()
+        rc.load_balanced_view().apply_async(abs, -1).add_done_callback(lambda ar: called.set())
+        assert called.wait(30)
+        rc.hub_history()
         yield rc
 
 

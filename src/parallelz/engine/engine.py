@@ -209,10 +209,8 @@ class Engine:
     # -- the I/O thread --------------------------------------------------------------------
 
     def _run_io(self) -> None:
-        sources = [self._control, self._io_waker]
-        if self._parent is not None:
-            sources.append(self._parent)
-        poller = PeerPoller(*sources)
+        watched = [] if self._parent is None else [self._parent]
+        poller = PeerPoller(self._control, self._io_waker, *watched)
         while not self._stop_reason:
             timeout_s = self._control.tick(time.monotonic()) - time.monotonic()
             if self._is_armed:

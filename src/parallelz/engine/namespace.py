@@ -18,42 +18,43 @@ class Namespace(MutableMapping[str, object]):
     """
 
     __slots__ = ("_names",)
+    _names: dict[str, object]
 
     def __init__(self, names: dict[str, object]) -> None:
         object.__setattr__(self, "_names", names)
 
     def __getitem__(self, name: str) -> object:
-        return self._names[name]  # type: ignore[attr-defined, no-any-return]
+        return self._names[name]
 
     def __setitem__(self, name: str, value: object) -> None:
-        self._names[name] = value  # type: ignore[attr-defined]
+        self._names[name] = value
 
     def __delitem__(self, name: str) -> None:
-        del self._names[name]  # type: ignore[attr-defined]
+        del self._names[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)  # type: ignore[attr-defined]
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._names)  # type: ignore[attr-defined]
+        return len(self._names)
 
     def __getattr__(self, name: str) -> object:
         try:
-            return self._names[name]  # type: ignore[attr-defined]
+            return self._names[name]
         except KeyError:
             raise AttributeError(f"the engine has no name {name!r}") from None
 
     def __setattr__(self, name: str, value: object) -> None:
-        self._names[name] = value  # type: ignore[attr-defined]
+        self._names[name] = value
 
     def __delattr__(self, name: str) -> None:
         try:
-            del self._names[name]  # type: ignore[attr-defined]
+            del self._names[name]
         except KeyError:
             raise AttributeError(f"the engine has no name {name!r}") from None
 
     def __repr__(self) -> str:
-        names = [name for name in self._names if not name.startswith("_")]  # type: ignore[attr-defined]
+        names = [name for name in self._names if not name.startswith("_")]
         return f"<Namespace {', '.join(names) or '(empty)'}>"
 
 
@@ -67,10 +68,6 @@ class Main:
         self.namespace = Namespace(self.names)
         self._initial = dict(self.names)
         sys.modules["__main__"] = self.module
-
-    def keep(self) -> None:
-        """Let `clear` keep the names that are there now."""
-        self._initial = dict(self.names)
 
     def clear(self) -> None:
         """Leave only the names that were there at the start."""

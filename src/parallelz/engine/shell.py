@@ -20,7 +20,12 @@ IPYTHON_FILES = str(Path(IPython.__file__).parent)
 class TaskDisplayPublisher(DisplayPublisher):
     """Hands what is displayed to the task that runs."""
 
-    def publish(self, data: dict[str, Any], metadata: Any = None, **options: Any) -> None:  # noqa: ANN401 - IPython's signature
+    def publish(  # type: ignore[override]
+        self,
+        data: dict[str, Any],
+        metadata: Any = None,  # noqa: ANN401 - IPython's signature
+        **options: Any,  # noqa: ANN401
+    ) -> None:
         """Keep a mime bundle."""
         output.add_display({"data": data, "metadata": metadata or {}})
 
@@ -50,8 +55,8 @@ class TaskDisplayHook(DisplayHook):
 class EngineShell(InteractiveShell):
     """A shell whose errors are raised where it was called, not printed."""
 
-    displayhook_class = TaskDisplayHook  # type: ignore[assignment]
-    display_pub_class = TaskDisplayPublisher  # type: ignore[assignment]
+    displayhook_class = TaskDisplayHook
+    display_pub_class = TaskDisplayPublisher
 
     def showtraceback(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - IPython's signature
         """Print nothing."""
@@ -73,7 +78,7 @@ def make_shell(main: Main) -> EngineShell:
 
 def run(shell: EngineShell, code: str) -> None:
     """Run a cell; raise what it raised."""
-    result = shell.run_cell(code, store_history=True)
+    result = shell.run_cell(code, store_history=True)  # type: ignore[no-untyped-call]
     error = result.error_before_exec or result.error_in_exec
     if error is not None:
         raise error

@@ -1,7 +1,7 @@
 """What an engine has to run, and what it must not run any more.
 
-Two threads meet here: the main thread adds and starts tasks, the I/O thread revokes them. A task
-is started or revoked, never both, so that a task which was given back never runs.
+Two threads meet here: the main thread adds and starts tasks, the I/O thread revokes them. A
+task is started or revoked, never both, so that a task which was given back never runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every message of parallelz.
 
-A request is named verb-noun (`SubmitTask`), a fact noun-verb (`TaskFinished`). The class name is
-the tag on the wire, and decoding is validation. Who may say what is a union per role at the
+A request is named verb-noun (`SubmitTask`), a fact noun-verb (`TaskFinished`). The class name
+is the tag on the wire, and decoding is validation. Who may say what is a union per role at the
 end; a peer that says anything else is refused where its frame is decoded.
 
 Pickled functions, arguments and results travel as `data`, and what is too large for that in
@@ -180,7 +180,7 @@ class Outputs(Value, frozen=True):
     stdout: str = ""
     stderr: str = ""
     displays: bytes = b""  # msgpack: list of {"data": mimebundle, "metadata": ...}
-    execute_result: bytes = b""  # msgpack: {"data": mimebundle, "execution_count": n}; b"": none
+    execute_result: bytes = b""  # msgpack: {"data": mimebundle, ...}; b"": there is none
 
 
 class TaskFinished(Message, frozen=True):

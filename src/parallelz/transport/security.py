@@ -70,7 +70,7 @@ def new_secrets(
         bind_urls.append(f"tcp://{ip}:{port}")
         tcp_urls = _reachable_urls(location or ip, port)
         server_public, server_secret = zmq.curve_keypair()
-    infos = {}
+    infos: dict[str, ConnectionInfo] = {}
     for role in PEER_ROLES:
         public, secret = zmq.curve_keypair() if ip else (b"", b"")
         infos[role] = ConnectionInfo(
