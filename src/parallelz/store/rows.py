@@ -1,0 +1,255 @@
+"""What a batch of records comes to: one row for each task that it mentions.
+
+A row has two halves, what is known from the submission and what is known from the end. A task
+that is submitted and ends within one batch is one row, written once. Both kinds of store keep
+the same rows, and the names of their columns are the keys that users ask for.
+
+Records may come again after a break (the sender cannot know what was written): of each half,
+what came first holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, assert_never
+
+import msgspec
+
+from parallelz.ids import Digest, EngineId, task_id_of
+from parallelz.protocol.messages import SubmitDirect, SubmitMap, SubmitTask, TaskOptions
+from parallelz.store.record import (
+    EndRecord,
+    EngineRecord,
+    FunctionRecord,
+    Record,
+    SubmissionRecord,
+)
+
+SUBMISSION_COLUMNS = (
+    "msg_id",
+    "client_uuid",
+    "queue",
+    "name",
+    "digest",
+    "submitted",
+    "arrived",
+    "label",
+    "after",
+    "follow",
+    "options",
+    "payload",
+    "payload_frames",
+    "payload_bytes",
+)
+END_COLUMNS = (
+    "engine_id",  # of a direct task known from its submission on
+    "status",
+    "engine_uuid",
+    "started",
+    "completed",
+    "received",
+    "retries",
+    "data",
+    "frames",
+    "data_bytes",
+    "ename",
+    "evalue",
+    "traceback",
+    "stdout",
+    "stderr",
+    "outputs",
+    "execute_result",
+)
+COLUMNS = SUBMISSION_COLUMNS + END_COLUMNS
+LIST_COLUMNS = frozenset({"after", "follow", "payload_frames", "frames"})
+END = len(SUBMISSION_COLUMNS)
+STATUS = COLUMNS.index("status")
+PENDING = "pending"
+PENDING_COLUMNS = COLUMNS[: STATUS + 1]  # all that is known of a task that has not ended
+
+ENGINE_ID_MAX = 2**63 - 1  # what a database can hold
+
+Row = tuple[object, ...]
+
+_UNMARKED: Row = ("", None, None, None)
+_NO_ERROR: Row = (None, None, None)
+_NO_OUTPUTS: Row = ("", "", None, None)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Engine(NamedTuple):
+    """A row of the table of engines."""
+
+    engine_uuid: str
+    engine_id: int
+    host: str
+    pid: int
+    changed: float
+    cause: str  # "": it is there
+
+
+class Function(NamedTuple):
+    """A row of the table of functions."""
+
+    digest: Digest
+    name: str
+    data: bytes
+    frames: bytes  # msgpack: list of buffers; b"": none
+
+
+class Batch:
+    """What became known, by table.
+
+    Attributes
+    ----------
+    tasks
+        By id, in the order of submission: rows of `COLUMNS`, or of `PENDING_COLUMNS` if the
+        end did not come as well.
+    ends
+        By id: `END_COLUMNS` of tasks that were submitted before.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.tasks: dict[str, Row] = {}
+        self.ends: dict[str, Row] = {}
+        self.engines: dict[str, Engine] = {}
+        self.functions: dict[bytes, Function] = {}
+        for record in records:
+            self._add(record)
+
+    def _add(self, record: Record) -> None:
+        match record:
+            case EndRecord():
+                self._end(record)
+            case SubmissionRecord():
+                self._submit(record)
+            case EngineRecord(engine, cause, changed_s):
+                self.engines[engine.session_id] = Engine(
+                    engine.session_id,
+                    engine.engine_id,
+                    engine.peer.host,
+                    engine.peer.pid,
+                    changed_s,
+                    cause,
+                )
+            case FunctionRecord(digest, name, data, frames):
+                self.functions[digest] = Function(digest, name, data, frames)
+            case _:
+                assert_never(record)
+
+    def _submit(self, record: SubmissionRecord) -> None:
+        client, message = record.client, record.message
+        head: Row = (record.name, message.digest, message.submitted_s, record.arrived_s)
+        match message:
+            case SubmitTask():
+                self.tasks.setdefault(
+                    message.task_id,
+                    (
+                        message.task_id,
+                        client,
+                        "balanced",
+                        *head,
+                        *_marks(message.options),
+                        *_payload(message.data, record.frames, record.sizes),
+                        None,
+                        PENDING,
+                    ),
+                )
+            case SubmitMap():
+                self._submit_map(record, message, (*head, *_marks(message.options)))
+            case SubmitDirect():
+                payload = _payload(message.data, record.frames, record.sizes)
+                tail: Row = (*head, message.label, None, None, None, *payload)
+                for number, engine_id in enumerate(message.engine_ids, message.first_number):
+                    task_id = task_id_of(client, number)
+                    self.tasks.setdefault(
+                        task_id,
+                        (task_id, client, "direct", *tail, _valid(engine_id), PENDING),
+                    )
+            case _:
+                assert_never(message)
+
+    def _submit_map(self, record: SubmissionRecord, message: SubmitMap, tail: Row) -> None:
+        client, sizes = record.client, record.sizes
+        for index, data in enumerate(message.items):
+            task_id = task_id_of(client, message.first_number + index)
+            payload = (None, None, sizes[index]) if sizes else (data, None, len(data))
+            self.tasks.setdefault(
+                task_id,
+                (task_id, client, "balanced", *tail, *payload, None, PENDING),
+            )
+
+    def _end(self, record: EndRecord) -> None:
+        ended = record.message
+        task_id, error, outputs, size = ended.task_id, ended.error, ended.outputs, record.size
+        end: Row = (
+            None if ended.engine_id < 0 else ended.engine_id,
+            ended.status,
+            record.engine_uuid or None,
+            ended.started_s or None,
+            ended.completed_s or record.ended_s,
+            record.ended_s,
+            ended.retries,
+            *_payload(ended.data, record.frames, [size] if size else []),
+            *(_NO_ERROR if error is None else (error.ename, error.evalue, error.traceback)),
+            *(
+                _NO_OUTPUTS
+                if outputs is None
+                else (
+                    outputs.stdout,
+                    outputs.stderr,
+                    outputs.displays or None,
+                    outputs.execute_result or None,
+                )
+            ),
+        )
+        row = self.tasks.get(task_id)
+        if row is None:
+            self.ends.setdefault(task_id, end)
+        else:
+            self.tasks[task_id] = ended_row(row, end)
+
+
+def ended_row(row: Row, end: Row) -> Row:
+    """Return a task's row with its end, unless it has one."""
+    return row[:END] + end if row[STATUS] == PENDING else row
+
+
+def orphan_row(task_id: str, end: Row) -> Row:
+    """Return what is known of a task whose submission got lost."""
+    return (task_id, task_id.rpartition("-")[0], *(None,) * (END - 2), *end)
+
+
+def legible(record: dict[str, object]) -> dict[str, object]:
+    """Return a task's record with its lists of ids and frames as lists."""
+    for key in LIST_COLUMNS & record.keys():
+        value = record[key]
+        if isinstance(value, bytes):
+            record[key] = msgspec.msgpack.decode(value)
+    return record
+
+
+def _marks(options: TaskOptions | None) -> Row:
+    """Return label, after, follow, options."""
+    if options is None:
+        return _UNMARKED
+    after, follow = options.after, options.follow
+    return (
+        options.label,
+        None if after is None else _encode(after.task_ids),
+        None if follow is None else _encode(follow.task_ids),
+        _encode(options),
+    )
+
+
+def _payload(data: bytes, frames: bytes, sizes: list[int]) -> Row:
+    """Return data, frames and size; no data at all if it is only known how large it was."""
+    if not sizes:
+        return (data, None, len(data))
+    if data or frames:
+        return (data, frames or None, sizes[0])
+    return (None, None, sizes[0])
+
+
+def _valid(engine_id: EngineId) -> int | None:
+    return engine_id if 0 <= engine_id <= ENGINE_ID_MAX else None

@@ -1,0 +1,230 @@
+"""What both stores promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from helpers_store import (
+    E0,
+    F,
+    direct_submission,
+    end,
+    engine_record,
+    map_submission,
+    submission,
+    tid,
+)
+
+from parallelz.ids import Digest
+from parallelz.protocol.messages import Dependency, ErrorInfo, Outputs, TaskOptions
+from parallelz.store.interface import Store
+from parallelz.store.memory import MemoryStore
+from parallelz.store.query import KEYS, LARGE_KEYS, QueryError
+from parallelz.store.record import FunctionRecord
+from parallelz.store.rows import Function
+from parallelz.store.sqlite import SqliteStore
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "db")
+    yield made
+    made.close()
+
+
+def ids(records: list[dict[str, object]]) -> list[object]:
+    return [record["msg_id"] for record in records]
+
+
+def test_a_task_that_has_not_ended_is_pending(store: Store) -> None:
+    store.apply([submission(1)])
+    (record,) = store.query({})
+    assert record["status"] == "pending"
+    assert record["submitted"] == 1.0
+    assert record["arrived"] == 1.1
+    assert record["completed"] is None
+    assert (record["queue"], record["name"], record["client_uuid"]) == (
+        "balanced",
+        "f",
+        "client",
+    )
+
+
+def test_texts_are_kept_as_they_are(store: Store) -> None:
+    strange = "a\0b\U0001f600'\"\n"
+    store.apply([submission(1, name=strange), end(1, error=ErrorInfo(strange, "\0"))])
+    (record,) = store.query({}, ["name", "error"])
+    assert record == {"msg_id": tid(1), "name": strange, "error": f"{strange}: \0"}
+
+
+@pytest.mark.parametrize("is_one_batch", [True, False])
+def test_an_ended_task_has_both_halves(store: Store, is_one_batch: bool) -> None:
+    failed = end(
+        1,
+        status="error",
+        error=ErrorInfo("ValueError", "bad", "Traceback ..."),
+        outputs=Outputs("out", "err", b"\x90", b"\x80"),
+    )
+    records = [engine_record(), submission(1, name="g"), failed]
+    for batch in [records] if is_one_batch else [[record] for record in records]:
+        store.apply(batch)
+    (record,) = store.query({})
+    assert set(record) == set(KEYS) - LARGE_KEYS
+    assert record == record | {
+        "name": "g",
+        "engine_id": 0,
+        "engine_uuid": E0,
+        "host": "node7",
+        "status": "error",
+        "started": 2.0,
+        "completed": 3.0,
+        "received": 4.0,
+        "retries": 0,
+        "error": "ValueError: bad",
+        "ename": "ValueError",
+        "traceback": "Traceback ...",
+        "stdout": "out",
+        "stderr": "err",
+        "outputs": b"\x90",
+        "execute_result": b"\x80",
+        "label": "",
+        "after": None,
+    }
+
+
+def test_a_result_has_all_keys_and_is_in_the_order_asked_for(store: Store) -> None:
+    store.apply([submission(1), submission(2), end(2, data=b"r", buffers=(b"one", b"two"))])
+    second, first = store.result([tid(2), tid(7), tid(1)])
+    assert set(first) == set(KEYS)
+    assert (second["data"], second["frames"]) == (b"r", [b"one", b"two"])
+    assert second["data_bytes"] == 7
+    assert first["data"] is None
+    assert first["payload"] == b"arguments"
+    assert first["digest"] == F
+
+
+def test_what_was_too_large_is_known_by_its_size(store: Store) -> None:
+    size = 2 * 1024 * 1024
+    store.apply([submission(1, data=b"a" * size), end(1, buffers=(b"r" * size,))])
+    (record,) = store.result([tid(1)])
+    assert (record["payload"], record["payload_bytes"]) == (None, size)
+    assert (record["data"], record["frames"], record["data_bytes"]) == (None, None, size + 6)
+
+
+def test_each_item_of_a_map_is_a_task(store: Store) -> None:
+    store.apply([map_submission(3, [b"a", b"bc"], TaskOptions(label="squares")), end(4)])
+    records = store.query({"label": "squares"}, ["status", "payload", "payload_bytes"])
+    assert records == [
+        {"msg_id": tid(3), "status": "pending", "payload": b"a", "payload_bytes": 1},
+        {"msg_id": tid(4), "status": "ok", "payload": b"bc", "payload_bytes": 2},
+    ]
+
+
+def test_direct_tasks_know_their_engine_from_the_start(store: Store) -> None:
+    store.apply([direct_submission(1, [4, 5, 2**64 - 1])])
+    records = store.query({"queue": "direct"}, ["engine_id"])
+    assert [record["engine_id"] for record in records] == [4, 5, None]
+
+
+def test_dependencies_are_lists_of_ids(store: Store) -> None:
+    options = TaskOptions(after=Dependency([tid(1)]), follow=Dependency([tid(1), tid(2)]))
+    store.apply([submission(3, options=options)])
+    (record,) = store.query({"after": {"$exists": True}}, ["after", "follow", "options"])
+    assert (record["after"], record["follow"]) == ([tid(1)], [tid(1), tid(2)])
+    assert msgspec.msgpack.decode(record["options"], type=TaskOptions) == options
+
+
+def test_a_task_that_never_ran_was_completed_when_it_ended(store: Store) -> None:
+    store.apply([submission(1), end(1, status="aborted", engine_id=-1, ended_s=9.0)])
+    (record,) = store.query({"status": "aborted"})
+    assert (record["started"], record["completed"]) == (None, 9.0)
+    assert (record["engine_id"], record["engine_uuid"]) == (None, None)
+
+
+def test_records_may_come_again(store: Store) -> None:
+    batch = [engine_record(), submission(1), submission(2), end(1)]
+    store.apply(batch)
+    once = store.result([tid(1), tid(2)])
+    store.apply(batch)
+    store.apply([submission(1, name="other"), end(1, data=b"other")])
+    store.apply([end(1, data=b"another")])
+    assert store.result([tid(1), tid(2)]) == once
+
+
+def test_an_end_comes_through_even_if_its_submission_came_without_it_before(
+    store: Store,
+) -> None:
+    store.apply([submission(1)])
+    store.apply([submission(1), end(1)])
+    assert store.status([tid(1)]) == {tid(1): "ok"}
+
+
+def test_an_end_without_a_submission_is_kept(store: Store) -> None:
+    store.apply([submission(1)])
+    store.apply([end(1), end(2)])
+    assert store.status([tid(1), tid(2)]) == {tid(1): "ok", tid(2): "ok"}
+    assert store.query({"msg_id": tid(2)}, ["client_uuid", "submitted"]) == [
+        {"msg_id": tid(2), "client_uuid": "client", "submitted": None}
+    ]
+
+
+def test_history_is_in_order_of_submission_and_its_limit_keeps_the_newest(store: Store) -> None:
+    store.apply([submission(3, submitted_s=2.0), map_submission(8, [b""] * 4)])
+    assert store.history() == [tid(8), tid(9), tid(10), tid(11), tid(3)]
+    assert store.history(limit=2) == [tid(11), tid(3)]
+
+
+def test_order_and_limit(store: Store) -> None:
+    store.apply([submission(1, name="b"), submission(2, name="a"), submission(3, name="b")])
+    store.apply([end(1)])
+    assert ids(store.query({}, order=["name", "-started"])) == [tid(2), tid(1), tid(3)]
+    assert ids(store.query({}, order=["-name"])) == [tid(3), tid(1), tid(2)]
+    assert ids(store.query({}, order=["completed"], limit=2)) == [tid(2), tid(3)]
+
+
+def test_only_known_keys_can_be_asked_for(store: Store) -> None:
+    for wrong in ({"keys": ["colour"]}, {"order": ["-colour"]}, {"limit": -1}):
+        with pytest.raises(QueryError):
+            store.query({}, **wrong)  # type: ignore[arg-type]
+
+
+def test_unknown_tasks_have_no_status(store: Store) -> None:
+    store.apply([submission(1)])
+    assert store.status([tid(1), tid(2)]) == {tid(1): "pending"}
+    assert store.status([]) == {}
+
+
+def test_status_of_more_tasks_than_a_statement_has_parameters(store: Store) -> None:
+    store.apply([map_submission(0, [b""] * 40_000)])
+    assert len(store.status([tid(number) for number in range(40_000)])) == 40_000
+
+
+def test_purging_named_tasks_leaves_the_others(store: Store) -> None:
+    store.apply([submission(1), submission(2), end(1), end(2)])
+    assert store.purge([tid(1), tid(9)]) == 1
+    assert store.history() == [tid(2)]
+
+
+def test_purging_everything_leaves_what_has_not_ended(store: Store) -> None:
+    store.apply([submission(1), submission(2), end(1)])
+    assert store.purge() == 1
+    assert store.history() == [tid(2)]
+
+
+def test_purging_by_engine(store: Store) -> None:
+    store.apply([submission(1), submission(2), end(1), end(2, status="aborted", engine_id=-1)])
+    assert store.purge(engine_uuids=[E0]) == 1
+    assert store.history() == [tid(2)]
+
+
+def test_definitions_of_functions_are_kept(store: Store) -> None:
+    store.apply([FunctionRecord(F, "f", b"code", b""), FunctionRecord(F, "f", b"other")])
+    store.apply([FunctionRecord(F, "f", b"other")])
+    assert store.definition(F) in (
+        Function(F, "f", b"code", b""),
+        Function(F, "f", b"other", b""),
+    )
+    assert store.definition(Digest(b"?")) is None
