@@ -39,7 +39,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AsyncHubResult": "parallelz.client.history",
-    "AsyncMapResult": "parallelz.client.results",
+    "AsyncMapResult": "parallelz.client.map_results",
     "AsyncResult": "parallelz.client.results",
     "Client": "parallelz.client.client",
     "Cluster": "parallelz.cluster",

@@ -10,8 +10,9 @@ from typing import ClassVar, Literal
 from parallelz.client.connection import BOUND, BOUND_CHUNK, CHUNK, PLAIN, Call, Function
 from parallelz.client.dependencies import depends_on
 from parallelz.client.ledger import Submission
-from parallelz.client.partition import chunked, partition
-from parallelz.client.results import AsyncJoinedResult, AsyncMapResult, AsyncResult
+from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
+from parallelz.client.partition import Sliceable, chunked, partition
+from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Session
 from parallelz.client.view import View
 from parallelz.ids import EngineId
@@ -149,7 +150,7 @@ class LoadBalancedView(View):
     def map_parts(
         self,
         f: Callable[..., object],
-        sequences: Sequence[Sequence[object]],
+        sequences: Sequence[Sliceable],
         *,
         dist: str = "b",
         chunksize: int | None = None,
@@ -171,7 +172,7 @@ class LoadBalancedView(View):
         ordered: bool = True,
         return_exceptions: bool = False,
         max_outstanding: int | Literal["auto"] = "auto",
-    ) -> Iterator[object]:
+    ) -> Iterator[Value]:
         """Call `f` on each item; return an iterator over the results, as they come.
 
         Parameters
@@ -204,7 +205,7 @@ class LoadBalancedView(View):
         *,
         ordered: bool,
         tolerant: bool,
-    ) -> Iterator[object]:
+    ) -> Iterator[Value]:
         pending: deque[AsyncResult] = deque()
         is_over = False
         while True:

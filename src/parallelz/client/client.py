@@ -13,7 +13,8 @@ from parallelz.client.balanced import LoadBalancedView
 from parallelz.client.connect import connect
 from parallelz.client.direct import DirectView
 from parallelz.client.history import HistorySession
-from parallelz.client.results import AsyncResult
+from parallelz.client.partition import Sliceable
+from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Targets
 from parallelz.client.view import Decorator, View
 from parallelz.protocol.connection import ConnectionInfo
@@ -158,7 +159,7 @@ class Client(HistorySession):
         after: object = None,
         follow: object = None,
         timeout: float | None = None,
-    ) -> object:
+    ) -> Value:
         """Call ``f(*args, **kwargs)`` on engines: the call that all others wrap.
 
         Parameters
@@ -242,7 +243,7 @@ class Client(HistorySession):
         balanced: bool | None = None,
         block: bool | None = None,
         **options: object,
-    ) -> object:
+    ) -> Value:
         """Call `f` on each item; see `View.map`."""
         view = self.view(targets, balanced)
         return view.map(f, *sequences, block=self._is_blocking(block), **options)  # type: ignore[arg-type]
@@ -253,7 +254,7 @@ class Client(HistorySession):
         targets: Targets = "all",
         block: bool | None = None,  # noqa: FBT001 - as users know it
         track: object = None,
-    ) -> object:
+    ) -> Value:
         """Set names of the engines' namespaces; see `DirectView.push`."""
         return self._direct(targets).push(ns, self._is_blocking(block))
 
@@ -262,20 +263,20 @@ class Client(HistorySession):
         names: str | Iterable[str],
         targets: Targets = "all",
         block: bool | None = None,  # noqa: FBT001 - as users know it
-    ) -> object:
+    ) -> Value:
         """Return the values of names of engines' namespaces; see `DirectView.pull`."""
         return self._direct(targets).pull(names, self._is_blocking(block))
 
     def scatter(
         self,
         key: str,
-        seq: Sequence[object],
+        seq: Sliceable,
         dist: str = "b",
         flatten: bool = False,  # noqa: FBT001, FBT002 - as users know it
         targets: Targets = "all",
         block: bool | None = None,  # noqa: FBT001
         track: object = None,
-    ) -> object:
+    ) -> Value:
         """Set a name on each engine to its part; see `DirectView.scatter`."""
         return self._direct(targets).scatter(key, seq, dist, flatten, self._is_blocking(block))
 
@@ -285,7 +286,7 @@ class Client(HistorySession):
         dist: str = "b",
         targets: Targets = "all",
         block: bool | None = None,  # noqa: FBT001 - as users know it
-    ) -> object:
+    ) -> Value:
         """Put parts together again; see `DirectView.gather`."""
         return self._direct(targets).gather(key, dist, self._is_blocking(block))
 

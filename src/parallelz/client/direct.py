@@ -17,8 +17,9 @@ from parallelz.client.connection import (
 )
 from parallelz.client.imports import recorded_imports
 from parallelz.client.ledger import Submission
-from parallelz.client.partition import columns, partition, slices
-from parallelz.client.results import AsyncJoinedResult, AsyncMapResult, AsyncResult
+from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
+from parallelz.client.partition import Sliceable, columns, partition, slices
+from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Targets
 from parallelz.client.view import View, verb
 from parallelz.ids import EngineId
@@ -116,7 +117,7 @@ class DirectView(View):
     def map_parts(
         self,
         f: Callable[..., object],
-        sequences: Sequence[Sequence[object]],
+        sequences: Sequence[Sliceable],
         *,
         dist: str = "b",
         chunksize: int | None = None,
@@ -137,7 +138,7 @@ class DirectView(View):
         ns: Mapping[str, object],
         block: bool | None = None,  # noqa: FBT001 - as users know it
         track: object = None,
-    ) -> object:
+    ) -> Value:
         """Set names of the engines' namespaces to values.
 
         Parameters
@@ -153,7 +154,7 @@ class DirectView(View):
         self,
         names: str | Iterable[str],
         block: bool | None = None,  # noqa: FBT001 - as users know it
-    ) -> object:
+    ) -> Value:
         """Return the values of names, of each engine; for several names a list per engine.
 
         Parameters
@@ -164,15 +165,15 @@ class DirectView(View):
         wanted = names if isinstance(names, str) else _names_of(names)
         return self._finish(self._verb("pull", wanted), block)
 
-    def get(self, key: str) -> object:
+    def get(self, key: str) -> Value:
         """Return the value of a name, or a list of those of the engines; waits."""
         return self.pull(_name_of(key), block=True)
 
-    def update(self, ns: Mapping[str, object]) -> object:
+    def update(self, ns: Mapping[str, object]) -> Value:
         """Set names, as `push` does."""
         return self.push(ns)
 
-    def __getitem__(self, key: str) -> object:
+    def __getitem__(self, key: str) -> Value:
         return self.get(key)
 
     def __setitem__(self, key: str, value: object) -> None:
@@ -181,12 +182,12 @@ class DirectView(View):
     def scatter(
         self,
         key: str,
-        seq: Sequence[object],
+        seq: Sliceable,
         dist: str = "b",
         flatten: bool = False,  # noqa: FBT001, FBT002 - as users know it
         block: bool | None = None,  # noqa: FBT001
         track: object = None,
-    ) -> object:
+    ) -> Value:
         """Cut a sequence and set a name on each engine to its part.
 
         Parameters
@@ -213,7 +214,7 @@ class DirectView(View):
         key: str,
         dist: str = "b",
         block: bool | None = None,  # noqa: FBT001 - as users know it
-    ) -> object:
+    ) -> Value:
         """Put the parts that a name has on the engines together again; see `scatter`.
 
         Returns
@@ -248,7 +249,7 @@ class DirectView(View):
         """``sync_imports()`` as a property."""
         return self.sync_imports()
 
-    def _finish(self, result: AsyncResult, block: bool | None) -> object:  # noqa: FBT001
+    def _finish(self, result: AsyncResult, block: bool | None) -> Value:  # noqa: FBT001
         return result.get() if self._is_blocking(block) else result
 
 

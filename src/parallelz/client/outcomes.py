@@ -65,6 +65,23 @@ def engine_of(ledger: Ledger, engine_id: EngineId) -> EngineInfo | None:
     return ledger.engines.get(engine_id) or ledger.past_engines.get(engine_id)
 
 
+class Failed:
+    """In place of a value: the task failed with this."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def outcome_of(ledger: Ledger, answer: Answer, method: str) -> object:
+    """Return the value of a task that has ended, or `Failed`."""
+    try:
+        return value_of(ledger, answer, method)
+    except Exception as error:  # noqa: BLE001 - the task's, or of the user's own classes
+        return Failed(error)
+
+
 def value_of(ledger: Ledger, answer: Answer, method: str) -> object:
     """Return the value of a task that ended well.
 

@@ -9,11 +9,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
-Dist = Literal["b", "r"]
+Item = Any
+"""What is in users' sequences."""
+
+
+class Sliceable(Protocol):
+    """Lists, tuples, ranges, arrays: what has a length and can be cut."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Item, /) -> Item:
+        """Return an item, or for a slice a part."""
+        ...
 
 
 def check_dist(dist: str) -> None:
@@ -36,7 +47,7 @@ def slices(length: int, part_count: int, dist: str = "b") -> list[slice]:
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def partition(sequence: Sequence[T], part_count: int, dist: str = "b") -> list[Sequence[T]]:
+def partition(sequence: Sliceable, part_count: int, dist: str = "b") -> list[Item]:
     """Cut a sequence; there are always `part_count` parts, some of them perhaps empty.
 
     >>> partition(range(5), 2)

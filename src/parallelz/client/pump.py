@@ -208,12 +208,15 @@ class Pump:
     @contextlib.contextmanager
     def _interrupts_held(self) -> Iterator[None]:
         """Raise KeyboardInterrupt only where nothing that has arrived gets lost by it."""
-        is_main = threading.current_thread() is threading.main_thread()
-        if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._was_interrupted = False
-        signal.signal(signal.SIGINT, self._note_interrupt)
+        before = signal.signal(signal.SIGINT, self._note_interrupt)
+        if before is not signal.default_int_handler:
+            # Somebody's own, or that of a wait around us; None: not made in Python.
+            signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+            yield
+            return
         try:
             yield
         finally:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from parallelz.client.results import AsyncJoinedResult, AsyncMapResult, AsyncResult
+from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
+from parallelz.client.partition import Sliceable
+from parallelz.client.results import AsyncResult, Value
 
 
 class Caller(Protocol):
@@ -20,7 +22,7 @@ class Caller(Protocol):
         """Set attributes for the length of a ``with`` block."""
         ...
 
-    def apply(self, f: Callable[..., object], /, *args: object, **kwargs: object) -> object:
+    def apply(self, f: Callable[..., object], /, *args: object, **kwargs: object) -> Value:
         """Call a function there."""
         ...
 
@@ -33,7 +35,7 @@ class Caller(Protocol):
     def map_parts(
         self,
         f: Callable[..., object],
-        sequences: Sequence[Sequence[object]],
+        sequences: Sequence[Sliceable],
         *,
         dist: str = "b",
         chunksize: int | None = None,
@@ -72,7 +74,7 @@ class RemoteFunction:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.__name__} on {self.view!r}>"
 
-    def __call__(self, *args: object, **kwargs: object) -> object:
+    def __call__(self, *args: object, **kwargs: object) -> Value:
         """Call the function there; the result, or the AsyncResult if it does not block."""
         with self.view.temp_flags(**self._all_flags()):
             return self.view.apply(self.func, *args, **kwargs)
@@ -100,7 +102,7 @@ class ParallelFunction(RemoteFunction):
         self.ordered = ordered
         self.chunksize = chunksize
 
-    def __call__(self, *sequences: Sequence[object]) -> object:  # type: ignore[override]
+    def __call__(self, *sequences: Sliceable) -> Value:  # type: ignore[override]
         """Cut the sequences, call the function on the parts there, join what it returns.
 
         Raises
@@ -119,13 +121,13 @@ class ParallelFunction(RemoteFunction):
             )
             return self._finish(result)
 
-    def map(self, *sequences: Iterable[object]) -> object:
+    def map(self, *sequences: Iterable[object]) -> Value:
         """Call the function on each item there; a list, or an AsyncMapResult."""
         with self.view.temp_flags(**self._all_flags()):
             return self._finish(
                 self.view.map_async(self.func, *sequences, ordered=self.ordered)
             )
 
-    def _finish(self, result: AsyncResult) -> object:
+    def _finish(self, result: AsyncResult) -> Value:
         is_blocking = self.view.block if self.block is None else self.block
         return result.get() if is_blocking else result

@@ -6,23 +6,23 @@ them when they are looked at, in the thread that looks.
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from parallelz.client.connection import Connection
 from parallelz.client.display import GroupBy, show_outputs
 from parallelz.client.ledger import Answer, Submission
-from parallelz.client.outcomes import METADATA_KEYS, Metadata, metadata_of, value_of
-from parallelz.client.partition import join
+from parallelz.client.outcomes import METADATA_KEYS, Failed, Metadata, metadata_of, outcome_of
 from parallelz.client.progress import progress_bar
 from parallelz.errors import CompositeError
 from parallelz.ids import TaskId
 from parallelz.protocol.messages import AbortTasks
+
+Value = Any
+"""What a function of the user returned, or a list of that: only they know its type."""
 
 _UNREAD = object()
 
@@ -137,7 +137,7 @@ class AsyncResult:
 
     # -- what is it? -----------------------------------------------------------------------
 
-    def get(self, timeout: float | None = None, *, return_exceptions: bool = False) -> object:
+    def get(self, timeout: float | None = None, *, return_exceptions: bool = False) -> Value:
         """Wait and return the result.
 
         Parameters
@@ -162,25 +162,25 @@ class AsyncResult:
             raise TimeoutError("Result not ready.")
         if self._is_single:
             value = self._value(0)
-            if isinstance(value, _Failed):
+            if isinstance(value, Failed):
                 if return_exceptions:
                     return value.error
                 raise value.error
             return value
         values = [self._value(index) for index in range(len(self._places))]
-        failures = [value.error for value in values if type(value) is _Failed]
+        failures = [value.error for value in values if type(value) is Failed]
         if failures and not return_exceptions:
             raise CompositeError(f"one or more exceptions raised in: {self._name}", failures)
         if failures:
-            values = [v.error if isinstance(v, _Failed) else v for v in values]
+            values = [v.error if isinstance(v, Failed) else v for v in values]
         return self._composed(values)
 
-    def result(self, timeout: float | None = None) -> object:
+    def result(self, timeout: float | None = None) -> Value:
         """Wait and return the result, as `get` does."""
         return self.get(timeout)
 
     @property
-    def r(self) -> object:
+    def r(self) -> Value:
         """The result: short for ``get()``."""
         return self.get()
 
@@ -194,7 +194,7 @@ class AsyncResult:
             return error
         return None
 
-    def get_dict(self, timeout: float | None = None) -> dict[int, object]:
+    def get_dict(self, timeout: float | None = None) -> dict[int, Value]:
         """Wait and return the results by engine id.
 
         Raises
@@ -216,7 +216,7 @@ class AsyncResult:
         return by_engine
 
     @property
-    def result_dict(self) -> dict[int, object]:
+    def result_dict(self) -> dict[int, Value]:
         """The results by engine id; see `get_dict`."""
         return self.get_dict()
 
@@ -225,7 +225,7 @@ class AsyncResult:
         return values
 
     def _value(self, index: int) -> object:
-        """Return the value of a task that has ended, or `_Failed`; the same at each call."""
+        """Return the value of a task that has ended, or `Failed`; the same at each call."""
         if self._values is None:
             self._values = {}
         value = self._values.get(index, _UNREAD)
@@ -236,10 +236,7 @@ class AsyncResult:
                 submission, place = self._places[index]
                 answer = submission.answers[place]
             assert answer is not None
-            try:
-                value = value_of(self._connection.ledger, answer, self._name)
-            except Exception as error:  # noqa: BLE001 - the task's, or of the user's classes
-                value = _Failed(error)
+            value = outcome_of(self._connection.ledger, answer, self._name)
             value = self._values.setdefault(index, value)
         return value
 
@@ -247,7 +244,7 @@ class AsyncResult:
         submission, place = self._places[index]
         self._connection.wait(lambda: submission.answers[place] is not None)
         value = self._value(index)
-        if isinstance(value, _Failed):
+        if isinstance(value, Failed):
             raise value.error
         return value
 
@@ -256,13 +253,13 @@ class AsyncResult:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __iter__(self) -> Iterator[object]:
+    def __iter__(self) -> Iterator[Value]:
         """Yield results in order, as soon as each is there; raise what a task raised."""
         if self._is_single:
             raise TypeError("AsyncResults with a single result are not iterable.")
         return map(self._value_or_raise, range(len(self._places)))
 
-    def __getitem__(self, key: int | slice | str) -> object:
+    def __getitem__(self, key: int | slice | str) -> Value:
         """Return a result by index, or by name what is known of the task (or a list of it)."""
         if isinstance(key, str):
             if key not in METADATA_KEYS:
@@ -276,7 +273,7 @@ class AsyncResult:
         failures = [
             value.error
             for value in (chosen if isinstance(chosen, list) else [chosen])
-            if isinstance(value, _Failed)
+            if isinstance(value, Failed)
         ]
         if failures and not isinstance(key, slice):
             raise failures[0]
@@ -287,7 +284,7 @@ class AsyncResult:
     def _each_value(self) -> Iterator[object]:
         return map(self._value, range(len(self._places)))
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Value:
         if name in METADATA_KEYS:
             return self[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -305,10 +302,10 @@ class AsyncResult:
         call = self._connection.callbacks.call
         self._when_done(lambda: call(partial(function, self)))
 
-    def __await__(self) -> Generator[object, None, object]:
+    def __await__(self) -> Generator[object, None, Value]:
         return self._awaited().__await__()
 
-    async def _awaited(self) -> object:
+    async def _awaited(self) -> Value:
         import asyncio  # who awaits has it already; others need not wait for it
 
         loop = asyncio.get_running_loop()
@@ -432,17 +429,17 @@ class AsyncResult:
         return present
 
     @property
-    def stdout(self) -> object:
+    def stdout(self) -> Value:
         """What the task printed, or a list of that; "" before its end."""
         return self["stdout"]
 
     @property
-    def stderr(self) -> object:
+    def stderr(self) -> Value:
         """What the task wrote to stderr, or a list of that; "" before its end."""
         return self["stderr"]
 
     @property
-    def outputs(self) -> object:
+    def outputs(self) -> Value:
         """What the task displayed: a list of dicts with ``data`` and ``metadata``."""
         return self["outputs"]
 
@@ -473,15 +470,7 @@ class AsyncResult:
         show_outputs(self._all_metadata(), groupby, result_only=result_only)
 
     def wait_interactive(self, interval: float = 0.1, timeout: float | None = None) -> bool:
-        """Wait with a progress bar, in a notebook too; return whether all have ended.
-
-        Parameters
-        ----------
-        interval
-            Seconds between changes of the bar.
-        timeout
-            Seconds. None or negative: however long it takes.
-        """
+        """Wait with a progress bar that changes each `interval` s; return as `wait` does."""
         until_s = None if timeout is None or timeout < 0 else time.monotonic() + timeout
         with progress_bar(len(self), "task", self._name) as bar:
             while not self.wait(interval):
@@ -507,137 +496,3 @@ class AsyncResult:
             AsyncResult(self._connection, [place], self._name, is_single=True)
             for place in self._places
         ]
-
-
-class AsyncMapResult(AsyncResult):
-    """The result of a map: as a sequence, one item for each item of the input.
-
-    Iterating gives items as they come: with ``ordered=False`` in the order of arrival.
-    """
-
-    __slots__ = ("_chunk_lengths", "_is_ordered", "_returns_exceptions")
-
-    def __init__(
-        self,
-        connection: Connection,
-        tasks: Submission | list[Place],
-        name: str = "",
-        *,
-        chunk_lengths: Sequence[int] | None = None,
-        ordered: bool = True,
-        return_exceptions: bool = False,
-    ) -> None:
-        super().__init__(connection, tasks, name, is_single=False)
-        self._returns_exceptions = return_exceptions
-        self._chunk_lengths = chunk_lengths  # None: each task is one item
-        self._is_ordered = ordered
-
-    def __len__(self) -> int:
-        if self._chunk_lengths is None:
-            return len(self._places)
-        return sum(self._chunk_lengths)
-
-    def __iter__(self) -> Iterator[object]:
-        """Yield items as they come; raise what a task raised, in its place."""
-        indices = range(len(self._places)) if self._is_ordered else self._as_they_end()
-        values = map(self._item, indices)
-        return values if self._chunk_lengths is None else itertools.chain.from_iterable(values)  # type: ignore[arg-type]
-
-    @property
-    def progress(self) -> int:
-        """How many items are there."""
-        if self._chunk_lengths is None:
-            return super().progress
-        return sum(
-            length
-            for length, (submission, index) in zip(
-                self._chunk_lengths, self._places, strict=True
-            )
-            if submission.answers[index] is not None
-        )
-
-    def get(self, timeout: float | None = None, *, return_exceptions: bool = False) -> object:
-        """Wait and return the list of all items; see `AsyncResult.get`.
-
-        An exception that ended a whole chunk takes the place of each of its items.
-        """
-        return super().get(
-            timeout, return_exceptions=return_exceptions or self._returns_exceptions
-        )
-
-    def _item(self, index: int) -> object:
-        """Return a task's value when it is there: an item, or the list of a chunk's."""
-        if not self._returns_exceptions:
-            return self._value_or_raise(index)
-        submission, place = self._places[index]
-        self._connection.wait(lambda: submission.answers[place] is not None)
-        value = self._value(index)
-        if not isinstance(value, _Failed):
-            return value
-        if self._chunk_lengths is None:
-            return value.error
-        return [value.error] * self._chunk_lengths[index]
-
-    def _composed(self, values: list[object]) -> object:
-        if self._chunk_lengths is None:
-            return values
-        items: list[object] = []
-        for value, length in zip(values, self._chunk_lengths, strict=True):
-            items.extend(value if isinstance(value, list) else [value] * length)
-        return items
-
-    def _each_value(self) -> Iterator[object]:
-        values = super()._each_value()
-        if self._chunk_lengths is None:
-            return values
-        return itertools.chain.from_iterable(
-            value if isinstance(value, list) else itertools.repeat(value, length)
-            for value, length in zip(values, self._chunk_lengths, strict=True)
-        )
-
-    def _as_they_end(self) -> Iterator[int]:
-        """Yield the indices of the tasks, each after its end."""
-        numbers = {place: number for number, place in enumerate(self._places)}
-        arrived: deque[int] = deque()
-        for submission in dict.fromkeys(submission for submission, _ in self._places):
-
-            def note(index: int, submission: Submission = submission) -> None:
-                number = numbers.get((submission, index))
-                if number is not None:
-                    arrived.append(number)
-
-            submission.watch(note)
-        for number, (submission, index) in enumerate(self._places):
-            if submission.answers[index] is not None:
-                arrived.append(number)
-        seen: set[int] = set()
-        while len(seen) < len(self._places):
-            self._connection.wait(lambda: bool(arrived))
-            number = arrived.popleft()
-            if number not in seen:
-                seen.add(number)
-                yield number
-
-
-class AsyncJoinedResult(AsyncResult):
-    """The result of a gather or of a parallel function: the parts of the engines as one."""
-
-    __slots__ = ("_dist",)
-
-    def __init__(
-        self, connection: Connection, submission: Submission, name: str = "", *, dist: str = "b"
-    ) -> None:
-        super().__init__(connection, submission, name, is_single=False)
-        self._dist = dist
-
-    def _composed(self, values: list[object]) -> object:
-        return join(values, self._dist)
-
-
-class _Failed:
-    """In place of a value: the task failed with this."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error

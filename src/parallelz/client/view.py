@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from parallelz.client.ledger import Submission
+from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
+from parallelz.client.partition import Sliceable
 from parallelz.client.remote import ParallelFunction, RemoteFunction
-from parallelz.client.results import AsyncJoinedResult, AsyncMapResult, AsyncResult
+from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Jobs, Session, Targets
 from parallelz.ids import TaskId, task_id_of
 from parallelz.protocol.functions import Definition, named_definition
@@ -131,7 +133,7 @@ class View(ABC):
         name: str = "",
     ) -> AsyncResult: ...
 
-    def apply(self, f: Callable[..., object], /, *args: object, **kwargs: object) -> object:
+    def apply(self, f: Callable[..., object], /, *args: object, **kwargs: object) -> Value:
         """Call ``f(*args, **kwargs)`` there; `block` and `bound` are those of the view.
 
         Returns
@@ -148,9 +150,7 @@ class View(ABC):
         """Call ``f(*args, **kwargs)`` there, without waiting."""
         return self._submit(f, args, kwargs, bound=False)
 
-    def apply_sync(
-        self, f: Callable[..., object], /, *args: object, **kwargs: object
-    ) -> object:
+    def apply_sync(self, f: Callable[..., object], /, *args: object, **kwargs: object) -> Value:
         """Call ``f(*args, **kwargs)`` there and return the result."""
         return self._submit(f, args, kwargs, bound=False).get()
 
@@ -162,7 +162,7 @@ class View(ABC):
 
     def apply_sync_bound(
         self, f: Callable[..., object], /, *args: object, **kwargs: object
-    ) -> object:
+    ) -> Value:
         """Call ``f(namespace, *args, **kwargs)`` there and return the result."""
         return self._submit(f, args, kwargs, bound=True).get()
 
@@ -216,7 +216,7 @@ class View(ABC):
     def map_parts(
         self,
         f: Callable[..., object],
-        sequences: Sequence[Sequence[object]],
+        sequences: Sequence[Sliceable],
         *,
         dist: str = "b",
         chunksize: int | None = None,
@@ -233,7 +233,7 @@ class View(ABC):
         chunksize: int | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
-    ) -> object:
+    ) -> Value:
         """Call `f` on each item of a sequence, or on each group of items of several.
 
         Parameters
@@ -274,7 +274,7 @@ class View(ABC):
         bound: bool | None = None,
         chunksize: int | None = None,
         return_exceptions: bool = False,
-    ) -> list[object]:
+    ) -> list[Value]:
         """Call `f` on each item and return the list of results; see `map`."""
         result = self.map_async(
             f,
@@ -293,7 +293,7 @@ class View(ABC):
         *sequences: Iterable[object],
         ordered: bool = True,
         return_exceptions: bool = False,
-    ) -> Iterator[object]:
+    ) -> Iterator[Value]:
         """Call `f` on each item; return an iterator over the results, as they come."""
         return iter(
             self.map_async(f, *sequences, ordered=ordered, return_exceptions=return_exceptions)
@@ -305,7 +305,7 @@ class View(ABC):
         sequence: Iterable[object],
         /,
         *initial: object,
-    ) -> object:
+    ) -> Value:
         """Combine all items by `f`, as `functools.reduce` does; waits.
 
         Each engine combines a run of neighbours, then the results are combined, on the
@@ -425,4 +425,4 @@ class View(ABC):
         return "all" if self._targets is None else self._targets
 
 
-Decorator = Callable[[Callable[..., object]], object]
+Decorator = Callable[[Callable[..., object]], Value]
