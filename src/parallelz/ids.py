@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NewType
 
 TaskId = NewType("TaskId", str)
-"""``<session>-<number>``: chosen by the client, unique for all time. Users know it as msg_id."""
+"""``<session>-<number>``: chosen by the client, never used again. Users call it msg_id."""
 
 EngineId = NewType("EngineId", int)
 """Small and never used again in the life of a controller."""

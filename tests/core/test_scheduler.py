@@ -75,8 +75,10 @@ def test_what_waits_behind_a_long_task_is_recalled_and_runs_elsewhere() -> None:
     play.finish(0, 0, duration_s=0.001)
     assert len(placed(play(submit_map(1, 3)))) == 3
     play.now_s += 1.0
+    play(Tick(), NOBODY)  # from now on without an end
+    play.now_s += 1.0
     recalls = [a for a in play(Tick(), NOBODY) if isinstance(a, RecallTasks)]
-    assert recalls == [RecallTasks(EngineId(0), [task(2), task(3)])]
+    assert recalls == [RecallTasks(EngineId(0), [task(2), task(3)], [1, 1])]
     play(arrive(1))
     assert placed(play(dropped([2, 3]), engine_session(0))) == [(2, 1), (3, 1)]
 
@@ -229,7 +231,7 @@ def test_abort_ends_what_waits_and_asks_the_engine_about_the_rest() -> None:
     play(submit(1))
     actions = play(AbortTasks(1, None))
     assert ended(actions) == [(1, "aborted")]
-    assert RecallTasks(EngineId(0), [task(0)]) in actions
+    assert RecallTasks(EngineId(0), [task(0)], [1]) in actions
     assert ended(play(dropped([0]), engine_session(0))) == [(0, "aborted")]
 
 

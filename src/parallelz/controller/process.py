@@ -30,6 +30,7 @@ from parallelz.transport.sockets import term_context
 
 logger = logging.getLogger(__name__)
 
+GC_THRESHOLDS = (100_000, 50, 100)  # live tasks are many, and in no circle
 STORES = ("sqlite", "memory", "none")
 
 
@@ -94,6 +95,7 @@ def _serve(args: argparse.Namespace, secrets: ClusterSecrets) -> int:
         os.write(args.ready_fd, b"ready\n")
         os.close(args.ready_fd)
     gc.freeze()  # what was imported lives as long as the process: never look at it again
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         controller.run()
     finally:

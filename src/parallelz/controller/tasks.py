@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, assert_never
+from typing import assert_never
+
+import msgspec
 
 from parallelz.controller.recording import Recording
 from parallelz.controller.sessions import Definition, Link, Session, Sessions
@@ -45,7 +47,7 @@ from parallelz.protocol.messages import (
 logger = logging.getLogger(__name__)
 
 
-class Work(NamedTuple):
+class Work(msgspec.Struct, frozen=True, gc=False):
     """What an engine needs to run a task."""
 
     digest: Digest
@@ -144,7 +146,7 @@ class Tasks:
             case EndTask():
                 self._end(action, event, buffers)
             case RecallTasks():
-                self._put_control(action.engine_id, DropTasks(action.task_ids))
+                self._put_control(action.engine_id, DropTasks(action.task_ids, action.runs))
             case AnnounceEngine():
                 self._tell_clients(EngineJoined(action.engine))
                 self._recording.engine_changed(action.engine, "")
@@ -161,14 +163,15 @@ class Tasks:
     def _place(self, action: PlaceTask) -> None:
         session = self._sessions.by_engine[action.engine_id]
         link = session.bulk
+        sender = link.sender
         work = self._work[action.task_id]
         if session.sent.need(work.digest):
             name, data, buffers = work.definition
-            link.put(DefineFunction(work.digest, name, data, len(buffers)), buffers)
-        link.put(
-            RunTask(action.task_id, work.digest, work.data, len(work.buffers)), work.buffers
-        )
-        self._touch(link)
+            sender.put(DefineFunction(work.digest, name, data, len(buffers)), buffers)
+        run = RunTask(action.task_id, action.run, work.digest, work.data, len(work.buffers))
+        sender.put(run, work.buffers)
+        if len(sender.waiting) <= 2:
+            self._touch(link)
 
     def _end(self, action: EndTask, event: Event, buffers: Sequence[Buffer]) -> None:
         self._work.pop(action.task_id, None)
@@ -197,8 +200,10 @@ class Tasks:
             )
         session = self._sessions.by_id.get(action.session_id)
         if session is not None:
-            session.bulk.put(ended, buffers)
-            self._touch(session.bulk)
+            sender = session.bulk.sender
+            sender.put(ended, buffers)
+            if len(sender.waiting) == 1:
+                self._touch(session.bulk)
         engine = self._sessions.by_engine.get(action.engine_id)
         self._recording.ended(ended, "" if engine is None else engine.id, buffers)
 

@@ -19,7 +19,16 @@ from parallelz.protocol.messages import Dependency, ErrorInfo
 class Wait:
     """One dependency of one task, counting down."""
 
-    __slots__ = ("dependency", "engines", "is_place", "left", "met", "task", "unmet_id")
+    __slots__ = (
+        "dependency",
+        "engines",
+        "is_place",
+        "last_id",
+        "left",
+        "met",
+        "task",
+        "unmet_id",
+    )
 
     def __init__(self, task: Task, dependency: Dependency, *, is_place: bool) -> None:
         self.task = task
@@ -29,10 +38,12 @@ class Wait:
         self.met = 0
         self.engines: dict[EngineId, None] = {}
         self.unmet_id: TaskId | None = None  # the first that ended the other way
+        self.last_id: TaskId | None = None  # the last that ended
 
     def count(self, task_id: TaskId, engine_id: EngineId, *, ok: bool) -> None:
         """Take in that one of the tasks has ended."""
         self.left -= 1
+        self.last_id = task_id
         if self.dependency.success if ok else self.dependency.failure:
             self.met += 1
             if engine_id >= 0:

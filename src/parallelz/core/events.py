@@ -67,6 +67,7 @@ class PlaceTask(Item, frozen=True):
 
     task_id: TaskId
     engine_id: EngineId
+    run: int  # how often the task was placed, this time included
 
 
 class EndTask(Item, frozen=True):
@@ -89,6 +90,7 @@ class RecallTasks(Item, frozen=True):
 
     engine_id: EngineId
     task_ids: list[TaskId]
+    runs: list[int]  # of each: what came later is not meant
 
 
 class AnnounceEngine(Item, frozen=True):

@@ -38,20 +38,20 @@ class Engine:
         "is_late",
         "load_s",
         "placed",
-        "progress_s",
         "recalling",
+        "seen_count",
     )
 
-    def __init__(self, info: EngineInfo, now_s: float) -> None:
+    def __init__(self, info: EngineInfo) -> None:
         self.id = info.engine_id
         self.info = info
         self.placed: dict[TaskId, Task] = {}  # in the order in which they run
         self.bound: deque[Task] = deque()  # READY, to run here and nowhere else
         self.load_s = 0.0  # sum of `expected_s` of what is placed
-        self.progress_s = now_s  # when it last ended or began something
         self.recalling = False  # it was asked to give back, and has not answered
         self.is_late = False  # its current task takes longer than expected: nothing behind it
         self.ended_count = 0
+        self.seen_count = 0  # `ended_count` at the last look for what is stuck
 
 
 class Roster:
@@ -96,11 +96,9 @@ class Roster:
             engine.id in self._roomy and task.digest in self._durations
         )
 
-    def place(self, engine: Engine, task: Task, now_s: float) -> None:
+    def place(self, engine: Engine, task: Task) -> None:
         """Book a task on an engine."""
         expected_s = self._durations.get(task.digest)
-        if not engine.placed:
-            engine.progress_s = now_s
         engine.placed[task.id] = task
         task.expected_s = PREFETCH_S if expected_s is None else expected_s
         engine.load_s += task.expected_s
@@ -109,8 +107,10 @@ class Roster:
     def release(self, engine: Engine, task: Task) -> None:
         """Take a task off its engine."""
         del engine.placed[task.id]
-        engine.load_s = engine.load_s - task.expected_s if engine.placed else 0.0
-        self._sort(engine)
+        count = len(engine.placed)
+        engine.load_s = engine.load_s - task.expected_s if count else 0.0
+        if count < 2 or engine.id not in self._roomy:
+            self._sort(engine)
 
     def learn(self, digest: Digest, duration_s: float) -> None:
         """Take in how long a task of this function ran."""
@@ -127,13 +127,17 @@ class Roster:
         """Book that an engine was asked to give back, or has answered."""
         self._sort(engine)
 
-    def stuck(self, now_s: float) -> list[Engine]:
-        """Return engines whose task takes longer than all that is placed there should."""
-        return [
-            engine
-            for engine in self._prefetching.values()
-            if not engine.recalling and now_s - engine.progress_s >= 2 * PREFETCH_S
-        ]
+    def stuck(self) -> list[Engine]:
+        """Return engines with more than one task that have ended nothing since the last call.
+
+        Call it no sooner than it would take to run all that is placed on one.
+        """
+        found: list[Engine] = []
+        for engine in self._prefetching.values():
+            if not engine.recalling and engine.ended_count == engine.seen_count:
+                found.append(engine)
+            engine.seen_count = engine.ended_count
+        return found
 
     @property
     def prefetches(self) -> bool:
@@ -161,6 +165,8 @@ class Roster:
         elif not engine.is_late and engine.load_s < PREFETCH_S and count < PLACED_COUNT_MAX:
             self._roomy[key] = engine
         if count > 1:
-            self._prefetching[key] = engine
+            if key not in self._prefetching:
+                self._prefetching[key] = engine
+                engine.seen_count = -1
         else:
             self._prefetching.pop(key, None)

@@ -17,7 +17,7 @@ import heapq
 from collections import deque
 from typing import assert_never
 
-from parallelz.core.dependencies import Dependencies, Wait
+from parallelz.core.dependencies import Dependencies, Settled, Wait
 from parallelz.core.ended import NOWHERE, EndedTasksByClient
 from parallelz.core.events import (
     Action,
@@ -34,7 +34,7 @@ from parallelz.core.events import (
     Warn,
 )
 from parallelz.core.roster import PREFETCH_S, Engine, Roster
-from parallelz.core.task import TRANSITIONS, InvalidTransition, Task, TaskState, Transition
+from parallelz.core.task import InvalidTransition, Task, TaskState, Transition
 from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
 from parallelz.protocol.messages import (
     AbortTasks,
@@ -63,9 +63,11 @@ class Scheduler:
         self._ended = EndedTasksByClient()
         self._timed: dict[TaskId, Task] = {}  # not placed yet, and only so long
         self._timeouts: list[tuple[float, TaskId]] = []  # a heap; what is not timed is stale
-        self._tick_s = 0.0
+        self._stuck_check_s = 0.0
         self._warned: set[SessionId] = set()  # of having no engines; membership only
-        self._story: deque[Transition] = deque(maxlen=STORY_LENGTH_MAX)
+        self._story: deque[tuple[float, TaskId, TaskState, TaskState, str, EngineId | None]] = (
+            deque(maxlen=STORY_LENGTH_MAX)  # lines of `Transition`
+        )
         self._changed: dict[EngineId, Engine] = {}  # with room or tasks that it had not before
 
     # -- what happens ----------------------------------------------------------------------
@@ -119,7 +121,7 @@ class Scheduler:
         """Return when `Tick` is due, if nothing happens before."""
         while self._timeouts and self._timeouts[0][1] not in self._timed:
             heapq.heappop(self._timeouts)  # it was placed or ended in time
-        stuck_s = self._tick_s + STUCK_PERIOD_S if self.roster.prefetches else None
+        stuck_s = self._stuck_check_s + STUCK_PERIOD_S if self.roster.prefetches else None
         timeout_s = self._timeouts[0][0] if self._timeouts else None
         return min((t for t in (stuck_s, timeout_s) if t is not None), default=None)
 
@@ -202,10 +204,7 @@ class Scheduler:
             task.retries_left -= 1
             self._make_ready(task, now_s, f"failed on {engine.id}, to be retried", actions)
             return
-        cause = f"{event.status} on {engine.id}"
-        self._end(
-            task, event.status, now_s, cause, actions, engine_id=engine.id, by_result=True
-        )
+        self._end(task, event.status, now_s, event.status, actions, engine.id, by_result=True)
 
     def _take_back(
         self, event: TasksDropped, source: SessionId, now_s: float, actions: list[Action]
@@ -214,7 +213,6 @@ class Scheduler:
         if engine is None:
             return
         engine.recalling = False
-        engine.progress_s = now_s
         returned = [
             task
             for task_id in event.task_ids
@@ -236,19 +234,19 @@ class Scheduler:
             tasks = [task for task in self.tasks.values() if task.session_id == source]
         else:
             tasks = [t for task_id in event.task_ids if (t := self.tasks.get(task_id))]
-        recalls: dict[EngineId, list[TaskId]] = {}
+        recalls: dict[EngineId, list[Task]] = {}
         for task in tasks:
             if event.engine_ids is not None and not _bound_for(task, event.engine_ids):
                 continue
             if task.engine_id is not None:
                 task.abort = True
-                recalls.setdefault(task.engine_id, []).append(task.id)
+                recalls.setdefault(task.engine_id, []).append(task)
             elif task.state is not TaskState.ENDED:
                 self._end(task, "aborted", now_s, "aborted", actions)
-        actions.extend(RecallTasks(engine_id, ids) for engine_id, ids in recalls.items())
+        actions.extend(_recall(engine_id, placed) for engine_id, placed in recalls.items())
 
     def _join(self, event: EngineArrived, now_s: float, actions: list[Action]) -> None:
-        engine = Engine(event.engine, now_s)
+        engine = Engine(event.engine)
         self.roster.add(engine)
         self._changed[engine.id] = engine
         self._warned.clear()
@@ -290,16 +288,18 @@ class Scheduler:
         )
 
     def _tick(self, now_s: float, actions: list[Action]) -> None:
-        self._tick_s = now_s
         while self._timeouts and self._timeouts[0][0] <= now_s:
             task = self._timed.pop(heapq.heappop(self._timeouts)[1], None)
             if task is not None:
                 error = ErrorInfo("TaskTimeout", f"task {task.id} was not placed in time")
                 self._end(task, "timeout", now_s, "timed out", actions, error=error)
-        for engine in self.roster.stuck(now_s):
+        if now_s < self._stuck_check_s + STUCK_PERIOD_S:
+            return
+        self._stuck_check_s = now_s
+        for engine in self.roster.stuck():
             engine.recalling = engine.is_late = True
             self.roster.recalled(engine)
-            actions.append(RecallTasks(engine.id, list(engine.placed)[1:]))
+            actions.append(_recall(engine.id, list(engine.placed.values())[1:]))
 
     # -- queues ----------------------------------------------------------------------------
 
@@ -364,12 +364,12 @@ class Scheduler:
         self._move(task, TaskState.PLACED, now_s, "placed", engine.id)
         if self._timed:
             self._timed.pop(task.id, None)
-        self.roster.place(engine, task, now_s)
-        actions.append(PlaceTask(task.id, engine.id))
+        task.placed_count += 1
+        self.roster.place(engine, task)
+        actions.append(PlaceTask(task.id, engine.id, task.placed_count))
 
     def _release(self, task: Task, engine: Engine, now_s: float) -> None:
         self.roster.release(engine, task)
-        engine.progress_s = now_s
         if engine.bound:
             self._changed[engine.id] = engine
 
@@ -388,39 +388,53 @@ class Scheduler:
         by_result: bool = False,
     ) -> None:
         """Answer the client, then release or end what waits for this task."""
-        ends = deque([(task, status, cause, engine_id, error)])
-        while ends:
-            task, status, cause, engine_id, error = ends.popleft()
-            if task.state is TaskState.ENDED:
-                continue  # another of its dependencies ended it first
-            self._move(task, TaskState.ENDED, now_s, cause)
-            del self.tasks[task.id]
-            if self._timed:
-                self._timed.pop(task.id, None)
-            ok = status == "ok"
-            if self._ended.knows(task.session_id):
-                self._ended.of(task.session_id).add(task.number, engine_id, ok=ok)
-            actions.append(
-                EndTask(
-                    task.id,
-                    task.session_id,
-                    status,
-                    engine_id,
-                    task.run_count,
-                    by_result,
-                    error,
-                )
-            )
-            by_result = False
-            for other, wait in self._dependencies.ended(task.id, engine_id, ok=ok):
+        settled = self._end_alone(
+            task, status, now_s, cause, actions, engine_id, error, by_result=by_result
+        )
+        if not settled:
+            return
+        waves = deque([settled])
+        while waves:
+            for other, wait in waves.popleft():
                 if other.state is not TaskState.WAITING:
-                    continue
+                    continue  # another of its dependencies ended it first
                 other.unresolved -= 1
                 if wait.is_impossible:
-                    failed = wait.error
-                    ends.append((other, "impossible", failed.evalue, NOWHERE, failed))
+                    why = wait.error
+                    waves.append(
+                        self._end_alone(
+                            other, "impossible", now_s, why.evalue, actions, NOWHERE, why
+                        )
+                    )
                 elif self._apply(wait, now_s, actions) and not other.unresolved:
-                    self._make_ready(other, now_s, f"after {task.id}", actions)
+                    self._make_ready(other, now_s, f"after {wait.last_id}", actions)
+
+    def _end_alone(
+        self,
+        task: Task,
+        status: Status,
+        now_s: float,
+        cause: str,
+        actions: list[Action],
+        engine_id: EngineId,
+        error: ErrorInfo | None,
+        *,
+        by_result: bool = False,
+    ) -> list[Settled]:
+        """End one task; return the dependencies that this decides."""
+        self._move(task, TaskState.ENDED, now_s, cause)
+        del self.tasks[task.id]
+        if self._timed:
+            self._timed.pop(task.id, None)
+        ok = status == "ok"
+        if self._ended.knows(task.session_id):
+            self._ended.of(task.session_id).add(task.number, engine_id, ok=ok)
+        actions.append(
+            EndTask(
+                task.id, task.session_id, status, engine_id, task.run_count, by_result, error
+            )
+        )
+        return self._dependencies.ended(task.id, engine_id, ok=ok)
 
     def _apply(self, wait: Wait, now_s: float, actions: list[Action]) -> bool:
         """Do what a settled dependency means for its task; return whether that lives on."""
@@ -448,15 +462,15 @@ class Scheduler:
         engine_id: EngineId | None = None,
     ) -> None:
         """Change a task's state. Nothing else does."""
-        if finish not in TRANSITIONS[task.state]:
+        if not task.state.successors & finish.bit:
             raise InvalidTransition(f"{task!r} -> {finish.value} ({cause})")
-        self._story.append(Transition(now_s, task.id, task.state, finish, cause, engine_id))
+        self._story.append((now_s, task.id, task.state, finish, cause, engine_id))
         task.state = finish
         task.engine_id = engine_id
 
     def story(self, task_id: TaskId) -> list[Transition]:
         """Return what happened to a task, oldest first, as far back as is remembered."""
-        return [line for line in self._story if line.task_id == task_id]
+        return [Transition(*line) for line in self._story if line[1] == task_id]
 
     def validate(self) -> None:
         """Check every invariant; costs time linear in the number of tasks."""
@@ -476,6 +490,10 @@ class Scheduler:
         self.roster.validate()
         head = next((t for t in self._ready if t.state is TaskState.READY), None)
         assert head is None or self.roster.room_for(head) is None, "an engine lies idle"
+
+
+def _recall(engine_id: EngineId, tasks: list[Task]) -> RecallTasks:
+    return RecallTasks(engine_id, [t.id for t in tasks], [t.placed_count for t in tasks])
 
 
 def _bound_for(task: Task, engine_ids: list[EngineId]) -> bool:

@@ -21,12 +21,22 @@ from parallelz.protocol.messages import TaskOptions
 
 
 class TaskState(enum.Enum):
-    """Where a task is in its life."""
+    """Where a task is in its life.
+
+    Attributes
+    ----------
+    bit, successors
+        The state as a bit, and what may follow as bits: `TRANSITIONS`, made fast to look up.
+    """
 
     WAITING = "waiting"
     READY = "ready"
     PLACED = "placed"
     ENDED = "ended"
+
+    def __init__(self, _: str) -> None:
+        self.bit = 1 << len(type(self).__members__)
+        self.successors = 0
 
 
 TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
@@ -35,6 +45,10 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
     TaskState.PLACED: frozenset({TaskState.READY, TaskState.ENDED}),
     TaskState.ENDED: frozenset(),
 }
+
+
+for _state, _successors in TRANSITIONS.items():
+    _state.successors = sum(successor.bit for successor in _successors)
 
 
 class InvalidTransition(ParallelzError):
@@ -65,6 +79,7 @@ class Task:
         "label",
         "number",
         "options",
+        "placed_count",
         "retries_left",
         "run_count",
         "session_id",
@@ -91,6 +106,7 @@ class Task:
         self.engine_id: EngineId | None = None  # not None if and only if PLACED
         self.expected_s = 0.0  # its part of its engine's load, while PLACED
         self.retries_left = options.retries if options is not None else 0
+        self.placed_count = 0  # also counts what an engine gave back unstarted
         self.run_count = 0
         self.abort = False  # to end when its engine gives it back
         self.unresolved = 0  # dependencies (after, follow) that are not settled

@@ -163,7 +163,6 @@ class Engine:
         for message, buffers in self._bulk.receive():
             match message:
                 case RunTask():
-                    self._queue.expect(message.task_id)
                     self._queue.add(self._job(message, buffers))
                 case DefineFunction():
                     self._functions.define(message.digest, message.name, message.data, buffers)
@@ -174,8 +173,8 @@ class Engine:
         try:
             function = self._functions.find(message.digest)
         except UnknownFunction:
-            return Job(message.task_id, None, message.data, buffers)
-        return Job(message.task_id, function, message.data, buffers)
+            return Job(message.task_id, message.run, None, message.data, buffers)
+        return Job(message.task_id, message.run, function, message.data, buffers)
 
     def _take_results(self) -> list[tuple[TaskFinished, Sequence[Buffer]]]:
         with self._results_lock:
@@ -231,7 +230,9 @@ class Engine:
     def _obey(self, message: ToEngine) -> None:
         match message:
             case DropTasks():
-                self._control.put(TasksDropped(*self._queue.revoke(message.task_ids)))
+                self._control.put(
+                    TasksDropped(*self._queue.revoke(message.task_ids, message.runs))
+                )
             case InterruptTask():
                 signal.pthread_kill(self._main_thread_id, signal.SIGINT)
             case ClearNamespace():

@@ -22,6 +22,7 @@ class Job(NamedTuple):
     """A task as it arrived. `function` is None if the engine was never told what it is."""
 
     task_id: TaskId
+    run: int
     function: DefinedFunction | None
     data: bytes
     buffers: Sequence[Buffer]
@@ -33,8 +34,8 @@ class WorkQueue:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
-        self._revoked: OrderedDict[TaskId, None] = OrderedDict()
-        self._started: OrderedDict[TaskId, None] = OrderedDict()
+        self._revoked: OrderedDict[TaskId, int] = OrderedDict()  # up to which run
+        self._started: OrderedDict[TaskId, int] = OrderedDict()
 
     def add(self, job: Job) -> None:
         """Append a task."""
@@ -45,40 +46,37 @@ class WorkQueue:
         with self._lock:
             while self._waiting:
                 job = self._waiting.popleft()
-                if self._revoked and job.task_id in self._revoked:
-                    del self._revoked[job.task_id]
+                if self._revoked and self._revoked.get(job.task_id, 0) >= job.run:
                     continue
-                self._started[job.task_id] = None
+                self._started[job.task_id] = job.run
                 if len(self._started) > REMEMBERED_COUNT_MAX:
                     self._started.popitem(last=False)
                 return job
             return None
 
-    def revoke(self, task_ids: Sequence[TaskId]) -> tuple[list[TaskId], list[TaskId]]:
-        """Keep tasks from starting, also those that have not arrived yet.
+    def revoke(
+        self, task_ids: Sequence[TaskId], runs: Sequence[int]
+    ) -> tuple[list[TaskId], list[TaskId]]:
+        """Keep these runs of tasks from starting, also if they have not arrived yet.
 
         Returns
         -------
         tuple of two lists
             Those that will not run, and those that have started (or ended).
         """
+        dropped: list[TaskId] = []
+        kept: list[TaskId] = []
         with self._lock:
-            kept = [task_id for task_id in task_ids if task_id in self._started]
-            dropped = [task_id for task_id in task_ids if task_id not in self._started]
-            for task_id in dropped:
-                self._revoked[task_id] = None
+            for task_id, run in zip(task_ids, runs, strict=False):
+                if self._started.get(task_id, 0) >= run:
+                    kept.append(task_id)
+                    continue
+                dropped.append(task_id)
+                self._revoked[task_id] = run
+                self._revoked.move_to_end(task_id)
                 if len(self._revoked) > REMEMBERED_COUNT_MAX:
                     self._revoked.popitem(last=False)
         return dropped, kept
-
-    def expect(self, task_id: TaskId) -> None:
-        """Take in that a task was sent (again), whatever was said of it before."""
-        if self._revoked:
-            with self._lock:
-                self._revoked.pop(task_id, None)
-                waiting = [job for job in self._waiting if job.task_id != task_id]
-                if len(waiting) < len(self._waiting):
-                    self._waiting = deque(waiting)
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -36,6 +36,7 @@ class Envelope(msgspec.Struct, Generic[M], frozen=True, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
+_decode_raw = msgspec.msgpack.Decoder(tuple[int, int, msgspec.Raw]).decode
 
 
 def pack(number: int, acknowledged: int, messages: Sequence[Message]) -> bytes:
@@ -88,7 +89,7 @@ class Sender:
         self._number = 0
         for frames in kept:
             self._number += 1
-            _, _, messages = msgspec.msgpack.decode(frames[0], type=tuple[int, int, msgspec.Raw])
+            _, _, messages = _decode_raw(frames[0])
             frames[0] = _encoder.encode((self._number, 0, messages))
             self._kept.append((self._number, frames))
         return kept

@@ -161,6 +161,7 @@ class RunTask(Message, frozen=True):
     """Controller to engine: run this, after what was sent before it."""
 
     task_id: TaskId
+    run: int  # how often the task was placed, this time included
     digest: Digest
     data: bytes = b""
     frame_count: int = 0
@@ -314,9 +315,13 @@ class Goodbye(Message, frozen=True):
 
 
 class DropTasks(Message, frozen=True):
-    """Controller to engine: give back those of these that have not started."""
+    """Controller to engine: give back those of these that have not started.
+
+    They may not even have arrived: `runs` tells what was sent before this from what comes later.
+    """
 
     task_ids: list[TaskId]
+    runs: list[int]  # `RunTask.run` of each
 
 
 class TasksDropped(Message, frozen=True):
