@@ -204,7 +204,7 @@ class Connection:
             raise ClientClosed(self._end)
         definition = self._definitions.of(function)
         data, buffers = dump(call)
-        now_s = time.time()
+        now_s = _now_s()
         waiting = self.pump.waiting
         with self._lock:
             number = self._next_number
@@ -237,7 +237,7 @@ class Connection:
         self.check_open()
         definition = self._definitions.of(function)
         payloads = [dump(call) for call in calls]
-        now_s = time.time()
+        now_s = _now_s()
         with self._lock:
             submission = self._start(len(payloads), now_s, None, options, definition)
             first = submission.first_number
@@ -282,7 +282,7 @@ class Connection:
         self.check_open()
         definition = self._definitions.of(function)
         data, buffers = dump(call)
-        now_s = time.time()
+        now_s = _now_s()
         label = "" if options is None else options.label
         with self._lock:
             count = len(engine_ids)
@@ -311,7 +311,7 @@ class Connection:
         self.check_open()
         definition = self._definitions.of(function)
         payloads = [dump(call) for call in calls]
-        now_s = time.time()
+        now_s = _now_s()
         label = "" if options is None else options.label
         with self._lock:
             count = len(payloads)
@@ -390,6 +390,11 @@ class Connection:
         except ClusterError:
             self.check_open()  # closed meanwhile, by another thread: say that
             raise
+
+
+def _now_s() -> float:
+    """Return the Unix time as exactly as datetimes have it, so that both compare as equal."""
+    return round(time.time(), 6)
 
 
 class _Inbox:
