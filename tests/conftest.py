@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import tempfile
 import threading
 import time
@@ -14,6 +13,18 @@ import psutil
 import pytest
 
 SETTLE_TIMEOUT_S = 5.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_temporary_directory() -> Iterator[None]:
+    """Give the tests a directory of their own, so that only their leavings are found there."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory(prefix="pz-") as own,
+    ):
+        patch.setenv("TMPDIR", own)
+        patch.setattr(tempfile, "tempdir", own)
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,16 +50,9 @@ def _left() -> dict[str, set[str]]:
         if shared_memory.exists()
         else set(),
         "runtime directories": {
-            p.name for p in Path(tempfile.gettempdir()).glob("parallelz-*") if _is_ours(p)
+            p.name for p in Path(tempfile.gettempdir()).glob("parallelz-*")
         },
     }
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        return path.stat().st_uid == os.getuid()
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture(autouse=True)

@@ -49,7 +49,7 @@ from parallelz.protocol.payload import dump
 from parallelz.transport.peer import PeerLink, endpoint_for, new_session_id
 
 WAITING_COUNT_MAX = 200_000  # submissions that have not left: then who submits waits
-MAP_ITEMS_MAX = 5_000  # per message
+MAP_ITEMS_MAX = 500  # per message: the controller sends on after each
 
 Call = tuple[int, tuple[object, ...], dict[str, object]]
 """What a task is pickled from: kind, arguments, keyword arguments."""

@@ -56,6 +56,7 @@ logger = logging.getLogger(__name__)
 ARRIVALS_MAX = 256  # per turn, so that timers and broken lines are seen to
 UNTOLD_COUNT_MAX = 32
 TELL_PERIOD_S = 0.1
+FLUSH_PERIOD_S = 0.002
 SUPERVISOR_GRACE_S = 0.025  # for the exact cause, when the process is known to be dead
 AWAY_GRACE_S = 15.0  # a peer out of reach may come back within this
 CLIENT_GRACE_S = 60.0
@@ -101,6 +102,7 @@ class Controller:
         self._dirty: dict[int, Link] = {}
         self._untold: dict[int, Link] = {}
         self._tell_by_s = 0.0
+        self._flushed_s = 0.0
         self._suspects: dict[SessionId, tuple[float, str]] = {}
         self._stop_reason = ""
         self._scheduler = Scheduler()
@@ -180,6 +182,8 @@ class Controller:
             end = start + getattr(message, "frame_count", 0)
             self._handle(link, message, arrival, arrival.buffers[start:end], now_s)
             start = end
+            if self._dirty and time.monotonic() - self._flushed_s > FLUSH_PERIOD_S:
+                self._flush()  # engines need not idle until a long envelope is through
         if envelope.number:
             self._recording.when_safe(link, envelope.number)
             self._untold[id(link)] = link
@@ -349,6 +353,7 @@ class Controller:
         self._dirty[id(link)] = link
 
     def _flush(self) -> None:
+        self._flushed_s = time.monotonic()
         dirty, self._dirty = self._dirty, {}
         for link in dirty.values():
             if link.routing_id is not None and link.sender.waiting:

@@ -317,7 +317,7 @@ class Goodbye(Message, frozen=True):
 class DropTasks(Message, frozen=True):
     """Controller to engine: give back those of these that have not started.
 
-    They may not even have arrived: `runs` tells what was sent before this from what comes later.
+    They may not even have arrived: `runs` tells what was sent before from what comes later.
     """
 
     task_ids: list[TaskId]
