@@ -36,14 +36,14 @@ def ask(question: Question, **asked: object) -> AskHistory:
 
 
 def answer(recorder: Recorder, question: Question, **asked: object) -> Any:
-    (reply,) = recorder.handle([ask(question, **asked)], 0.0)
+    ((reply, _),) = recorder.handle([ask(question, **asked)], 0.0)
     assert reply.request_id == 7
     assert reply.error is None
     return msgspec.msgpack.decode(reply.data)
 
 
 def refusal(recorder: Recorder, message: AskHistory, now_s: float = 0.0) -> tuple[str, str]:
-    (reply,) = recorder.handle([message], now_s)
+    ((reply, _),) = recorder.handle([message], now_s)
     assert reply.error is not None
     return reply.error.ename, reply.error.evalue
 
@@ -52,7 +52,7 @@ def test_a_question_is_answered_after_what_came_before_it(recorder: Recorder) ->
     replies = recorder.handle(
         [told(submission(1)), ask("history"), told(submission(2)), ask("history")], 0.0
     )
-    assert [msgspec.msgpack.decode(reply.data) for reply in replies] == [
+    assert [msgspec.msgpack.decode(reply.data) for reply, _ in replies] == [
         [tid(1)],
         [tid(1), tid(2)],
     ]
@@ -70,6 +70,13 @@ def test_every_question_has_its_answer(recorder: Recorder) -> None:
     assert answer(recorder, "result", task_ids=[tid(1)])[0]["data"] == b"result"
     assert answer(recorder, "status", task_ids=[tid(2), tid(3)]) == {tid(2): "pending"}
     assert answer(recorder, "purge") == {"count": 1, "pending": []}
+
+
+def test_a_large_answer_is_a_frame_of_its_own(recorder: Recorder) -> None:
+    recorder.handle([told(submission(1), end(1, data=b"x" * 100_000))], 0.0)
+    ((reply, buffers),) = recorder.handle([ask("result", task_ids=[tid(1)])], 0.0)
+    assert reply == Reply(7, frame_count=1)
+    assert msgspec.msgpack.decode(buffers[0])[0]["data"] == b"x" * 100_000
 
 
 def test_datetimes_survive_the_way(recorder: Recorder) -> None:
@@ -131,7 +138,7 @@ def test_a_database_that_fails_is_said_once_and_tried_again(
 
     (tmp_path / "later").mkdir()
     replies = recorder.handle([told(submission(3)), ask("history")], REOPEN_PERIOD_S + 1.0)
-    assert replies == [Reply(7, msgspec.msgpack.encode([tid(3)]))]
+    assert replies == [(Reply(7, msgspec.msgpack.encode([tid(3)])), ())]
     assert "works again; 2 records were lost" in caplog.text
     recorder.close()
 
@@ -149,6 +156,6 @@ def test_a_question_is_enough_to_see_that_the_database_works_again(tmp_path: Pat
         "the disk is full; 0 records were lost",
     )
     is_mended = True
-    (reply,) = recorder.handle([ask("history")], REOPEN_PERIOD_S)
+    ((reply, _),) = recorder.handle([ask("history")], REOPEN_PERIOD_S)
     assert reply.error is None
     recorder.close()

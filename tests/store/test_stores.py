@@ -99,7 +99,10 @@ def test_a_result_has_all_keys_and_is_in_the_order_asked_for(store: Store) -> No
     store.apply([submission(1), submission(2), end(2, data=b"r", buffers=(b"one", b"two"))])
     second, first = store.result([tid(2), tid(7), tid(1)])
     assert set(first) == set(KEYS)
-    assert (second["data"], second["frames"]) == (b"r", [b"one", b"two"])
+    assert (second["data"], second["frames"]) == (
+        b"r",
+        msgspec.msgpack.encode([b"one", b"two"]),
+    )
     assert second["data_bytes"] == 7
     assert first["data"] is None
     assert first["payload"] == b"arguments"

@@ -84,8 +84,8 @@ def record(link: PeerLink[Message], recorder: Recorder, parent_pid: int) -> bool
         poller.poll(min(link.tick(now_s) - now_s, PARENT_CHECK_PERIOD_S))
         messages = [message for message, _ in link.receive()]
         told = [m for m in messages if isinstance(m, StoreRecords | AskHistory)]
-        for reply in recorder.handle(told, time.monotonic()):
-            link.put(reply)
+        for reply, buffers in recorder.handle(told, time.monotonic()):
+            link.put(reply, buffers)
         link.settle()
         if any(isinstance(message, Goodbye) for message in messages):
             link.put(Goodbye("all is written"))

@@ -22,11 +22,14 @@ status     `NameTasks`         dictionary of status by task id, unknown tasks le
 purge      `PurgeTasks`        `Purged`, as a dictionary
 =========  ==================  ==========================================================
 
-In a record of `result`, `data` and `frames` are the payload of the result as in `TaskEnded`;
-`data` is None if the task has not ended or its result was too large to be kept
-(`data_bytes` says how large). `outputs` and `execute_result` are as in `Outputs.displays` and
-`Outputs.execute_result`. Errors come as `Reply.error`, with `QueryError` for a question that
-makes no sense and `StoreError` for a database that fails.
+A reply whose answer is larger than `INLINE_BYTES_MAX` has it as its frame, and no data.
+
+In a record, `data` and `frames` are the result's payload as it was in `TaskEnded`: what was its
+data, and msgpack of the list of its frames (None: it had none). `data` is None if the task has
+not ended, or if its result was too large to be kept; then `data_bytes` says how large.
+`outputs` and `execute_result` are `Outputs.displays` and `Outputs.execute_result`. Errors come
+as `Reply.error`: `QueryError` for a question that makes no sense, `StoreError` for a database
+that fails.
 """
 
 from __future__ import annotations
@@ -47,6 +50,9 @@ from parallelz.store.rows import PENDING
 logger = logging.getLogger(__name__)
 
 REOPEN_PERIOD_S = 5.0
+INLINE_BYTES_MAX = 16 * 1024
+
+Answer = tuple[Reply, tuple[bytes, ...]]  # with the frames behind it
 
 
 class QueryTasks(msgspec.Struct, forbid_unknown_fields=True):
@@ -102,7 +108,7 @@ class Recorder:
 
     def handle(
         self, messages: Iterable[StoreRecords | AskHistory], now_s: float
-    ) -> list[Reply]:
+    ) -> list[Answer]:
         """Take in messages, in order; return the answers to questions among them.
 
         On return all records are in the database, or lost because it fails.
@@ -113,7 +119,7 @@ class Recorder:
             By any clock that only goes forward.
         """
         self._see_to_store(now_s)
-        replies: list[Reply] = []
+        answers: list[Answer] = []
         records: list[Record] = []
         for message in messages:
             if isinstance(message, StoreRecords):
@@ -122,10 +128,10 @@ class Recorder:
                 if records or self._trouble is not None:
                     self._apply(records)
                 records = []
-                replies.append(self._answer(message))
+                answers.append(self._answer(message))
         if records:
             self._apply(records)
-        return replies
+        return answers
 
     def close(self) -> None:
         """Close the database."""
@@ -169,17 +175,20 @@ class Recorder:
 
     # -- answering -------------------------------------------------------------------------
 
-    def _answer(self, message: AskHistory) -> Reply:
+    def _answer(self, message: AskHistory) -> Answer:
+        number = message.request_id
         if self._store is None or self._trouble is not None:
             text = f"{self._trouble}; {self._lost_count} records were lost"
-            return Reply(message.request_id, error=ErrorInfo("StoreError", text))
+            return Reply(number, error=ErrorInfo("StoreError", text)), ()
         try:
-            answer = self._look_up(self._store, message)
+            answer = msgspec.msgpack.encode(self._look_up(self._store, message))
         except (QueryError, msgspec.MsgspecError) as error:
-            return Reply(message.request_id, error=ErrorInfo("QueryError", str(error)))
+            return Reply(number, error=ErrorInfo("QueryError", str(error))), ()
         except StoreError as error:
-            return Reply(message.request_id, error=ErrorInfo("StoreError", str(error)))
-        return Reply(message.request_id, msgspec.msgpack.encode(answer))
+            return Reply(number, error=ErrorInfo("StoreError", str(error))), ()
+        if len(answer) <= INLINE_BYTES_MAX:
+            return Reply(number, answer), ()
+        return Reply(number, frame_count=1), (answer,)
 
     def _look_up(self, store: Store, message: AskHistory) -> object:
         data = message.data

@@ -61,7 +61,6 @@ END_COLUMNS = (
     "execute_result",
 )
 COLUMNS = SUBMISSION_COLUMNS + END_COLUMNS
-LIST_COLUMNS = frozenset({"after", "follow", "payload_frames", "frames"})
 END = len(SUBMISSION_COLUMNS)
 STATUS = COLUMNS.index("status")
 PENDING = "pending"
@@ -221,9 +220,9 @@ def orphan_row(task_id: str, end: Row) -> Row:
 
 
 def legible(record: dict[str, object]) -> dict[str, object]:
-    """Return a task's record with its lists of ids and frames as lists."""
-    for key in LIST_COLUMNS & record.keys():
-        value = record[key]
+    """Return a task's record with its lists of ids as lists."""
+    for key in ("after", "follow"):
+        value = record.get(key)
         if isinstance(value, bytes):
             record[key] = msgspec.msgpack.decode(value)
     return record
