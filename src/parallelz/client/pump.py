@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 LINGER_S = 0.01
 LONG_S = 0.05  # who drove for so long tells the background thread when it stops
+NOTICE_PATIENCE_S = 0.2
 GOODBYE_LINGER_S = 1.0
 IDLE_S = 60.0
 
@@ -82,6 +83,7 @@ class Pump:
         self._handle = handle
         self._waker = Waker()
         self._poller = PeerPoller(bulk, control, self._waker)
+        self._noticed_s = 0.0
         self._is_polling = False
         self._was_interrupted = False
         self._turn = threading.Condition()  # guards the following
@@ -238,9 +240,8 @@ class Pump:
             while self._got_background_turn():
                 try:
                     while not (self._waiter_count or self._is_closing):
-                        self._step(IDLE_S)
-                        while self.notices:
-                            logger.warning("%s", self.notices.popleft())
+                        self._step(NOTICE_PATIENCE_S if self.notices else IDLE_S)
+                        self._log_notices()
                 finally:
                     self._stop_driving()
         finally:
@@ -249,6 +250,16 @@ class Pump:
             with self._turn:
                 self._turn.notify_all()
         self._part()
+
+    def _log_notices(self) -> None:
+        """Log what is for the user, unless somebody comes to wait: there it is a warning."""
+        if not self.notices:
+            self._noticed_s = 0.0
+        elif not self._noticed_s:
+            self._noticed_s = time.monotonic()
+        elif time.monotonic() - self._noticed_s >= NOTICE_PATIENCE_S:
+            while self.notices:
+                logger.warning("%s", self.notices.popleft())
 
     def _got_background_turn(self) -> bool:
         with self._turn:
