@@ -42,6 +42,7 @@ from parallelz.cluster import Cluster
 from parallelz.errors import ParallelzError
 
 OUTPUT_DIR = "parallelz-demo"
+PROFILE = "profile"  # of our own, in a temporary directory
 NEEDED = ("numpy", "networkx", "matplotlib")
 FILES_PER_TASK = 8
 COUNTED = ("definitions", "names", "lines")
@@ -61,6 +62,9 @@ def main(args: argparse.Namespace) -> int:
         with TemporaryDirectory(prefix="parallelz-demo-") as own_dir:
             try:
                 _run_on_cluster(args.n, Path(own_dir), output_dir)
+            except (ParallelzError, TimeoutError):
+                _keep_logs(Path(own_dir) / PROFILE, output_dir)
+                raise
             finally:
                 common.ignore_signals()
     except KeyboardInterrupt:
@@ -77,7 +81,7 @@ def check_needed() -> None:
 
 
 def _run_on_cluster(engine_count: int, own_dir: Path, output_dir: Path) -> None:
-    profile_dir = own_dir / "profile"
+    profile_dir = own_dir / PROFILE
     build_dir = own_dir / "build"
     build_dir.mkdir()
     root = library_root()
@@ -122,7 +126,10 @@ def map_files(rc: Client, root: Path, files: Sequence[str]) -> list[FileCounts]:
     _check("the counts", counts == expected)
     for name in COUNTED:
         _say(name, f"{sum(getattr(each, name) for each in expected):,}")
-    _say("not Python", f"{sum(not each.is_parsed for each in expected)} files, on purpose")
+    _say(
+        "not Python",
+        f"{sum(not each.is_parsed for each in expected)} files, wrong on purpose",
+    )
     _say("serial", f"{serial_s:.2f} s")
     _say("parallel", f"{parallel_s:.2f} s, {serial_s / parallel_s:.2f} times as fast")
     _say("check", "equal to the serial result, all of it")
@@ -148,10 +155,11 @@ def share_array(rc: Client, counts: Sequence[FileCounts]) -> None:
         dv.execute("scores = (counts - mean) / spread")
         _code('scores = dv.gather("scores")')
         scores = np.asarray(dv.gather("scores"))
-        lengths = dv.apply(lambda: len(counts))
+        dv.execute("row_count = len(scores)")
+        row_counts = dv["row_count"]
     expected = (array - array.mean(axis=0)) / array.std(axis=0)
     _check("the scores", scores.shape == expected.shape and np.allclose(scores, expected))
-    _say("array", f"{array.shape[0]:,} x {array.shape[1]}, rows on the engines: {lengths}")
+    _say("array", f"{array.shape[0]:,} x {array.shape[1]}, rows on the engines: {row_counts}")
     typical = ", ".join(f"{m:.0f} {name}" for m, name in zip(mean, COUNTED, strict=True))
     _say("mean file", typical)
     row, column = np.unravel_index(np.abs(scores).argmax(), scores.shape)
@@ -193,7 +201,7 @@ def run_graph(
     chain = len(networkx.dag_longest_path(graph))
     edge_count = graph.number_of_edges()
     _say("tasks", f"{len(graph):,}, with {edge_count:,} dependencies, {chain} of them in a row")
-    _say("time", f"{wall_s:.2f} s, for {everything.serial_time:.2f} s of work")
+    _say("time", f"{wall_s:.2f} s; the tasks ran {everything.serial_time:.2f} s in all")
     largest = max(sizes, key=lambda node: sizes[node].needed)
     _say("needs most", f"{largest}, with {sizes[largest].needed / 1e6:.1f} MB of compiled code")
     _say("check", "no task started before what it waited for had ended; sums are right")
@@ -228,6 +236,13 @@ def _ran_ms(row: Mapping[str, object]) -> float:
     assert isinstance(started, datetime)
     assert isinstance(completed, datetime)
     return (completed - started) / timedelta(milliseconds=1)
+
+
+def _keep_logs(profile_dir: Path, output_dir: Path) -> None:
+    logs, kept = settings.log_dir(profile_dir), output_dir / "log"
+    if logs.exists():
+        shutil.copytree(logs, kept, dirs_exist_ok=True)
+        print(f"\nThe logs of this run have been kept in {kept}", file=sys.stderr)
 
 
 def _keep_database(profile_dir: Path, output_dir: Path) -> None:
