@@ -40,12 +40,11 @@ class Shell:
             self.argv(command), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
 
-    def popen(self, command: str) -> subprocess.Popen[str]:
+    def popen(self, command: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             self.argv(command),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
             start_new_session=True,
         )
 
@@ -70,14 +69,17 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         process.kill()
 
 
-def read_until(process: subprocess.Popen[str], words: str) -> None:
+def read_until(process: subprocess.Popen[bytes], words: str) -> None:
+    """Wait until a process has said these words; it is killed if it does not."""
     assert process.stdout is not None
-    said = []
-    while words not in "".join(said):
+    said = b""
+    while words.encode() not in said:
         ready, _, _ = select.select([process.stdout], [], [], TIMEOUT_S)
-        line = process.stdout.readline() if ready else ""
-        assert line, f"waited for {words!r}: {said}"
-        said.append(line)
+        more = os.read(process.stdout.fileno(), 10_000) if ready else b""
+        if not more:
+            process.kill()
+            pytest.fail(f"waited for {words!r}, got {said.decode()!r}")
+        said += more
 
 
 def test_a_cluster_in_the_background_is_ready_and_can_be_stopped(shell: Shell) -> None:

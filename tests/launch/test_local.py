@@ -73,16 +73,17 @@ def test_a_controller_is_told_who_it_is_and_whose() -> None:
 
 
 def test_engines_are_told_where_their_controller_is() -> None:
-    assert engines_command(PLACE, 3, python="py") == [
+    assert engines_command(PLACE, 3, log_dir=Path("/p/log/x"), python="py") == [
         *("py", "-m", "parallelz.engine.process"),
         *("--file", "/p/security/ipcontrollerz-big-engine.json", "-n", "3"),
-        *("--log-dir", "/p/log", "--parent-pid", "17"),
+        *("--log-dir", "/p/log/x", "--parent-pid", "17"),
     ]
 
 
 def test_what_is_to_outlive_us_knows_no_parent() -> None:
     place = PLACE._replace(parent_pid=None)
-    assert "--parent-pid" not in controller_command(place) + engines_command(place, 1)
+    assert "--parent-pid" not in controller_command(place)
+    assert "--parent-pid" not in engines_command(place, 1, log_dir=Path("x"))
 
 
 def test_local_launchers_are_launchers() -> None:

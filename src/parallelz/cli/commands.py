@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -223,8 +224,13 @@ def create(args: argparse.Namespace) -> int:
 def logs(args: argparse.Namespace) -> int:
     """Show the ends of all logs of a profile's cluster, and follow them if asked to."""
     directory = settings.log_dir(common.chosen_profile_dir(args))
-    suffix = f"-{args.cluster_id}" if args.cluster_id else ""
-    paths = sorted(directory.glob(f"*{suffix}.log"))
+    suffix = re.escape(f"-{args.cluster_id}" if args.cluster_id else "")
+    ours = re.compile(rf"(controller|engines-[^-/.]+){suffix}(\.log|/[^/]+\.log)")
+    paths = [
+        path
+        for path in sorted(directory.rglob("*.log"))
+        if ours.fullmatch(path.relative_to(directory).as_posix())
+    ]
     if not paths:
         print(f"ipclusterz: nothing was logged in {directory}", file=sys.stderr)
         return common.FAILED

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,11 +54,13 @@ def controller_command(
     return command
 
 
-def engines_command(place: Place, n: int, *, python: str = sys.executable) -> list[str]:
+def engines_command(
+    place: Place, n: int, *, log_dir: Path, python: str = sys.executable
+) -> list[str]:
     """Return the command line of a supervisor with `n` engines."""
     file = settings.connection_file(place.profile_dir, place.cluster_id, "engine")
     command = [python, "-m", "parallelz.engine.process", "--file", str(file), "-n", str(n)]
-    command += ["--log-dir", str(settings.log_dir(place.profile_dir))]
+    command += ["--log-dir", str(log_dir)]
     if place.parent_pid is not None:
         command += ["--parent-pid", str(place.parent_pid)]
     return command
@@ -280,7 +283,12 @@ class LocalEngines(LocalProcess):
 
     def start(self) -> None:
         """Start the supervisor, without waiting until its engines are ready."""
-        self._spawn(engines_command(self._place, self.n))
+        # One file per engine, in a directory that belongs to the set, so that they do not
+        # add up: those of the set before are of use until there is another one.
+        log_dir = self._log.with_suffix("")
+        shutil.rmtree(log_dir, ignore_errors=True)
+        log_dir.mkdir()
+        self._spawn(engines_command(self._place, self.n, log_dir=log_dir))
 
     def signal(self, signum: int) -> None:
         """Send a signal to each engine, or to the supervisor if it is about their end."""
