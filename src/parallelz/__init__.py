@@ -49,7 +49,10 @@ _HOMES = {
     "ParallelFunction": "parallelz.client.remote",
     "Reference": "parallelz.protocol.functions",
     "RemoteFunction": "parallelz.client.remote",
+    "plot_dag": "parallelz.client.dag",
     "register_serializer": "parallelz.protocol.payload",
+    "submit_graph": "parallelz.client.dag",
+    "validate_graph": "parallelz.client.dag",
 }
 
 __all__ = [
@@ -80,7 +83,10 @@ __all__ = [
     "TaskAborted",
     "TaskTimeout",
     "UnmetDependency",
+    "plot_dag",
     "register_serializer",
+    "submit_graph",
+    "validate_graph",
 ]
 
 

@@ -144,8 +144,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add(commands, "create", CREATE, CREATE_EPILOG)
 
     command = _add(commands, "demo", DEMO, DEMO_EPILOG)
-    command.add_argument("-n", type=common.positive, default=4, metavar="N", help="engines")
-    command.add_argument("--output", metavar="PNG", help="where to save the picture")
+    command.add_argument(
+        "-n", type=common.positive, default=4, metavar="N", help="how many engines (default: 4)"
+    )
+    command.add_argument(
+        "--output",
+        metavar="DIR",
+        help="where to save a picture and the database (default: ./parallelz-demo)",
+    )
     return parser
 
 

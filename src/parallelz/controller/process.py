@@ -117,7 +117,8 @@ def _recorder_starter(
     info = json.dumps(msgspec.to_builtins(secrets.infos["recorder"])).encode()
 
     def start() -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        # Of a session of its own: a terminal's Ctrl-C must not hit it before the controller.
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         assert process.stdin is not None
         process.stdin.write(info)
         process.stdin.close()

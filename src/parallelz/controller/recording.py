@@ -56,6 +56,7 @@ class Recording:
         self._start = start
         self._process: subprocess.Popen[bytes] | None = None
         self._check_s = 0.0
+        self._is_finishing = False
         self._sender = Sender()
         self._acked_before = 0  # envelopes, by recorders that are gone
         self._acked = 0
@@ -189,7 +190,7 @@ class Recording:
         """Send what has collected long enough; start a dead recorder again."""
         if self._flush_by_s is not None and now_s >= self._flush_by_s:
             self._flush()
-        if self._process is None or now_s < self._check_s:
+        if self._process is None or self._is_finishing or now_s < self._check_s:
             return
         self._check_s = now_s + PROCESS_CHECK_PERIOD_S
         code = self._process.poll()
@@ -201,6 +202,7 @@ class Recording:
         """Wait, turning the loop, until the recorder has everything, and end it."""
         if self._process is None:
             return
+        self._is_finishing = True
         self._flush()
         self._put(Goodbye("the controller ends"))
         give_up_s = time.monotonic() + FINISH_TIMEOUT_S

@@ -85,9 +85,11 @@ class EndedTasksByClient:
         """Drop what is known of a client's tasks."""
         self._clients.pop(session_id, None)
 
-    def knows(self, session_id: SessionId) -> bool:
-        """Whether this client may still name its tasks."""
-        return session_id in self._clients
+    def add(self, session_id: SessionId, number: int, engine_id: EngineId, *, ok: bool) -> None:
+        """Remember an end, if its client may still name the task."""
+        ended = self._clients.get(session_id)
+        if ended is not None:
+            ended.add(number, engine_id, ok=ok)
 
     def find(self, task_id: TaskId) -> End | None:
         """Return how a task ended; None: it has not, or nobody knows it."""

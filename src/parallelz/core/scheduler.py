@@ -70,8 +70,6 @@ class Scheduler:
         )
         self._changed: dict[EngineId, Engine] = {}  # with room or tasks that it had not before
 
-    # -- what happens ----------------------------------------------------------------------
-
     def handle(  # noqa: C901 - one arm for each event, and nothing else
         self, event: Event, source: SessionId, now_s: float
     ) -> list[Action]:
@@ -427,8 +425,7 @@ class Scheduler:
         if self._timed:
             self._timed.pop(task.id, None)
         ok = status == "ok"
-        if self._ended.knows(task.session_id):
-            self._ended.of(task.session_id).add(task.number, engine_id, ok=ok)
+        self._ended.add(task.session_id, task.number, engine_id, ok=ok)
         actions.append(
             EndTask(
                 task.id, task.session_id, status, engine_id, task.run_count, by_result, error
