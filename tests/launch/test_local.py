@@ -76,7 +76,7 @@ def test_engines_are_told_where_their_controller_is() -> None:
     assert engines_command(PLACE, 3, log_dir=Path("/p/log/x"), python="py") == [
         *("py", "-m", "parallelz.engine.process"),
         *("--file", "/p/security/ipcontrollerz-big-engine.json", "-n", "3"),
-        *("--log-dir", "/p/log/x", "--parent-pid", "17"),
+        *("--wait-s", "0", "--log-dir", "/p/log/x", "--parent-pid", "17"),
     ]
 
 

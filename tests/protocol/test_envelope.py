@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 import msgspec
 from hypothesis import given
 
+from parallelz.ids import TaskId
 from parallelz.protocol.envelope import Envelope, Receiver, Sender, pack
 from parallelz.protocol.messages import DropTasks, ToEngine
 
@@ -13,7 +14,7 @@ decode = msgspec.msgpack.Decoder(Envelope[ToEngine]).decode
 
 
 def message(number: int) -> DropTasks:
-    return DropTasks([f"t-{number}"])
+    return DropTasks([TaskId(f"t-{number}")], [1])
 
 
 def test_envelope_comes_back_as_it_was() -> None:
