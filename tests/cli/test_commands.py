@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from parallelz.client.client import Client
+from parallelz.launch import cluster_file
 from parallelz.settings import connection_file
 
 pytestmark = pytest.mark.process
@@ -120,6 +121,14 @@ def test_kill_9_of_the_foreground_leaves_nothing(shell: Shell) -> None:
     _, alive = psutil.wait_procs(left, timeout=10)
     assert alive == []
     assert list((shell.profile_dir / "security").iterdir()) == []
+
+
+def test_a_controller_whose_launcher_is_gone_removes_the_files(shell: Shell) -> None:
+    socket_dir = cluster_file.establish(shell.profile_dir, "")
+    ran = shell.run("ipcontrollerz --launched --store=none --parent-pid=1")
+    assert ran.returncode == 0, ran.stderr
+    assert list((shell.profile_dir / "security").iterdir()) == []
+    assert not Path(socket_dir).exists()
 
 
 def test_stopping_a_cluster_ends_its_foreground(shell: Shell) -> None:

@@ -7,6 +7,7 @@ at the end, as the launcher may be gone by then.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,10 +49,16 @@ def run(args: argparse.Namespace) -> int:
     if args.launched:
         path = settings.cluster_file(profile_dir, args.cluster_id)
         socket_dir = cluster_file.read_running(path).socket_dir
-        status = _serve(args, profile_dir)
-        # Not after a crash: the file is what the engines that are left are found by.
-        cluster_file.release(profile_dir, args.cluster_id, socket_dir=socket_dir)
-        return status
+        has_crashed = True
+        try:
+            status = _serve(args, profile_dir)
+            has_crashed = False
+            return status
+        finally:
+            # After a crash the file is what engines that are left are found by, unless they
+            # end like us because the launcher is gone.
+            if not has_crashed or args.parent_pid not in (None, os.getppid()):
+                cluster_file.release(profile_dir, args.cluster_id, socket_dir=socket_dir)
     try:
         socket_dir = cluster_file.establish(
             profile_dir, args.cluster_id, ip=args.ip, port=args.port, location=args.location

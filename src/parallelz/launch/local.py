@@ -60,7 +60,8 @@ def engines_command(
     """Return the command line of a supervisor with `n` engines."""
     file = settings.connection_file(place.profile_dir, place.cluster_id, "engine")
     command = [python, "-m", "parallelz.engine.process", "--file", str(file), "-n", str(n)]
-    command += ["--log-dir", str(log_dir)]
+    # The file is there; if it is not, the cluster was stopped already.
+    command += ["--wait-s", "0", "--log-dir", str(log_dir)]
     if place.parent_pid is not None:
         command += ["--parent-pid", str(place.parent_pid)]
     return command
