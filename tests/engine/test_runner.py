@@ -1,0 +1,126 @@
+"""One task at a time, without a process: what the engine makes of it."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from parallelz.engine import verbs
+from parallelz.engine.namespace import Main
+from parallelz.engine.runner import BOUND, CHUNK, PLAIN, Runner
+from parallelz.engine.workqueue import Job
+from parallelz.ids import TaskId
+from parallelz.protocol import payload
+from parallelz.protocol.functions import (
+    DefinitionCache,
+    FunctionTable,
+    Reference,
+    named_definition,
+)
+from parallelz.protocol.messages import TaskFinished
+
+
+class Stage:
+    """A namespace and the functions in it."""
+
+    def __init__(self) -> None:
+        self.main = Main()
+        verbs.serve(self.main)
+        self.table = FunctionTable(self.main.names)
+        self.runner = Runner(self.main)
+        self.cache = DefinitionCache()
+
+    def run(self, function: object, kind: int, *args: object, **kwargs: object) -> TaskFinished:
+        if isinstance(function, str):
+            definition = named_definition("parallelz.engine.verbs", function)
+        else:
+            definition = self.cache.definition_of(function)
+        self.table.define(definition.digest, definition.name, *definition.payload)
+        call = payload.dump((kind, args, kwargs))
+        job = Job(TaskId("t-0"), 1, self.table.find(definition.digest), *call)
+        finished, buffers = self.runner.run(job)
+        self.buffers = buffers
+        return finished
+
+    def value(self, function: object, kind: int, *args: object, **kwargs: object) -> object:
+        finished = self.run(function, kind, *args, **kwargs)
+        assert finished.status == "ok", finished.error
+        return payload.load(finished.data, self.buffers)
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    before = sys.modules["__main__"]
+    yield Stage()
+    sys.modules["__main__"] = before
+
+
+def test_plain_call(stage: Stage) -> None:
+    assert stage.value(operator.add, PLAIN, 1, 2) == 3
+
+
+def test_chunk_gives_a_list(stage: Stage) -> None:
+    assert stage.value(operator.add, CHUNK, [1, 2], [10, 20]) == [11, 22]
+
+
+def test_bound_call_works_in_the_namespace(stage: Stage) -> None:
+    stage.value("push", BOUND, {"b": 2})
+
+    def double(ns: object) -> object:
+        ns.b *= 2  # type: ignore[attr-defined]
+        return ns["b"]  # type: ignore[index]
+
+    assert stage.value(double, BOUND) == 4
+    assert stage.main.names["b"] == 4
+
+
+def test_push_and_pull_take_dotted_and_indexed_names(stage: Stage) -> None:
+    stage.value("push", BOUND, {"x": [1, 2, 3]})
+    stage.value("push", BOUND, {"x[1]": 20})
+    assert stage.value("pull", BOUND, "x[1]") == 20
+    assert stage.value("pull", BOUND, ["x", "x[0]"]) == [[1, 20, 3], 1]
+
+
+def test_missing_name_is_a_name_error(stage: Stage) -> None:
+    finished = stage.run("pull", BOUND, "nothing")
+    assert (finished.status, finished.error.ename) == ("error", "NameError")
+
+
+def test_reference_stands_for_what_is_there(stage: Stage) -> None:
+    stage.value("push", BOUND, {"y": 5})
+    assert stage.value(operator.neg, PLAIN, Reference("y")) == -5
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (ValueError("no"), "ValueError"),
+        (SystemExit(3), "SystemExit"),
+        (KeyboardInterrupt(), "K"),
+    ],
+)
+def test_whatever_is_raised_is_the_tasks_error(
+    stage: Stage, error: BaseException, name: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    finished = stage.run(fail, PLAIN)
+    assert finished.status == "error"
+    assert finished.error.ename.startswith(name)
+    assert not stage.runner.is_in_user_code
+
+
+def test_clear_leaves_only_the_names_of_the_start(stage: Stage) -> None:
+    at_start = set(stage.main.names)
+    stage.value("push", BOUND, {"z": 1})
+    stage.main.clear()
+    assert set(stage.main.names) == at_start
+
+
+def test_function_that_was_never_sent_is_an_error_of_its_task(stage: Stage) -> None:
+    finished, _ = stage.runner.run(Job(TaskId("t-1"), 1, None, b"", ()))
+    assert finished.error.ename == "UnknownFunction"
