@@ -97,7 +97,7 @@ def test_a_second_cluster_of_a_profile_gets_an_id_of_its_own(profile_dir: Path) 
     with Cluster(1, profile_dir=profile_dir, store="none") as first:
         second = Cluster(1, profile_dir=profile_dir, store="none")
         with second as other:
-            assert second.cluster_id
+            assert second.cluster_id == "2"
             assert first[0].apply_sync(os.getpid) != other[0].apply_sync(os.getpid)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import secrets
 import signal
 import sys
 import time
@@ -77,8 +76,8 @@ class Cluster:
         Name of the IPython profile, or its directory itself; made if it is not there.
     cluster_id
         Tells clusters of one profile apart. "": the usual one, which `Client()` finds; to
-        start it while it runs is an error. None: the usual one, or, if that runs, one with a
-        name made up.
+        start it while it runs is an error. None: the usual one, or, if that runs, the first
+        of ``2``, ``3``, ... that is free.
     engines, controller
         Short names of the launchers. ``local``: processes of this host.
     controller_ip
@@ -408,6 +407,8 @@ class Cluster:
 
     def _establish(self) -> str:
         """Settle the cluster id, make the cluster's files and return its socket directory."""
+        # Numbers, so that logs and databases are used again and do not add up.
+        spare_ids = map(str, count(2)) if self._may_rename else iter(())
         while True:
             try:
                 return cluster_file.establish(
@@ -418,9 +419,10 @@ class Cluster:
                     location=self._location,
                 )
             except ClusterRunning:
-                if not self._may_rename:
+                spare_id = next(spare_ids, None)
+                if spare_id is None:
                     raise
-            self.cluster_id = f"{os.getpid()}-{secrets.token_hex(3)}"
+                self.cluster_id = spare_id
 
     def _place(self) -> Place:
         parent_pid = os.getpid() if self.shutdown_atexit else None
