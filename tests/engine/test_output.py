@@ -62,3 +62,34 @@ def test_displays_come_in_order(output: TaskOutput) -> None:
 def test_only_text_can_be_written(output: TaskOutput) -> None:
     with pytest.raises(TypeError, match="must be str"):
         output.stdout.write(b"bytes")
+
+
+def test_one_large_text_is_cut_as_many_small_ones_are(output: TaskOutput) -> None:
+    output.begin()
+    output.stdout.write("first" + "x" * (3 * STREAM_LENGTH_MAX) + "last")
+    text = output.end().stdout
+    assert text.startswith("first")
+    assert text.endswith("last")
+    cut_length = 2 * STREAM_LENGTH_MAX + len("firstlast")
+    assert f"... {cut_length} characters ..." in text
+
+
+def test_bytes_can_be_written_too(output: TaskOutput) -> None:
+    output.begin()
+    output.stdout.buffer.write("ü".encode())
+    assert output.end().stdout == "ü"
+
+
+def test_text_that_utf_8_cannot_hold_is_escaped(output: TaskOutput) -> None:
+    output.begin()
+    output.stdout.write("file \udcff")
+    assert output.end().stdout == "file \\udcff"
+
+
+def test_display_that_cannot_be_sent_is_replaced_by_a_word_on_it(output: TaskOutput) -> None:
+    output.begin()
+    output.add_display({"data": {}, "metadata": {"large": 2**70}})
+    (display,) = msgspec.msgpack.decode(output.end().displays)
+    assert "cannot be sent" in display["data"]["text/plain"]
+    output.begin()
+    assert output.end() is None

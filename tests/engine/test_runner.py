@@ -124,3 +124,44 @@ def test_clear_leaves_only_the_names_of_the_start(stage: Stage) -> None:
 def test_function_that_was_never_sent_is_an_error_of_its_task(stage: Stage) -> None:
     finished, _ = stage.runner.run(Job(TaskId("t-1"), 1, None, b"", ()))
     assert finished.error.ename == "UnknownFunction"
+
+
+def test_error_text_that_utf_8_cannot_hold_is_escaped(stage: Stage) -> None:
+    def fail() -> None:
+        raise ValueError("\ud800")
+
+    finished = stage.run(fail, PLAIN)
+    assert finished.error.evalue == "\\ud800"
+    assert "ValueError: \\ud800" in finished.error.traceback
+
+
+def test_result_that_cannot_be_pickled_is_an_error_naming_the_part(stage: Stage) -> None:
+    def lock() -> object:
+        import threading
+
+        return {"lock": threading.Lock()}
+
+    finished = stage.run(lock, PLAIN)
+    assert finished.error.ename == "SerializationError"
+    assert "['lock']" in finished.error.evalue
+
+
+def test_endless_recursion_is_the_tasks_error(stage: Stage) -> None:
+    def deeper() -> object:
+        return deeper()
+
+    assert stage.run(deeper, PLAIN).error.ename == "RecursionError"
+
+
+def test_arguments_that_cannot_be_unpickled_are_the_tasks_error(stage: Stage) -> None:
+    stage.run(operator.add, PLAIN, 1, 2)
+    definition = stage.cache.definition_of(operator.add)
+    job = Job(TaskId("t-2"), 1, stage.table.find(definition.digest), b"\x80\x05garbage", ())
+    finished, _ = stage.runner.run(job)
+    assert finished.status == "error"
+
+
+def test_file_that_is_run_shows_its_lines_in_a_traceback(stage: Stage) -> None:
+    finished = stage.run("execute", BOUND, "a = 0\n1 / a\n", "/elsewhere/only-on-the-client.py")
+    assert 'only-on-the-client.py", line 2' in finished.error.traceback
+    assert "1 / a" in finished.error.traceback

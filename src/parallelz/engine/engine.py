@@ -254,9 +254,11 @@ class Engine:
         """Send what the main thread holds, if it has been in one task for a while."""
         if not self._is_armed:
             return
-        if not self._results:
-            self._is_armed = False
-        elif time.monotonic() - self._results_since_s >= RESCUE_PERIOD_S:
+        with self._results_lock:  # or a result that is just being added would go unnoticed
+            self._is_armed = bool(self._results)
+        if not self._is_armed:
+            return
+        if time.monotonic() - self._results_since_s >= RESCUE_PERIOD_S:
             self._is_armed = False
             for result in self._take_results():
                 self._control.put(*result)
@@ -270,7 +272,10 @@ class Engine:
         self._control.put(Goodbye(self._stop_reason))
         self._control.flush()
         if not is_out:
-            poller.poll(STOP_GRACE_S)  # for libzmq to send it; the answer ends the wait
+            give_up_s = time.monotonic() + STOP_GRACE_S
+            while self._control.kept_count and time.monotonic() < give_up_s:
+                poller.poll(give_up_s - time.monotonic())
+                self._control.receive()
             logging.shutdown()
             os._exit(self._exit_code)
         with contextlib.suppress(ValueError):

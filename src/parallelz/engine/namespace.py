@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import NoReturn
 
 
 class Namespace(MutableMapping[str, object]):
@@ -53,23 +54,35 @@ class Namespace(MutableMapping[str, object]):
         except KeyError:
             raise AttributeError(f"the engine has no name {name!r}") from None
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("the engine's namespace cannot be sent; send the names that you need")
+
     def __repr__(self) -> str:
         names = [name for name in self._names if not name.startswith("_")]
         return f"<Namespace {', '.join(names) or '(empty)'}>"
 
 
 class Main:
-    """The ``__main__`` module of this engine."""
+    """The ``__main__`` module of this engine.
+
+    Attributes
+    ----------
+    before_clear
+        Called before the names are forgotten, by `clear`.
+    """
 
     def __init__(self) -> None:
         self.module = types.ModuleType("__main__")
         self.module.__dict__["__builtins__"] = __builtins__
         self.names: dict[str, object] = self.module.__dict__
         self.namespace = Namespace(self.names)
+        self.before_clear: list[Callable[[], object]] = []
         self._initial = dict(self.names)
         sys.modules["__main__"] = self.module
 
     def clear(self) -> None:
         """Leave only the names that were there at the start."""
+        for prepare in self.before_clear:
+            prepare()
         self.names.clear()
         self.names.update(self._initial)

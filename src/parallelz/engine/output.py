@@ -6,7 +6,7 @@ import io
 import sys
 import threading
 from collections import deque
-from typing import TextIO
+from typing import Any, TextIO
 
 import msgspec
 
@@ -50,6 +50,11 @@ class TaskStream(io.TextIOBase):
         """Return the log's descriptor, for programs that a task starts."""
         return self._log.fileno()
 
+    @property
+    def buffer(self) -> io.BufferedIOBase:
+        """A way in for bytes in UTF-8."""
+        return _BytesStream(self)
+
     def flush(self) -> None:
         """Do nothing: text is handed back with the result."""
         if not self.is_catching and not self._log.closed:
@@ -63,20 +68,29 @@ class TaskStream(io.TextIOBase):
             return self._log.write(text)
         with self._lock:
             self.is_used = True
-            if self._head_length < STREAM_LENGTH_MAX // 2:
-                self._head.append(text[:STREAM_LENGTH_MAX])
-                self._head_length += len(text)
-            else:
-                self._write_tail(text[-STREAM_LENGTH_MAX:])
+            room = STREAM_LENGTH_MAX // 2 - self._head_length
+            if room > 0:
+                self._head.append(text[:room])
+                self._head_length += len(self._head[-1])
+            if len(text) > room:
+                self._write_tail(text[room:] if room > 0 else text)
         return len(text)
 
     def _write_tail(self, text: str) -> None:
         self._tail.append(text)
         self._tail_length += len(text)
-        while self._tail_length - len(self._tail[0]) > STREAM_LENGTH_MAX // 2:
-            cut = len(self._tail.popleft())
-            self._tail_length -= cut
-            self._cut_length += cut
+        surplus = self._tail_length - STREAM_LENGTH_MAX // 2
+        while surplus >= len(self._tail[0]):
+            surplus -= self._drop(self._tail.popleft())
+        if surplus > len(self._tail[0]) // 2:  # not for each short line that is one too many
+            rest = self._tail[0][surplus:]
+            self._drop(self._tail.popleft()[:surplus])
+            self._tail.appendleft(rest)
+
+    def _drop(self, text: str) -> int:
+        self._tail_length -= len(text)
+        self._cut_length += len(text)
+        return len(text)
 
     def take(self) -> str:
         """Return what the task wrote, and begin anew."""
@@ -88,6 +102,37 @@ class TaskStream(io.TextIOBase):
             self._head_length = self._tail_length = self._cut_length = 0
             self.is_used = False
         return text
+
+
+class _BytesStream(io.BufferedIOBase):
+    def __init__(self, stream: TaskStream) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer
+        self._stream.write(bytes(data).decode("utf-8", "backslashreplace"))
+        return len(data)
+
+
+def sendable_text(text: str) -> str:
+    """Return text without lone surrogates, of which no UTF-8 can be made."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _encode_shown(item: dict[str, object]) -> msgspec.Raw:
+    """Return something displayed as msgpack; instead of what cannot be sent, a word on it."""
+    try:
+        return msgspec.Raw(msgspec.msgpack.encode(item, enc_hook=repr))
+    except Exception as error:  # noqa: BLE001 - holds the user's objects, of any kind
+        text = sendable_text(f"<a display that cannot be sent: {error}>")
+        return msgspec.Raw(
+            msgspec.msgpack.encode({"data": {"text/plain": text}, "metadata": {}})
+        )
 
 
 class TaskOutput:
@@ -127,15 +172,14 @@ class TaskOutput:
         if self._displays_cut:
             text = f"... {self._displays_cut} more displays ..."
             self.displays.append({"data": {"text/plain": text}, "metadata": {}})
-        encode = msgspec.msgpack.encode
-        outputs = Outputs(
-            stdout.take(),
-            stderr.take(),
-            encode(self.displays, enc_hook=repr) if self.displays else b"",
-            encode(self.execute_result, enc_hook=repr) if self.execute_result else b"",
+        displays, self.displays, self._displays_cut = self.displays, [], 0
+        result, self.execute_result = self.execute_result, None
+        return Outputs(
+            sendable_text(stdout.take()),
+            sendable_text(stderr.take()),
+            msgspec.msgpack.encode(list(map(_encode_shown, displays))) if displays else b"",
+            bytes(_encode_shown(result)) if result else b"",
         )
-        self.displays, self.execute_result, self._displays_cut = [], None, 0
-        return outputs
 
 
 output = TaskOutput()

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import cast
 
 from parallelz.engine.namespace import Main
-from parallelz.engine.output import output
+from parallelz.engine.output import output, sendable_text
 from parallelz.engine.workqueue import Job
 from parallelz.errors import UnknownFunction
 from parallelz.protocol import payload
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.failures import FailedItem, describe
 from parallelz.protocol.functions import resolve_references
-from parallelz.protocol.messages import TaskFinished
+from parallelz.protocol.messages import ErrorInfo, TaskFinished
 
 Call = tuple[int, tuple[object, ...], dict[str, object]]
 
@@ -102,7 +102,12 @@ class Runner:
     def _failed(
         self, job: Job, error: BaseException, started_s: float
     ) -> tuple[TaskFinished, Sequence[Buffer]]:
-        info, pickled = describe(error, _files_to_skip())
+        described, pickled = describe(error, _files_to_skip())
+        info = ErrorInfo(
+            sendable_text(described.ename),
+            sendable_text(described.evalue),
+            sendable_text(described.traceback),
+        )
         data, buffers = (b"", ()) if pickled is None else pickled
         finished = TaskFinished(
             job.task_id,

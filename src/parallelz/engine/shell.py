@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import IPython
 from IPython.core.displayhook import DisplayHook
@@ -52,6 +53,20 @@ class TaskDisplayHook(DisplayHook):
         """Write nothing."""
 
 
+class Forgetful(dict[int, Any]):
+    """Keeps nothing.
+
+    IPython remembers all that every cell has ever printed, shown and raised; an engine may
+    live for weeks, and the client has it.
+    """
+
+    def __missing__(self, key: int) -> list[object]:
+        return []
+
+    def __setitem__(self, key: int, value: Any) -> None:  # noqa: ANN401 - whatever it is
+        pass
+
+
 class EngineShell(InteractiveShell):
     """A shell whose errors are raised where it was called, not printed."""
 
@@ -60,6 +75,16 @@ class EngineShell(InteractiveShell):
 
     def showtraceback(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - IPython's signature
         """Print nothing."""
+
+    def ask_exit(self) -> NoReturn:
+        """End the cell, as SystemExit does anywhere in a task; the engine lives on."""
+        raise SystemExit
+
+    def forget(self) -> None:
+        """Let go of what earlier cells showed and raised."""
+        self.displayhook.flush()  # type: ignore[no-untyped-call]
+        if self.history_manager is not None:
+            self.history_manager.reset(new_session=False)
 
     def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - IPython's signature
         """Print nothing."""
@@ -73,11 +98,19 @@ def make_shell(main: Main) -> EngineShell:
     shell: EngineShell = EngineShell.instance(
         config=config, user_module=main.module, user_ns=main.names
     )
+    if shell.history_manager is not None:
+        shell.history_manager.outputs = Forgetful()
+        shell.history_manager.exceptions = Forgetful()
+    main.before_clear.append(shell.forget)
+    # IPython's advice on SystemExit is for people at a prompt.
+    warnings.filterwarnings("ignore", "To exit: use 'exit', 'quit', or Ctrl-D", UserWarning)
     return shell
 
 
 def run(shell: EngineShell, code: str) -> None:
     """Run a cell; raise what it raised."""
+    if "_oh" not in shell.user_ns:  # since the namespace was cleared
+        shell.init_user_ns()  # type: ignore[no-untyped-call]
     result = shell.run_cell(code, store_history=True)  # type: ignore[no-untyped-call]
     error = result.error_before_exec or result.error_in_exec
     if error is not None:

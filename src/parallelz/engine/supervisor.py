@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from parallelz.engine.engine import Engine
+from parallelz.engine.engine import EXIT_REFUSED, Engine
 from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
 from parallelz.protocol.messages import EngineDied, Goodbye, Refused, StopEngine, ToSupervisor
@@ -101,7 +101,8 @@ class Supervisor:
             os._exit(code)  # not the supervisor's own way out
 
     def _run_child(self, session_id: SessionId) -> int:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)  # until the engine sets its own
         os.close(self._kept_fd)
         if self._log_dir is not None:
             path = self._log_dir / f"ipenginez-{os.getpid()}.log"
@@ -130,6 +131,8 @@ class Supervisor:
             for message, _ in link.receive():
                 if isinstance(message, StopEngine | Refused):
                     self._stop_reason = message.reason
+                if isinstance(message, Refused):
+                    worst = max(worst, EXIT_REFUSED)
             if self._parent_pid is not None and os.getppid() != self._parent_pid:
                 self._stop_reason = "the process that started it is gone"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from typing import Any
 
 from parallelz.engine.namespace import Main, Namespace
@@ -49,6 +50,7 @@ def execute(namespace: Namespace, code: str, filename: str = "") -> None:
     if not _shell:
         _shell.append(shell.make_shell(_main[0]))
     if filename:
+        linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
         exec(compile(code, filename, "exec"), _main[0].names)
     else:
         shell.run(_shell[0], code)
