@@ -113,7 +113,8 @@ def test_clear_passes_the_queue_and_leaves_cells_working(
     controller.tell("bulk", *call("a", EXECUTE, "x = 1\nx", kind=BOUND), *gate.task("b"))
     gate.wait_until_it_runs(controller)
     controller.tell("bulk", *call("c", "parallelz.engine.verbs:pull", "x", kind=BOUND))
-    controller.tell("control", ClearNamespace("key"))
+    controller.tell("control", ClearNamespace("key"), DropTasks([], []))
+    controller.heard(TasksDropped)  # so the engine knows of it, too
     gate.let_go()
     assert controller.heard(NamespaceCleared).request_key == "key"
     finished = controller.result("c")
