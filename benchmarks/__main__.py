@@ -1,116 +1,160 @@
-"""Measure parallelz and every peer that is there, print the table, keep a ledger."""
+"""``python -m benchmarks``: measure parallelz and its peers, and print the table."""
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import subprocess
 import sys
-import tempfile
-from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.rows import PEERS, ROWS
-from benchmarks.table import Figures, render
+from benchmarks.figures import OURS, Cell, Figures, render
+from benchmarks.install import DEFAULT_VENVS
+from benchmarks.machine import (
+    NOISE_MAX,
+    Speed,
+    describe_machine,
+    measure_speed,
+    noise,
+)
+from benchmarks.rows import ROW_BY_KEY, ROWS, Row
+from benchmarks.runner import PEERS, ROOT, Outcome, interpreter_of, run_peer
 
-HERE = Path(__file__).parent
-TIMEOUT_S = 600
+RESULTS_DIR = Path(__file__).parent / "results"
 
 
-def interpreter(peer: str, venvs: Path) -> str | None:
-    """Return the Python that has the peer installed, if there is one."""
-    if peer in ("parallelz", "pool"):
-        return sys.executable
-    python = venvs / peer / "bin" / "python"
-    return str(python) if python.exists() else None
-
-
-def measure(
-    peer: str, python: str, rows: list[str], *, quick: bool
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Run one peer once; return its figures by row, and the versions of what was measured."""
-    figures: dict[str, float] = {}
-    versions: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as directory:
-        out = Path(directory) / "figures.jsonl"
-        command = [python, "-m", "benchmarks.peers.harness", peer, "--rows", ",".join(rows)]
-        command += ["--out", str(out)] + (["--quick"] if quick else [])
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-        with (Path(directory) / "log").open("w+") as log:
-            process = subprocess.Popen(
-                command, cwd=HERE.parent, env=environment, stdout=log, stderr=log
+def main(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    peers = []
+    for peer in args.peers:
+        if interpreter_of(args.venvs, peer) is None:
+            say(
+                f"{peer}: skipped, for it is not installed: python -m benchmarks.install {peer}"
             )
-            try:
-                process.wait(TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                print(f"{peer}: stopped after {TIMEOUT_S} s", file=sys.stderr)
-                process.terminate()
-                process.wait()
-            if process.returncode:
-                log.seek(0)
-                print(f"{peer}: ended with {process.returncode}", file=sys.stderr)
-                print(log.read()[-2000:], file=sys.stderr)
-        for line in out.read_text().splitlines() if out.exists() else []:
-            fact = json.loads(line)
-            versions.update(fact.get("versions", {}))
-            if "value" in fact:
-                figures[fact["row"]] = fact["value"]
-            elif "error" in fact:
-                print(f"{peer}: {fact['row']}: {fact['error']}", file=sys.stderr)
-    return figures, versions
+        else:
+            peers.append(peer)
+    figures: Figures = {row.key: {} for row in args.only}
+    versions: dict[str, dict[str, str]] = {}
+    speeds: list[Speed] = []
+    begun = datetime.now(UTC)
+    for number in range(args.repeat):
+        speeds.append(measure_speed())
+        say(f"round {number + 1}: copies {speeds[-1].copy_gb_s:.1f} GB/s,", end=" ")
+        say(f"{speeds[-1].loop_ns:.1f} ns per turn of a loop")
+        for peer in (OURS, *peers):
+            for keys in _batches(args.only, is_first=number == 0):
+                say(f"  {peer}: {', '.join(keys)}")
+                outcome = run_peer(peer, keys, args.venvs, quick=args.quick)
+                versions[peer] = outcome.versions or versions.get(peer, {})
+                take_in(figures, peer, keys, outcome)
+    print(render(figures, peers))
+    if noise(speeds) > NOISE_MAX:
+        say(f"noisy: the machine's own speed changed by a factor of {noise(speeds):.2f}")
+    if args.json:
+        entry = ledger_entry(begun, args, figures, versions, speeds)
+        say(f"written: {write_entry(entry, begun)}")
+    return 0 if all(OURS in figures[row.key] for row in args.only) else 1
 
 
-def ledger_entry(figures: Figures, versions: dict[str, str]) -> dict[str, object]:
-    """Return what is kept of a run."""
-    now = datetime.datetime.now(datetime.UTC)
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--only", type=_rows, default=list(ROWS), metavar="ROWS", help=", ".join(ROW_BY_KEY)
+    )
+    parser.add_argument(
+        "--peers", type=_peers, default=list(PEERS), help=f"{', '.join(PEERS)}; or none"
+    )
+    parser.add_argument("--repeat", type=int, default=3, help="rounds; default 3")
+    parser.add_argument("--json", action="store_true", help="write a ledger entry, too")
+    parser.add_argument("--quick", action="store_true", help="less of everything, for a look")
+    parser.add_argument("--venvs", type=Path, default=DEFAULT_VENVS, metavar="DIR")
+    return parser
+
+
+def take_in(figures: Figures, peer: str, keys: Sequence[str], outcome: Outcome) -> None:
+    """Add what a peer has handed over to the figures."""
+    for key in keys:
+        cell = figures[key].setdefault(peer, Cell())
+        fact: Mapping[str, object] = outcome.rows.get(key, {})
+        if "value" in fact:
+            value = fact["value"]
+            assert isinstance(value, int | float)
+            cell.samples.append(float(value))
+            cell.note = str(fact.get("note", ""))
+        elif "unsupported" not in fact:
+            reason = str(fact.get("error") or outcome.failure or "no figure")
+            cell.note = f"FAILED: {reason}"
+            say(f"    {key}: {cell.note}")
+
+
+def ledger_entry(
+    begun: datetime,
+    args: argparse.Namespace,
+    figures: Figures,
+    versions: Mapping[str, Mapping[str, str]],
+    speeds: Sequence[Speed],
+) -> dict[str, object]:
+    """Return all that somebody needs to compare this run with a later one."""
     return {
-        "date": now.isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
+        "date": begun.isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "quick": args.quick,
+        "repeat": args.repeat,
+        "machine": describe_machine(),
+        "speeds": [speed._asdict() for speed in speeds],
         "versions": versions,
-        "figures": figures,
+        "figures": {
+            key: {"unit": ROW_BY_KEY[key].unit, "must_reach": ROW_BY_KEY[key].must_reach}
+            | {"peers": {peer: asdict(cell) for peer, cell in cells.items()}}
+            for key, cells in figures.items()
+        },
     }
 
 
-def main() -> int:
-    """Run it all; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", default="", help="rows, separated by commas")
-    parser.add_argument("--peers", default=",".join(PEERS), help="separated by commas, or none")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="less of everything")
-    parser.add_argument("--json", action="store_true", help="keep the run under results/")
-    parser.add_argument("--venvs", type=Path, default=HERE / ".venvs")
-    args = parser.parse_args()
-    rows = args.only.split(",") if args.only else [row.key for row in ROWS]
-    asked = [] if args.peers == "none" else args.peers.split(",")
-    found: dict[str, dict[str, list[float]]] = {}
-    versions: dict[str, str] = {}
-    for peer in dict.fromkeys(["parallelz", *asked]):
-        python = interpreter(peer, args.venvs)
-        if python is None:
-            print(
-                f"{peer}: not installed; python -m benchmarks.install {peer}", file=sys.stderr
-            )
-            continue
-        found[peer] = defaultdict(list)
-        for _ in range(args.repeat):
-            print(f"{peer} ...", file=sys.stderr)
-            figures, of_peer = measure(peer, python, rows, quick=args.quick)
-            versions.update(of_peer)
-            for row, value in figures.items():
-                found[peer][row].append(value)
-    print(render(found))
-    if args.json:
-        entry = ledger_entry(found, versions)
-        path = HERE / "results" / f"{str(entry['date']).replace(':', '')}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(entry, indent=1) + "\n")
-        print(f"kept in {path}", file=sys.stderr)
-    return 0
+def write_entry(entry: Mapping[str, object], begun: datetime) -> Path:
+    RESULTS_DIR.mkdir(exist_ok=True)
+    path = RESULTS_DIR / f"{begun:%Y-%m-%dT%H-%M-%SZ}.json"
+    path.write_text(json.dumps(entry, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Tell how it goes, apart from the table."""
+    print(text, end=end, file=sys.stderr, flush=True)
+
+
+def _batches(rows: Sequence[Row], *, is_first: bool) -> list[list[str]]:
+    """Return what is measured in one process each: most together, some apart."""
+    together = [row.key for row in rows if not row.is_apart]
+    apart = [[row.key] for row in rows if row.is_apart and is_first]
+    return ([together] if together else []) + apart
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
+
+
+def _rows(text: str) -> list[Row]:
+    unknown = [key for key in text.split(",") if key not in ROW_BY_KEY]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"there is no row {unknown[0]!r}")
+    return [row for row in ROWS if row.key in text.split(",")]
+
+
+def _peers(text: str) -> list[str]:
+    names = [] if text == "none" else text.split(",")
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"there is no peer {unknown[0]!r}")
+    return names
 
 
 if __name__ == "__main__":

@@ -1,56 +1,72 @@
-"""dask.distributed: one thread in each worker process, the scheduler in the client."""
+"""dask.distributed by its LocalCluster. The scheduler is a thread of the client's process."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from distributed import Client, LocalCluster
+import psutil
+from distributed import Client, Future, LocalCluster, wait
 
 from benchmarks.peers.peer import WORKER_COUNT, Peer, versions_of
-from benchmarks.peers.workload import noop, number_after
+from benchmarks.peers.workload import make_array, noop, number_after
 
 
 class DaskPeer(Peer):
     def start(self) -> None:
         self.cluster = LocalCluster(
-            n_workers=WORKER_COUNT, threads_per_worker=1, dashboard_address=None
+            n_workers=WORKER_COUNT, threads_per_worker=1, processes=True, dashboard_address=None
         )
         self.client = Client(self.cluster)
-        self.collect(self.submit(noop, range(WORKER_COUNT)))
+        self.client.wait_for_workers(WORKER_COUNT)
+        self.workers = list(self.client.scheduler_info()["workers"])
+        self.made: list[Future] = []
+        self.client.run(noop, 0)
 
     def stop(self) -> None:
         self.client.close()
         self.cluster.close()
 
     def versions(self) -> dict[str, str]:
-        return versions_of("distributed")
+        return versions_of("dask", "distributed")
 
     def submit(self, function: Callable[..., object], items: Iterable[object]) -> Sequence:
-        return [self.client.submit(function, item, pure=False) for item in items]
+        submit = self.client.submit
+        return [submit(function, item, pure=False) for item in items]
 
     def collect(self, handles: Sequence) -> list:
-        return self.client.gather(list(handles))
+        return self.client.gather(handles)
+
+    def call_direct(self, x: int) -> object:
+        return self.client.submit(noop, x, pure=False, workers=self.workers[:1]).result()
 
     def map_single(self, items: Sequence[int]) -> Sequence:
-        return self.collect(self.client.map(noop, items, pure=False))
+        return self.client.gather(self.client.map(noop, items, pure=False))
 
     def dag(self, graph: Sequence[tuple[int, ...]]) -> list:
-        futures: list[object] = []
+        results: list[Future] = []
         for node, earlier in enumerate(graph):
-            inputs = [futures[each] for each in earlier]
-            futures.append(self.client.submit(number_after, node, *inputs, pure=False))
-        return self.collect(futures)
+            inputs = [results[each] for each in earlier]
+            results.append(self.client.submit(number_after, node, *inputs, pure=False))
+        return self.client.gather(results)
 
     def push(self, array: np.ndarray) -> None:
-        self.kept = self.client.scatter(array, broadcast=True)
+        wait(self.client.scatter(array, broadcast=True, hash=False))
+
+    def pull(self, byte_count: int) -> Sequence[np.ndarray]:
+        if not self.made:
+            self.made = [
+                self.client.submit(make_array, byte_count, pure=False, workers=[worker])
+                for worker in self.workers
+            ]
+            wait(self.made)
+        return self.client.gather(self.made)
 
     def controller_pids(self) -> list[int]:
-        return [os.getpid()]
+        return [psutil.Process().pid]
 
     def controller_note(self) -> str:
-        return "with its client"
+        return "with the client, in one process"
 
 
 PEER = DaskPeer

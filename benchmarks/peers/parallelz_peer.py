@@ -1,41 +1,36 @@
-"""parallelz itself, with the store that a cluster has by default."""
+"""parallelz itself, as its users start it."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import psutil
 
 from benchmarks.peers.peer import WORKER_COUNT, Peer, versions_of
-from benchmarks.peers.workload import fetch, noop, number_after
-from parallelz import Cluster, submit_graph
+from benchmarks.peers.workload import make_array, noop, number_after
+from parallelz import Cluster
 
 
 class ParallelzPeer(Peer):
     def start(self) -> None:
-        self.directory = tempfile.TemporaryDirectory(prefix="parallelz-benchmark-")
-        store = os.environ.get("BENCHMARK_STORE", "sqlite")
-        self.cluster = Cluster(n=WORKER_COUNT, profile_dir=self.directory.name, store=store)
+        self.cluster = Cluster(n=WORKER_COUNT)
         self.client = self.cluster.start_and_connect_sync()
         self.balanced = self.client.load_balanced_view()
         self.direct = self.client[:]
         self.first = self.client[0]
+        self.is_made = False
         self.direct.apply_sync(noop, 0)
 
     def stop(self) -> None:
         self.client.close()
         self.cluster.stop_cluster_sync()
-        self.directory.cleanup()
 
     def versions(self) -> dict[str, str]:
-        return versions_of("parallelz", "pyzmq")
+        return versions_of("parallelz", "pyzmq", "msgspec")
 
     def submit(self, function: Callable[..., object], items: Iterable[object]) -> Sequence:
-        submit = self.balanced.apply_async
-        return [submit(function, item) for item in items]
+        apply_async = self.balanced.apply_async
+        return [apply_async(function, item) for item in items]
 
     def collect(self, handles: Sequence) -> list:
         return [handle.get() for handle in handles]
@@ -56,28 +51,32 @@ class ParallelzPeer(Peer):
         return self.direct.map_sync(noop, items)
 
     def dag(self, graph: Sequence[tuple[int, ...]]) -> list:
-        def job(node: int) -> Callable[[], int]:
-            return lambda: number_after(node)
-
-        earlier = dict(enumerate(graph))
-        results = submit_graph(self.balanced, earlier, {node: job(node) for node in earlier})
-        return [results[node].get() for node in earlier]
+        view = self.balanced
+        results = []
+        for node, earlier in enumerate(graph):
+            with view.temp_flags(after=[results[each] for each in earlier] or None):
+                results.append(view.apply_async(number_after, node))
+        return self.collect(results)
 
     def push(self, array: np.ndarray) -> None:
         self.direct.push({"array": array}, block=True)
 
     def pull(self, byte_count: int) -> Sequence[np.ndarray]:
-        return self.direct.apply_sync(fetch, byte_count)
+        if not self.is_made:
+            self.direct.push({"make_array": make_array}, block=True)
+            self.direct.execute(f"made = make_array({byte_count})", block=True)
+            self.is_made = True
+        return self.direct.pull("made", block=True)
 
     def spin(self) -> None:
         self.client.spin()
 
     def controller_pids(self) -> list[int]:
-        return [
-            child.pid
-            for child in psutil.Process().children(recursive=True)
-            if "ipcontrollerz" in " ".join(child.cmdline())
-        ]
+        assert self.cluster.controller is not None
+        return [self.cluster.controller.pid]
+
+    def controller_note(self) -> str:
+        return "without the recorder"
 
 
 PEER = ParallelzPeer

@@ -10,7 +10,6 @@ import importlib.metadata
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from functools import partial
 
 import numpy as np
 import psutil
@@ -82,7 +81,7 @@ class Peer:
     def meet(self) -> None:
         """Wait until both workers run a task at the same time: neither has done both."""
         with tempfile.TemporaryDirectory(prefix="meet") as directory:
-            self.collect(self.submit(partial(meet, directory), [WORKER_COUNT] * WORKER_COUNT))
+            self.collect(self.submit(meet, [(directory, WORKER_COUNT)] * WORKER_COUNT))
 
     def spin(self) -> None:
         """Do what the system does only while somebody waits for results."""

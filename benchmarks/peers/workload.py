@@ -22,8 +22,9 @@ def number_after(number: int, *earlier: int) -> int:
     return number
 
 
-def meet(directory: str, count: int) -> None:
-    """Return once `count` calls are running at the same time."""
+def meet(meeting: tuple[str, int]) -> None:
+    """Return once so many calls are running at the same time that know this directory."""
+    directory, count = meeting
     handle, _ = tempfile.mkstemp(dir=directory)
     os.close(handle)
     while len(os.listdir(directory)) < count:
