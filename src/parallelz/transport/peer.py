@@ -15,7 +15,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
@@ -38,6 +37,7 @@ from parallelz.transport.sockets import (
     host_id,
     new_session_id,
     peer_info,
+    read_monitor,
 )
 
 __all__ = [
@@ -292,9 +292,8 @@ class PeerLink(Generic[M]):
             self._send([pack(0, self._receiver.tell(), [])])
 
     def _watch_connection(self) -> None:
-        while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
-            if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+        for event, _ in read_monitor(self._monitor):
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._connections_count += 1
                 if self._connections_count > 1:
                     self._greet()

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from parallelz.protocol.envelope import Buffer
 from parallelz.transport.security import ClusterSecrets
@@ -22,6 +21,7 @@ from parallelz.transport.sockets import (
     HEARTBEAT_TIMEOUT_MS,
     Waker,
     context,
+    read_monitor,
 )
 
 ZAP_DOMAIN = b"parallelz"
@@ -128,12 +128,11 @@ class Router:
 
     def broken_fds(self) -> list[int]:
         """Return the lines that broke since the last call, in order."""
-        fds = []
-        while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
-            if event["event"] == zmq.EVENT_DISCONNECTED:
-                fds.append(int(event["value"]))
-        return fds
+        return [
+            value
+            for event, value in read_monitor(self._monitor)
+            if event == zmq.EVENT_DISCONNECTED
+        ]
 
     def watch(self, waker: Waker) -> None:
         """Let `poll` also end when this is woken."""

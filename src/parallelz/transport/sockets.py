@@ -7,8 +7,10 @@ import getpass
 import os
 import platform
 import socket
+import struct
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import zmq
@@ -64,6 +66,17 @@ def peer_info() -> PeerInfo:
     return PeerInfo(
         host=platform.node(), host_id=host_id(), pid=os.getpid(), user=user, python=version
     )
+
+
+def read_monitor(monitor: zmq.Socket[bytes]) -> Iterator[tuple[int, int]]:
+    """Yield the events of a monitor socket that have come: which, and its value (often a fd).
+
+    pyzmq's own parser would bring asyncio into every process, a sixth of its start.
+    The format is libzmq's, see zmq_socket_monitor(3).
+    """
+    while int(monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        event, value = struct.unpack("=hi", monitor.recv_multipart(zmq.NOBLOCK)[0])
+        yield event, value
 
 
 class Waker:
