@@ -186,6 +186,16 @@ def test_garbage_harms_nobody(
             run_one_task(client, engine, 1)
 
 
+@pytest.mark.parametrize("task_id", ["", "abc", "another-0", "{me}-", "{me}-x", "{me}--1"])
+def test_task_under_a_name_that_is_not_the_clients_is_dropped(
+    client: RawPeer, engine: RawPeer, task_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.say(DefineFunction(F, "f", b"definition"))
+    client.say(SubmitTask(TaskId(task_id.format(me=client.session_id)), F, 0.0))
+    run_one_task(client, engine, 0)
+    assert "not one of its own" in caplog.text
+
+
 def test_peer_cannot_say_what_its_role_may_not(
     client: RawPeer, engine: RawPeer, caplog: pytest.LogCaptureFixture
 ) -> None:

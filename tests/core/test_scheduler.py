@@ -143,6 +143,12 @@ def test_failed_task_is_retried_and_its_last_error_is_the_answer() -> None:
     assert ended(play.finish(0, 0, ok=False)) == [(0, "error")]
 
 
+def test_negative_retries_are_none() -> None:
+    play = Play(1)
+    play(submit(0, retries=-1))
+    assert ended(play.finish(0, 0, ok=False)) == [(0, "error")]
+
+
 def test_task_runs_after_what_it_waits_for() -> None:
     play = Play(2)
     play(submit(0))

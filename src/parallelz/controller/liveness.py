@@ -23,12 +23,14 @@ class Verdict(enum.Enum):
 
 def judge(peer: PeerInfo, host_id: str) -> Verdict:
     """Return what became of a peer; only processes of this host can be looked at."""
-    if peer.host_id != host_id:
+    if peer.host_id != host_id or peer.pid <= 0:
         return Verdict.AWAY
     try:
         status = psutil.Process(peer.pid).status()
     except psutil.NoSuchProcess:
         return Verdict.DEAD
+    except psutil.AccessDenied:
+        return Verdict.AWAY
     if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
         return Verdict.DEAD
     if status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):

@@ -74,11 +74,6 @@ class Session:
         """Both links."""
         return self.bulk, self.control
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether any line to it holds."""
-        return any(link.routing_id is not None for link in self.links)
-
     def __repr__(self) -> str:
         return f"<{self.role} {self.id} (pid {self.peer.pid} on {self.peer.host})>"
 

@@ -92,6 +92,11 @@ class Tasks:
         now_s: float,
     ) -> None:
         """Take in new tasks of a client; those that are known are left as they are."""
+        if not _is_own(session.id, message):
+            logger.warning(
+                "! dropped a submission of %r: the id is not one of its own", session
+            )
+            return
         ids = _ids_of(session.id, message)
         try:
             definition = session.known.get(message.digest)
@@ -216,6 +221,14 @@ class Tasks:
         for session in self._sessions.of_role("client"):
             session.control.put(message)
             self._touch(session.control)
+
+
+def _is_own(source: SessionId, message: SubmitTask | SubmitMap | SubmitDirect) -> bool:
+    """Whether a client names its tasks as it must: by its session and a number."""
+    if not isinstance(message, SubmitTask):
+        return message.first_number >= 0
+    session_id, _, number = message.task_id.rpartition("-")
+    return session_id == source and number.isascii() and number.isdecimal()
 
 
 def _ids_of(source: SessionId, message: SubmitTask | SubmitMap | SubmitDirect) -> list[TaskId]:

@@ -105,7 +105,7 @@ class Task:
         self.state = TaskState.WAITING
         self.engine_id: EngineId | None = None  # not None if and only if PLACED
         self.expected_s = 0.0  # its part of its engine's load, while PLACED
-        self.retries_left = options.retries if options is not None else 0
+        self.retries_left = max(options.retries, 0) if options is not None else 0
         self.placed_count = 0  # also counts what an engine gave back unstarted
         self.run_count = 0
         self.abort = False  # to end when its engine gives it back
