@@ -122,6 +122,14 @@ def test_lost_engine_ends_its_task_with_the_cause() -> None:
     assert "pid 100" in end.error.evalue
 
 
+def test_direct_task_that_comes_after_the_death_of_its_engine_is_told_the_cause() -> None:
+    play = Play(2)
+    play(lose(0, "killed by signal 9"))
+    end = next(a for a in play(submit_direct(0, [0])) if ended([a]))
+    assert end.status == "engine-lost"
+    assert "killed by signal 9" in end.error.evalue
+
+
 def test_lost_engine_retries_its_task_elsewhere() -> None:
     play = Play(2)
     assert placed(play(submit(0, retries=1))) == [(0, 0)]

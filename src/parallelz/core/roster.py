@@ -23,6 +23,7 @@ from parallelz.protocol.messages import EngineInfo
 PREFETCH_S = 0.005
 PLACED_COUNT_MAX = 500
 DURATIONS_COUNT_MAX = 1024
+GONE_COUNT_MAX = 10_000
 DURATION_MIN_S = 10e-6  # a task costs its engine at least this, however short its function
 DURATION_WEIGHT = 0.2  # of the newest measurement in the moving average
 
@@ -64,6 +65,7 @@ class Roster:
         self._roomy: dict[EngineId, Engine] = {}
         self._prefetching: dict[EngineId, Engine] = {}  # with more than one task placed
         self._durations: OrderedDict[Digest, float] = OrderedDict()
+        self._gone: OrderedDict[EngineId, str] = OrderedDict()
 
     def add(self, engine: Engine) -> None:
         """Take in a new engine."""
@@ -71,13 +73,20 @@ class Roster:
         self.by_session[engine.info.session_id] = engine
         self._idle[engine.id] = engine
 
-    def remove(self, engine: Engine) -> None:
-        """Forget an engine."""
+    def remove(self, engine: Engine, why: str) -> None:
+        """Forget an engine, but for the latest `GONE_COUNT_MAX` not why it is gone."""
+        self._gone[engine.id] = why
+        if len(self._gone) > GONE_COUNT_MAX:
+            self._gone.popitem(last=False)
         del self.engines[engine.id]
         del self.by_session[engine.info.session_id]
         self._idle.pop(engine.id, None)
         self._roomy.pop(engine.id, None)
         self._prefetching.pop(engine.id, None)
+
+    def why_gone(self, engine_id: EngineId) -> str:
+        """Return what to tell of an engine that is not there."""
+        return self._gone.get(engine_id, f"engine {engine_id} is not there (any more)")
 
     def room_for(self, task: Task) -> Engine | None:
         """Return the engine that should have an unbound task now, if any."""

@@ -181,7 +181,7 @@ class Scheduler:
             self.tasks[task_id] = task
             engine = self.roster.engines.get(engine_id)
             if engine is None:
-                error = ErrorInfo("EngineError", f"engine {engine_id} is not there (any more)")
+                error = ErrorInfo("EngineError", self.roster.why_gone(engine_id))
                 self._end(task, "engine-lost", now_s, "no such engine", actions, error=error)
             else:
                 self._make_ready(task, now_s, f"submitted for {engine_id}", actions)
@@ -254,11 +254,11 @@ class Scheduler:
         engine = self.roster.by_session.get(event.session_id)
         if engine is None:
             return
-        self.roster.remove(engine)
         self._changed.pop(engine.id, None)
         actions.append(AnnounceLoss(engine.id, event.cause))
         peer = engine.info.peer
         text = f"engine {engine.id} (pid {peer.pid} on {peer.host}) is gone: {event.cause}"
+        self.roster.remove(engine, text)
         error = ErrorInfo("EngineError", text)
         cause = f"lost {engine.id}"
         placed = list(engine.placed.values())
