@@ -75,9 +75,18 @@ def test_engine_that_holds_the_gil_is_not_taken_for_dead(rc: Client) -> None:
     assert rc.ids == [0, 1, 2]
 
 
-def test_interrupt_raises_in_the_running_task_only(rc: Client) -> None:
-    ar = rc[0].apply_async(time.sleep, 60)
-    while not rc.queue_status()[0]["queue"]:
+def test_interrupt_raises_in_the_running_task_only(rc: Client, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+
+    def work(path: str) -> None:
+        import pathlib
+        import time
+
+        pathlib.Path(path).touch()
+        time.sleep(60)
+
+    ar = rc[0].apply_async(work, str(begun))
+    while not begun.exists():  # placed is not yet running, and only what runs is interrupted
         rc.spin()
     rc.interrupt(0)
     with pytest.raises(parallelz.RemoteError, match="KeyboardInterrupt"):
