@@ -16,6 +16,7 @@ from parallelz.client.progress import progress_bar
 from parallelz.client.results import AsyncResult
 from parallelz.errors import EngineError, NoEnginesRegistered
 from parallelz.ids import EngineId, TaskId, task_id_of
+from parallelz.protocol.answers import QueueStatus
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.failures import rebuild
 from parallelz.protocol.messages import (
@@ -24,7 +25,6 @@ from parallelz.protocol.messages import (
     ClearEngines,
     InterruptEngines,
     Message,
-    QueueStatus,
     Reply,
     ShutdownEngines,
 )

@@ -202,7 +202,8 @@ class Scheduler:
             task.retries_left -= 1
             self._make_ready(task, now_s, f"failed on {engine.id}, to be retried", actions)
             return
-        self._end(task, event.status, now_s, event.status, actions, engine.id, by_result=True)
+        status: Status = "ok" if event.status == "ok" else "error"
+        self._end(task, status, now_s, status, actions, engine.id, by_result=True)
 
     def _take_back(
         self, event: TasksDropped, source: SessionId, now_s: float, actions: list[Action]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from parallelz.core.scheduler import Scheduler
 from parallelz.core.task import TaskState
 from parallelz.ids import EngineId
-from parallelz.protocol.messages import EngineQueue, QueueStatus
+from parallelz.protocol.answers import EngineQueue, QueueStatus
 
 
 def queue_status(

@@ -17,7 +17,7 @@ import msgspec
 
 from parallelz.ids import Digest, EngineId, SessionId, TaskId
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 Role = Literal["client", "engine", "supervisor", "recorder"]
 LinkName = Literal["bulk", "control"]
@@ -51,6 +51,8 @@ class EngineInfo(Value, frozen=True):
     engine_id: EngineId
     session_id: SessionId
     peer: PeerInfo
+    labels: list[str] = []
+    resources: dict[str, float] = {}  # how much it has of each
 
 
 class Hello(Message, frozen=True):
@@ -64,6 +66,8 @@ class Hello(Message, frozen=True):
     received: int  # number of the last envelope from the controller that was taken in
     controller_id: str  # the controller that was meant, "" at first
     peer: PeerInfo
+    labels: list[str] = []  # of an engine
+    resources: dict[str, float] = {}
 
 
 class Welcome(Message, frozen=True):
@@ -115,6 +119,12 @@ class TaskOptions(Value, frozen=True):
     retries: int = 0
     wait_timeout_s: float = 0.0  # give up when not placed by then; 0: never
     label: str = ""
+    max_runtime_s: float = 0.0  # stop it when it has run for so long; 0: never
+    retry_delay_s: float = 0.0  # before the first retry; twice that before the next, ...
+    priority: int = 0  # higher ones first
+    labels: list[str] = []  # only engines that have all of these
+    resources: dict[str, float] = {}  # only engines that have at least so much of each
+    inputs: list[TaskId] = []  # whose results it gets as arguments; waits for them to succeed
 
 
 class SubmitTask(Message, frozen=True):
@@ -157,6 +167,13 @@ class SubmitDirect(Message, frozen=True):
     label: str = ""
 
 
+class Input(Value, frozen=True):
+    """The result of another task, for a task that has it as an argument."""
+
+    data: bytes
+    frame_count: int
+
+
 class RunTask(Message, frozen=True):
     """Controller to engine: run this, after what was sent before it."""
 
@@ -164,7 +181,8 @@ class RunTask(Message, frozen=True):
     run: int  # how often the task was placed, this time included
     digest: Digest
     data: bytes = b""
-    frame_count: int = 0
+    frame_count: int = 0  # its own frames first, then those of each input
+    inputs: list[Input] = []  # in the order of `TaskOptions.inputs`
 
 
 class ErrorInfo(Value, frozen=True):
@@ -191,13 +209,33 @@ class TaskFinished(Message, frozen=True):
     """
 
     task_id: TaskId
-    status: Literal["ok", "error"]
+    status: Literal["ok", "error", "unmet"]  # unmet: it refuses to run on this engine
     started_s: float  # Unix time, by the engine's clock
     completed_s: float
     data: bytes = b""
     frame_count: int = 0
     error: ErrorInfo | None = None
     outputs: Outputs | None = None
+    retry_after_s: float = 0.0  # with "unmet": here or elsewhere, but not before; 0: elsewhere
+
+
+class FetchValues(Message, frozen=True):
+    """Controller to client: which results of these do you hold? Tasks need them as inputs.
+
+    The controller keeps no results; those that a client had already when it named them as an
+    input are asked back. Answered by one `ProvideValue` each.
+    """
+
+    task_ids: list[TaskId]
+
+
+class ProvideValue(Message, frozen=True):
+    """Client to controller: this is the result of that task."""
+
+    task_id: TaskId
+    is_held: bool = True  # False: it failed, or nobody holds it any more
+    data: bytes = b""
+    frame_count: int = 0
 
 
 class TaskEnded(Message, frozen=True):
@@ -226,6 +264,36 @@ class AbortTasks(Message, frozen=True):
     engine_ids: list[EngineId] | None = None  # only what is bound for these
 
 
+class CancelTasks(Message, frozen=True):
+    """Client to controller: end these also if they have started. Answered by `Reply`.
+
+    What runs is interrupted; if it still runs after `grace_s`, its engine is killed.
+    """
+
+    request_id: int
+    task_ids: list[TaskId]
+    grace_s: float
+
+
+class DrainEngines(Message, frozen=True):
+    """Client to controller: these get nothing new, and end when they have nothing left."""
+
+    request_id: int
+    engine_ids: list[EngineId]
+
+
+class AskState(Message, frozen=True):
+    """Client to controller: what became of these tasks, why do they wait, or: all of it.
+
+    The data of the reply is msgpack: list of lists of `answers.StoryLine` (story), list of
+    sentences (why), one dictionary (dump).
+    """
+
+    request_id: int
+    question: Literal["story", "why", "dump"]
+    task_ids: list[TaskId] = []
+
+
 class InterruptEngines(Message, frozen=True):
     """Client to controller: raise KeyboardInterrupt in what runs there now."""
 
@@ -250,7 +318,7 @@ class ShutdownEngines(Message, frozen=True):
 
 
 class AskQueues(Message, frozen=True):
-    """Client to controller: what is waiting and running where? Answer: see `QueueStatus`."""
+    """Client to controller: what waits and runs where? The answer: `answers.QueueStatus`."""
 
     request_id: int
     engine_ids: list[EngineId]
@@ -272,21 +340,6 @@ class Reply(Message, frozen=True):
     data: bytes = b""  # msgpack, by request
     error: ErrorInfo | None = None
     frame_count: int = 0
-
-
-class EngineQueue(msgspec.Struct, frozen=True):
-    """One engine's part of `QueueStatus`: counts, or ids when verbose."""
-
-    queue: list[TaskId] | int
-    completed: int
-    tasks: list[TaskId] | int
-
-
-class QueueStatus(msgspec.Struct, frozen=True):
-    """What `AskQueues` is answered with."""
-
-    engines: dict[EngineId, EngineQueue]
-    unassigned: list[TaskId] | int
 
 
 class EngineJoined(Message, frozen=True):
@@ -334,6 +387,8 @@ class TasksDropped(Message, frozen=True):
 class InterruptTask(Message, frozen=True):
     """Controller to engine: raise KeyboardInterrupt in what runs now."""
 
+    task_id: TaskId = TaskId("")  # only if it is this one; "": whatever it is
+
 
 class ClearNamespace(Message, frozen=True):
     """Controller to engine: forget all user names; answered by `NamespaceCleared`."""
@@ -361,6 +416,21 @@ class EngineDied(Message, frozen=True):
     cause: str  # such as "killed by signal 9 (SIGKILL)"
 
 
+class Supervises(Message, frozen=True):
+    """Supervisor to controller: these engines are my children."""
+
+    session_ids: list[SessionId]
+
+
+class EndEngine(Message, frozen=True):
+    """Controller to supervisor: end this child, and maybe start another in its place."""
+
+    session_id: SessionId
+    reason: str  # becomes the cause in `EngineDied`
+    grace_s: float = 0.0  # from SIGTERM to SIGKILL; 0: SIGKILL at once
+    restart: bool = False
+
+
 class StoreRecords(Message, frozen=True):
     """Controller to recorder: remember this."""
 
@@ -374,7 +444,11 @@ FromClient = (
     | SubmitTask
     | SubmitMap
     | SubmitDirect
+    | ProvideValue
     | AbortTasks
+    | CancelTasks
+    | DrainEngines
+    | AskState
     | InterruptEngines
     | ClearEngines
     | ShutdownEngines
@@ -383,11 +457,13 @@ FromClient = (
     | Goodbye
 )
 FromEngine = TaskFinished | TasksDropped | NamespaceCleared | Goodbye
-FromSupervisor = EngineDied | Goodbye
+FromSupervisor = Supervises | EngineDied | Goodbye
 FromRecorder = Reply | Goodbye
 
 Greeting = Welcome | Refused | SayHello
-ToClient = Greeting | TaskEnded | Reply | EngineJoined | EngineLeft | Notice | Goodbye
+ToClient = (
+    Greeting | TaskEnded | FetchValues | Reply | EngineJoined | EngineLeft | Notice | Goodbye
+)
 ToEngine = (
     Greeting
     | DefineFunction
@@ -398,5 +474,5 @@ ToEngine = (
     | StopEngine
     | Goodbye
 )
-ToSupervisor = Greeting | StopEngine | Goodbye
+ToSupervisor = Greeting | EndEngine | StopEngine | Goodbye
 ToRecorder = Greeting | StoreRecords | AskHistory | Goodbye
