@@ -35,6 +35,7 @@ from parallelz.protocol.messages import (
     Hello,
     Message,
     NamespaceCleared,
+    ProvideValue,
     Refused,
     Reply,
     Role,
@@ -43,6 +44,7 @@ from parallelz.protocol.messages import (
     SubmitDirect,
     SubmitMap,
     SubmitTask,
+    Supervises,
     TaskFinished,
     TasksDropped,
     Welcome,
@@ -83,6 +85,8 @@ class Controller:
         Remembers; may remember nothing.
     parent_pid
         When this process is gone, the controller ends. None: it ends only when told to.
+    scheduler
+        Decides. None: one with the usual scheme.
 
     Raises
     ------
@@ -91,7 +95,12 @@ class Controller:
     """
 
     def __init__(
-        self, secrets: ClusterSecrets, recording: Recording, parent_pid: int | None = None
+        self,
+        secrets: ClusterSecrets,
+        recording: Recording,
+        parent_pid: int | None = None,
+        *,
+        scheduler: Scheduler | None = None,
     ) -> None:
         self.id = uuid.uuid4().hex
         self._router = Router(secrets)
@@ -105,7 +114,7 @@ class Controller:
         self._flushed_s = 0.0
         self._suspects: dict[SessionId, tuple[float, str]] = {}
         self._stop_reason = ""
-        self._scheduler = Scheduler()
+        self._scheduler = Scheduler() if scheduler is None else scheduler
         self._sessions = Sessions(secrets)
         self._recording = recording
         recording.connect(self._touch)
@@ -196,7 +205,7 @@ class Controller:
             return
         link.receiver.accept(number)
 
-    def _handle(  # noqa: C901 - one arm for each kind of message, and nothing else
+    def _handle(  # noqa: C901, PLR0912 - one arm for each kind of message, and nothing else
         self,
         link: Link,
         message: Message,
@@ -221,12 +230,16 @@ class Controller:
             case EngineDied():
                 died = self._sessions.by_id.get(message.session_id)
                 if died is not None and died.role == "engine":
-                    self._lose(died, message.cause, now_s)
+                    self._lose(died, message.cause, now_s, message.started_count)
+            case Supervises():
+                session.children = message.session_ids
             case NamespaceCleared():
                 if session.engine is not None:
                     self._requests.cleared(session.engine.engine_id, message)
             case Reply():
-                self._requests.history_answered(message, buffers)
+                self._requests.history_answered(message, buffers, now_s)
+            case ProvideValue():
+                self._tasks.provide(session, message, buffers, now_s)
             case _:
                 self._requests.handle(session, message, now_s)  # type: ignore[arg-type]
 
@@ -316,12 +329,15 @@ class Controller:
         elif session.role != "recorder":
             self._forget(session, reason, now_s)
 
-    def _lose(self, session: Session, cause: str, now_s: float) -> None:
+    def _lose(
+        self, session: Session, cause: str, now_s: float, started_count: int = -1
+    ) -> None:
         logger.warning("! lost %r: %s", session, cause)
         self._suspects.pop(session.id, None)
         if session.engine is not None:
             self._recording.engine_changed(session.engine, cause)
-            self._tasks.handle(EngineLost(session.id, cause), session.id, now_s)
+            lost = EngineLost(session.id, cause, started_count)
+            self._tasks.handle(lost, session.id, now_s)
             self._requests.engine_is_gone(session.engine.engine_id)
         self._sessions.forget(session, cause)
 
