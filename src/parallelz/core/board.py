@@ -212,9 +212,14 @@ class Board:
                 self.alarms.set(task.id, Alarm.OVERRUN, due_s)
 
     def recall(self, engine: Engine, tasks: Iterable[Task]) -> None:
-        """Ask an engine to give back what it has not started."""
+        """Ask an engine to give back what it has not started.
+
+        Until it has answered it gets nothing: what comes back is to go before that.
+        """
         placed = list(tasks)
         if placed:
+            engine.recall_count += 1
+            self.roster.sort(engine)
             counts = [task.placed_count for task in placed]
             self.actions.append(RecallTasks(engine.id, [task.id for task in placed], counts))
 
@@ -316,9 +321,9 @@ class Board:
 
     def _skip(self, task: Task) -> None:
         if not task.is_direct:
-            self.roster.lane_of(task).queue.skip()
+            self.roster.lane_of(task).queue.skip(task)
         elif task.engine_ids is not None and task.engine_ids[0] in self.roster.engines:
-            self.roster.engines[task.engine_ids[0]].direct.skip()
+            self.roster.engines[task.engine_ids[0]].direct.skip(task)
 
     def fail_stopped(self, task: Task, engine: Engine) -> None:
         """End a task that was stopped while it ran."""
@@ -355,5 +360,5 @@ class Board:
         self.roster.validate()
         for lane in self.roster.lanes.values():
             head = lane.queue.head()
-            has_room = head is not None and self.roster.room_for(lane, head.digest) is not None
-            assert not has_room, f"an engine lies idle for {head}"
+            is_left = head is not None and self.roster.has_room(lane, head)
+            assert not is_left, f"an engine lies idle for {head}"

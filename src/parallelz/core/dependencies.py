@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from parallelz.core.ended import GONE
 from parallelz.core.task import Task
 from parallelz.ids import EngineId, TaskId
 from parallelz.protocol.messages import Dependency, ErrorInfo
@@ -21,7 +22,7 @@ class News(NamedTuple):
 
     task_id: TaskId
     ok: bool
-    engine_id: EngineId  # where it ran; -1: nowhere, or not known
+    engine_id: EngineId  # where it ran; or NOWHERE, or GONE
     name: str  # such as "'b' (client-7)"
     how: str  # such as "failed", or "could not run as 'a' (client-3) failed"
     root: str  # what was at the bottom of it, such as "'a' (client-3) failed"
@@ -48,7 +49,7 @@ class Wait:
         self.task = task
         self.dependency = dependency
         self.is_place = is_place  # from `follow`: it also says where
-        self.is_place_lost = False  # one ran, but nobody knows (any more) where
+        self.is_place_lost = False  # one ran, on an engine that is not here
         self.left = count
         self.met = 0
         self.engines: dict[EngineId, None] = {}
@@ -63,7 +64,7 @@ class Wait:
             self.met += 1
             if news.engine_id >= 0:
                 self.engines[news.engine_id] = None
-            elif news.ok:
+            elif news.engine_id == GONE:
                 self.is_place_lost = True
         elif self.unmet is None:
             self.unmet = news

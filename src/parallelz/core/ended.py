@@ -13,6 +13,7 @@ from typing import NamedTuple
 from parallelz.ids import EngineId, SessionId, TaskId
 
 NOWHERE = EngineId(-1)
+GONE = EngineId(-2)  # it ran, on an engine that is not here
 BLOCK_BITS = 1024
 FULL_BLOCK = (1 << BLOCK_BITS) - 1
 DETAILS_COUNT_MAX = 10_000
@@ -21,7 +22,7 @@ DETAILS_COUNT_MAX = 10_000
 class End(NamedTuple):
     """How a task ended."""
 
-    engine_id: EngineId  # -1: nowhere
+    engine_id: EngineId  # or NOWHERE
     ok: bool
 
 

@@ -16,7 +16,7 @@ from collections import deque
 from parallelz.core.task import Task, TaskState
 from parallelz.ids import SessionId
 
-STALE_COUNT_MAX = 1000
+STALE_SLACK = 64  # skipped tasks that may stand among the others
 
 
 class Shares:
@@ -52,31 +52,43 @@ class Shares:
         self._used_s.pop(session_id, None)
 
 
-class _Level:
-    """What waits with one priority: a queue for each client, the one served next on top."""
+class _Line:
+    """What one client has waiting with one priority."""
 
-    __slots__ = ("entered_count", "queues", "turns")
+    __slots__ = ("entered", "ready_count", "tasks")
+
+    def __init__(self, entered: int) -> None:
+        self.entered = entered
+        self.tasks: deque[Task] = deque()
+        self.ready_count = 0  # the others have ended and are to be skipped
+
+
+class _Level:
+    """What waits with one priority."""
+
+    __slots__ = ("entered_count", "lines", "turns")
 
     def __init__(self) -> None:
-        self.queues: dict[SessionId, deque[Task]] = {}
-        self.turns: list[tuple[float, int, SessionId]] = []  # a heap; a clock may have gone on
+        self.lines: dict[SessionId, _Line] = {}
+        # A heap; whoever stands there may have gone (then `entered` differs), and its clock
+        # may have gone on.
+        self.turns: list[tuple[float, int, SessionId]] = []
         self.entered_count = 0
 
 
 class FairQueue:
     """Ready tasks, in the order in which they should be placed.
 
-    Tasks that ended while they stood here (aborted, timed out) are skipped where they are met.
+    Tasks that end while they stand here (aborted, timed out) are skipped where they are met.
     """
 
-    __slots__ = ("_levels", "_priorities", "_shares", "_stale_count", "count")
+    __slots__ = ("_levels", "_priorities", "_shares", "count")
 
     def __init__(self, shares: Shares) -> None:
         self._shares = shares
         self._levels: dict[int, _Level] = {}
         self._priorities: list[int] = []  # ascending
-        self._stale_count = 0
-        self.count = 0  # with those that are to be skipped
+        self.count = 0  # of ready tasks
 
     def push(self, task: Task, *, first: bool = False) -> None:
         """Add a task behind those of its client and priority, or before them."""
@@ -86,65 +98,71 @@ class FairQueue:
         if level is None:
             level = self._levels[priority] = _Level()
             insort(self._priorities, priority)
-        queue = level.queues.get(task.session_id)
-        if queue is None:
-            queue = level.queues[task.session_id] = deque()
+        line = level.lines.get(task.session_id)
+        if line is None:
             level.entered_count += 1
+            line = level.lines[task.session_id] = _Line(level.entered_count)
             used_s = self._shares.enter(task.session_id)
-            heapq.heappush(level.turns, (used_s, level.entered_count, task.session_id))
+            heapq.heappush(level.turns, (used_s, line.entered, task.session_id))
         if first:
-            queue.appendleft(task)
+            line.tasks.appendleft(task)
         else:
-            queue.append(task)
+            line.tasks.append(task)
+        line.ready_count += 1
         self.count += 1
 
     def head(self) -> Task | None:
         """Return the task whose turn it is; it stays."""
-        while self._priorities:
+        if not self.count:
+            return None
+        while True:
             level = self._levels[self._priorities[-1]]
-            turns = level.turns
-            while turns:
-                used_s, entered, session_id = turns[0]
-                queue = level.queues[session_id]
-                while queue and queue[0].state is not TaskState.READY:
-                    queue.popleft()
-                    self.count -= 1
-                    self._stale_count -= 1
-                if not queue:
-                    heapq.heappop(turns)
-                    del level.queues[session_id]
-                    continue
-                if len(turns) > 1 and (now_s := self._shares.of(session_id)) > used_s:
-                    heapq.heapreplace(turns, (now_s, entered, session_id))
-                    continue
-                return queue[0]
+            if level.lines:
+                break
             del self._levels[self._priorities.pop()]
-        return None
+        turns = level.turns
+        while True:
+            used_s, entered, session_id = turns[0]
+            line = level.lines.get(session_id)
+            if line is None or line.entered != entered:
+                heapq.heappop(turns)
+            elif len(turns) > 1 and (now_s := self._shares.of(session_id)) > used_s:
+                heapq.heapreplace(turns, (now_s, entered, session_id))
+            else:
+                break
+        tasks = line.tasks
+        while tasks[0].state is not TaskState.READY:
+            tasks.popleft()
+        return tasks[0]
 
     def pop(self) -> None:
         """Take away what `head` has just returned."""
         level = self._levels[self._priorities[-1]]
-        level.queues[level.turns[0][2]].popleft()
-        self.count -= 1
+        session_id = level.turns[0][2]
+        line = level.lines[session_id]
+        line.tasks.popleft()
+        self._count_down(level, session_id, line)
 
-    def skip(self) -> None:
+    def skip(self, task: Task) -> None:
         """Take in that a task which stands here has ended."""
-        self._stale_count += 1
-        if self._stale_count > STALE_COUNT_MAX and self._stale_count * 2 > self.count:
-            for level in self._levels.values():
-                for queue in level.queues.values():
-                    ready = [task for task in queue if task.state is TaskState.READY]
-                    queue.clear()
-                    queue.extend(ready)
-            self.count -= self._stale_count
-            self._stale_count = 0
+        level = self._levels[task.priority]
+        line = level.lines[task.session_id]
+        self._count_down(level, task.session_id, line)
+        if len(line.tasks) > 2 * line.ready_count + STALE_SLACK:
+            line.tasks = deque(t for t in line.tasks if t.state is TaskState.READY)
+
+    def _count_down(self, level: _Level, session_id: SessionId, line: _Line) -> None:
+        self.count -= 1
+        line.ready_count -= 1
+        if not line.ready_count:
+            del level.lines[session_id]
 
     def tasks(self) -> list[Task]:
         """Return all that waits: by priority, then by client."""
         return [
             task
             for priority in reversed(self._priorities)
-            for queue in self._levels[priority].queues.values()
-            for task in queue
+            for line in self._levels[priority].lines.values()
+            for task in line.tasks
             if task.state is TaskState.READY
         ]

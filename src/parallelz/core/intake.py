@@ -9,7 +9,7 @@ from __future__ import annotations
 from parallelz.core.alarms import Alarm
 from parallelz.core.board import Board
 from parallelz.core.dependencies import News, Wait
-from parallelz.core.ended import NOWHERE
+from parallelz.core.ended import GONE, NOWHERE
 from parallelz.core.events import AskValues, EndsFound, LookUpTasks, ValueProvided, Warn
 from parallelz.core.task import Task, TaskState
 from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
@@ -160,7 +160,9 @@ class Intake:
                 self._board.settle(self._board.waits.settle(news, is_lost=True))
                 continue
             engine = self._roster.by_session.get(end.engine_session)
-            engine_id = NOWHERE if engine is None else engine.id
+            engine_id = GONE if end.engine_session else NOWHERE
+            if engine is not None:
+                engine_id = engine.id
             news = _news(task_id, end.how, ok=end.ok, engine_id=engine_id)
             self._board.settle(self._board.waits.settle(news))
 

@@ -74,7 +74,7 @@ class Engine:
         "placed",
         "placed_number",
         "rank",
-        "recalling",
+        "recall_count",
         "seen_count",
         "since_s",
     )
@@ -88,7 +88,7 @@ class Engine:
         self.rank = -1  # see `placement`
         self.load_s = 0.0  # sum of `expected_s` of what is placed
         self.placed_number = 0  # of the last placement here, counted over all engines
-        self.recalling = False  # it was asked to give back, and has not answered
+        self.recall_count = 0  # how often it was asked to give back and has not answered
         self.is_draining = False  # nothing new, but what is for it alone
         self.is_late = False  # its current task takes longer than expected: nothing behind it
         self.has_limits = False  # a task that may run only for so long was placed
@@ -237,7 +237,7 @@ class Roster:
 
     def _drop_empty_lanes(self) -> None:
         """Keep the newest few of those without tasks."""
-        empty = [lane for lane in self.lanes.values() if lane.queue.head() is None]
+        empty = [lane for lane in self.lanes.values() if not lane.queue.count]
         for lane in empty[: -EMPTY_LANES_MAX or None]:
             if lane is not self.open:
                 self.drop(lane)
@@ -256,13 +256,20 @@ class Roster:
         self, lane: Lane, digest: Digest, avoid: EngineId | None = None
     ) -> Engine | None:
         """Return the engine of a lane that should have a task of this function now, if any."""
-        rank_max = RANK_MAX if self.hwm is not None or digest in self._durations else 0
-        return cast("Engine | None", lane.room.choose(rank_max, avoid))
+        return cast("Engine | None", lane.room.choose(self._rank_max(digest), avoid))
+
+    def _rank_max(self, digest: Digest) -> int:
+        return RANK_MAX if self.hwm is not None or digest in self._durations else 0
+
+    def has_room(self, lane: Lane, task: Task) -> bool:
+        """Whether any engine of a lane could take a task; costs time linear in their number."""
+        rank_max = self._rank_max(task.digest)
+        return any(0 <= engine.rank <= rank_max for engine in lane.engines.values())
 
     def has_room_for(self, engine: Engine, task: Task) -> bool:
         """Whether this engine could take this direct task now."""
         if not engine.placed:
-            return not engine.recalling
+            return not engine.recall_count
         return engine.rank > 0 and (self.hwm is not None or task.digest in self._durations)
 
     def place(self, engine: Engine, task: Task) -> None:
@@ -296,6 +303,9 @@ class Roster:
             self._durations[digest] = duration_s
             if len(self._durations) > DURATIONS_COUNT_MAX:
                 self._durations.popitem(last=False)
+            for lane in self.lanes.values():  # it may be placed behind others from now on
+                if lane.queue.count:
+                    self.awake[lane.number] = lane
         else:
             self._durations[digest] = before_s + DURATION_WEIGHT * (duration_s - before_s)
 
@@ -316,7 +326,7 @@ class Roster:
             lane.room.move(engine, old, new)
 
     def _rank_of(self, engine: Engine) -> int:
-        if engine.recalling or engine.is_draining:
+        if engine.recall_count or engine.is_draining:
             return -1
         count = len(engine.placed)
         if not count:
@@ -336,7 +346,7 @@ class Roster:
         """
         found: list[Engine] = []
         for engine in self._prefetching.values():
-            if not engine.recalling and engine.ended_count == engine.seen_count:
+            if not engine.recall_count and engine.ended_count == engine.seen_count:
                 found.append(engine)
             engine.seen_count = engine.ended_count
         return found

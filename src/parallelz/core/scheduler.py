@@ -164,7 +164,7 @@ class Scheduler:
             self.board.end(task, "ok", engine_id=engine.id, by_result=True)
         elif task.stop is Stop.CANCEL or task.stop is Stop.ABORT:
             self.board.fail_stopped(task, engine)
-        elif event.status == "unmet":
+        elif event.status == "unmet" and not task.is_direct:
             self._reroute(task, engine, event)
         elif task.retries_left:
             self._retry(task, f"failed on {engine.id}", avoid=engine.id)
@@ -210,7 +210,7 @@ class Scheduler:
         engine = self.roster.by_session.get(source)
         if engine is None:
             return
-        engine.recalling = False
+        engine.recall_count = max(engine.recall_count - 1, 0)
         returned = [
             task
             for task_id in event.task_ids
@@ -238,8 +238,7 @@ class Scheduler:
             if event.engine_ids is not None and not _bound_for(task, event.engine_ids):
                 continue
             if task.engine_id is not None:
-                if task.stop is Stop.NO:
-                    task.stop = Stop.ABORT
+                task.ask_to_stop(Stop.ABORT)
                 recalls.setdefault(task.engine_id, []).append(task)
             elif task.state is not TaskState.ENDED:
                 self.board.end(task, "aborted")
@@ -255,24 +254,15 @@ class Scheduler:
             if task.engine_id is None:
                 self.board.end(task, "aborted")
                 continue
-            task.stop = Stop.CANCEL
+            task.ask_to_stop(Stop.CANCEL)
             self._stop(task, self.roster.engines[task.engine_id], grace_s)
 
     def _stop(self, task: Task, engine: Engine, grace_s: float) -> None:
         """Interrupt a task if it runs, and what would die with it get back before a kill."""
-        others = list(engine.placed.values())
-        if engine.current is task:
-            self._recall_behind(engine)
-        else:
-            others = [task]
-        self.board.recall(engine, others)
+        is_current = engine.current is task
+        self.board.recall(engine, engine.placed.values() if is_current else [task])
         self.board.actions.append(StopTask(engine.id, task.id))
         self.board.alarms.set(task.id, Alarm.KILL, self.board.now_s + grace_s)
-
-    def _recall_behind(self, engine: Engine) -> None:
-        """Give an engine nothing more until it has answered."""
-        engine.recalling = True
-        self.roster.sort(engine)
 
     def _drain(self, event: DrainEngines) -> None:
         for engine_id in event.engine_ids:
@@ -281,7 +271,6 @@ class Scheduler:
                 continue
             engine.is_draining = True
             waiting = [task for task in list(engine.placed.values())[1:] if not task.is_direct]
-            engine.recalling = bool(waiting)
             self.roster.sort(engine)
             self.board.recall(engine, waiting)
             self.board.look_at(engine)
@@ -346,7 +335,6 @@ class Scheduler:
         self._stuck_check_s = board.now_s
         for engine in self.roster.stuck():
             engine.is_late = True
-            self._recall_behind(engine)
             board.recall(engine, list(engine.placed.values())[1:])
 
     def _ring(self, task: Task, alarm: Alarm) -> None:
@@ -364,7 +352,7 @@ class Scheduler:
                     board.make_ready(task, "to be tried again", first=True)
             case Alarm.OVERRUN:
                 assert task.engine_id is not None
-                task.stop = Stop.OVERRUN
+                task.ask_to_stop(Stop.OVERRUN)
                 self._stop(task, self.roster.engines[task.engine_id], STOP_GRACE_S)
             case Alarm.KILL:
                 self._kill(task)

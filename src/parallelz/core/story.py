@@ -166,7 +166,7 @@ def _busy(engine: Engine, now_s: float) -> str:
     if engine.current is not None:
         what = engine.current.name
         return f"engine {engine.id} runs {what} for {_span(now_s - engine.since_s)}"
-    if engine.recalling:
+    if engine.recall_count:
         return f"engine {engine.id} has not answered yet what it gives back"
     return f"engine {engine.id} is being drained"
 
@@ -244,7 +244,7 @@ def _engine_state(engine: Engine, now_s: float) -> dict[str, object]:
         "direct": len(engine.direct.tasks()),
         "ended": engine.ended_count,
         "rank": engine.rank,
-        "recalling": engine.recalling,
+        "recalls": engine.recall_count,
         "draining": engine.is_draining,
         "late": engine.is_late,
     }

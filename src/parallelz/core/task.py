@@ -139,5 +139,12 @@ class Task:
             return self.id
         return f"{self.options.label!r} ({self.id})"
 
+    def ask_to_stop(self, why: Stop) -> None:
+        """Note why it is to end; for two reasons, it is cancelled."""
+        if self.stop is Stop.NO:
+            self.stop = why
+        elif self.stop is not why:
+            self.stop = Stop.CANCEL
+
     def __repr__(self) -> str:
         return f"<Task {self.id} {self.state.value} engine={self.engine_id}>"
