@@ -118,7 +118,9 @@ class View(ABC):
         try:
             yield
         finally:
-            self.set_flags(**before)
+            for name, value in before.items():
+                if getattr(self, name) is not value:
+                    setattr(self, name, value)
 
     # -- calls -----------------------------------------------------------------------------
 
