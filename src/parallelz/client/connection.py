@@ -46,6 +46,7 @@ from parallelz.transport.peer import PeerLink, endpoint_for, new_session_id
 WAITING_COUNT_MAX = 200_000  # submissions that have not left: then who submits waits
 OUTSTANDING_MAX = 2_000_000
 """How many tasks a client awaits before it submits no more, unless its user says otherwise."""
+WhenFull = Literal["block", "raise"]
 MAP_ITEMS_MAX = 500  # per message: the controller sends on after each
 
 Call = tuple[int, tuple[object, ...], dict[str, object]]
@@ -93,7 +94,7 @@ class Connection:
         self.ledger = Ledger(self.session_id)
         self.callbacks = CallbackThread()
         self.max_outstanding = OUTSTANDING_MAX
-        self.when_full: Literal["block", "raise"] = "block"
+        self.when_full: WhenFull = "block"
         self._end = ""  # why there is nothing more to be had; "": there is
         self._lock = threading.Lock()  # guards the following, and the order of what is sent
         self._next_number = 0
@@ -427,6 +428,20 @@ class Connection:
         except ClusterError:
             self.check_open()  # closed meanwhile, by another thread: say that
             raise
+
+
+def check_limit(value: int) -> int:
+    """Return the value of `max_outstanding`, if it is one."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"max_outstanding must be an int, 1 or more, not {value!r}")
+    return value
+
+
+def check_when_full(value: WhenFull) -> WhenFull:
+    """Return the value of `when_full`, if it is one."""
+    if value not in ("block", "raise"):
+        raise ValueError(f'when_full must be "block" or "raise", not {value!r}')
+    return value
 
 
 def with_inputs(options: TaskOptions | None, call: arguments.Call) -> TaskOptions:
