@@ -12,7 +12,7 @@ import functools
 import operator
 import threading
 from collections.abc import Callable, Sequence
-from typing import NoReturn, cast
+from typing import NoReturn
 
 from parallelz.client.ledger import Ledger, Submission
 from parallelz.ids import TaskId
@@ -76,14 +76,25 @@ class _InputFailed(BaseException):
         self.error = error
 
 
-class _Local(threading.local):
-    """Of each thread: the call that it pickles, or whose tasks that may refer to."""
+class _Slot:
+    """Of one thread: the call that it pickles, or what stands for one that met no result yet.
 
-    call: Call | Ledger | _Waiting | None = None
+    That is where its results may come from, as for `Call`: usually no more is needed.
+    """
+
+    __slots__ = ("call",)
+
+    def __init__(self) -> None:
+        self.call: Call | Ledger | _Waiting | None = None
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.slot = _Slot()  # looking this up is what costs, so it is done once for a call
 
 
 class _Waiting:
-    """In place of a call that has met no result yet and accepts none as an input."""
+    """No ledger: all results are waited for."""
 
 
 _local = _Local()
@@ -100,16 +111,15 @@ def dump_call(call: object, ledger: Ledger) -> tuple[Payload, Call | None]:
     Exception
         What a result among the arguments raises.
     """
-    # The usual call has none and must not pay for them: what is noted first is only where
-    # results would come from.
-    before, _local.call = _local.call, ledger
+    slot = _local.slot
+    before, slot.call = slot.call, ledger
     try:
         pickled = dump(call)
-        found = cast("Call | Ledger", _local.call)
+        found = slot.call
     except _InputFailed as failed:
         raise failed.error from None
     finally:
-        _local.call = before
+        slot.call = before
     if found is ledger:
         return pickled, None
     assert isinstance(found, Call)
@@ -118,21 +128,22 @@ def dump_call(call: object, ledger: Ledger) -> tuple[Payload, Call | None]:
 
 def dump_waiting(call: object) -> Payload:
     """Pickle a call with the values of all results in it, for which it waits."""
-    before, _local.call = _local.call, _waiting
+    slot = _local.slot
+    before, slot.call = slot.call, _waiting
     try:
         return dump(call)
     except _InputFailed as failed:
         raise failed.error from None
     finally:
-        _local.call = before
+        slot.call = before
 
 
 def current() -> Call | None:
     """Return the call that this thread pickles."""
-    call = _local.call
-    if call is None or type(call) is Call:
-        return call
-    made = _local.call = Call(call if isinstance(call, Ledger) else None)
+    slot = _local.slot
+    if slot.call is None or isinstance(slot.call, Call):
+        return slot.call
+    made = slot.call = Call(slot.call if isinstance(slot.call, Ledger) else None)
     return made
 
 

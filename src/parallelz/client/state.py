@@ -132,7 +132,7 @@ class StateSession(HistorySession):
             for task_id in task_ids
         }
         keys = ["msg_id", "status", "completed", "received", "engine_id", "evalue", "ename"]
-        what = {"query": {"msg_id": {"$in": task_ids}}, "keys": keys}
+        what: dict[str, object] = {"query": {"msg_id": {"$in": task_ids}}, "keys": keys}
         records = self._ask("query", what)
         assert isinstance(records, list)
         for record in records:
