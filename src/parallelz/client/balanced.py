@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -183,14 +185,15 @@ class LoadBalancedView(View):
         """
         predecessors = predecessors_of(graph)
         order = order_of(predecessors)
-        batch = self._prepare(order, jobs)
-        submissions = self._connection.submit_batch(
-            batch, self._graph_options(order, predecessors)
-        )
         results: dict[N, AsyncResult] = {}
-        for node, submission in zip(order, submissions, strict=True):
-            self._note(submission)
-            results[node] = AsyncResult(self._connection, submission, is_single=True)
+        with _collection_paused():
+            batch = self._prepare(order, jobs)
+            submissions = self._connection.submit_batch(
+                batch, self._graph_options(order, predecessors)
+            )
+            for node, submission in zip(order, submissions, strict=True):
+                self._note(submission)
+                results[node] = AsyncResult(self._connection, submission, is_single=True)
         return results
 
     def _graph_options(
@@ -201,6 +204,7 @@ class LoadBalancedView(View):
         earlier = [[numbers[each] for each in predecessors[node]] for node in order]
         flags = self._options() or TaskOptions()
         prefix = f"{self.label}: " if self.label else ""
+        labels = [f"{prefix}{node}" for node in order]
 
         def options_of(index: int, id_of: Callable[[int], TaskId]) -> TaskOptions:
             before = earlier[index]
@@ -211,7 +215,7 @@ class LoadBalancedView(View):
                 flags.engine_ids,
                 flags.retries,
                 flags.wait_timeout_s,
-                f"{prefix}{order[index]}",
+                labels[index],
                 flags.max_runtime_s,
                 flags.retry_delay_s,
                 flags.priority,
@@ -360,3 +364,18 @@ class LoadBalancedView(View):
                 pending.rotate(-place)
             result = pending.popleft()
             yield result.get(return_exceptions=tolerant)
+
+
+@contextlib.contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Leave garbage with cycles alone while very many objects are made, all of which stay.
+
+    To look through them for cycles again and again would take as long as to make them.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
