@@ -24,21 +24,18 @@ from parallelz.protocol.messages import (
 from parallelz.protocol.payload import dump, load
 
 
-def end(
-    controller: ScriptedController, result: AsyncResult, *values: object, index: int = 0
-) -> None:
+def end(controller: ScriptedController, result: AsyncResult, *values: object) -> None:
     """Let the tasks of a result end with these values."""
-    for task_id, value in zip(result.msg_ids[index:], values, strict=False):
+    for task_id, value in zip(result.msg_ids, values, strict=True):
         data, buffers = dump(value)
         ended = TaskEnded(task_id, "ok", EngineId(0), data=data, frame_count=len(buffers))
         controller.say(ended, buffers)
-    assert result.wait(0) or all(controller.told)
 
 
 def last_call(
     controller: ScriptedController, count: int, *inputs: object
 ) -> tuple[list[TaskId], object]:
-    """Return the inputs of the last of so many tasks, and its arguments as an engine sees them."""
+    """Return the inputs of the last of so many tasks, and its arguments on an engine."""
     message, buffers = controller.wait_for(SubmitTask, count)[count - 1]
     assert isinstance(message, SubmitTask)
     provided: list[tuple[bytes, Sequence[Buffer]]] = [dump(value) for value in inputs]

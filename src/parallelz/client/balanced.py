@@ -183,10 +183,10 @@ class LoadBalancedView(View):
         SerializationError
             If a job cannot be sent; names the node.
         """
-        predecessors = predecessors_of(graph)
-        order = order_of(predecessors)
         results: dict[N, AsyncResult] = {}
         with _collection_paused():
+            predecessors = predecessors_of(graph)
+            order = order_of(predecessors)
             batch = self._prepare(order, jobs)
             submissions = self._connection.submit_batch(
                 batch, self._graph_options(order, predecessors)
