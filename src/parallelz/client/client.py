@@ -228,14 +228,13 @@ class Client(StateSession):
         if kwargs is not None and not isinstance(kwargs, Mapping):
             raise TypeError(f"kwargs must be dict, not {type(kwargs)}")
         view = self.view(targets, balanced)
-        flags: dict[str, object] = {}
         if after is not None or follow is not None or timeout is not None:
             if not isinstance(view, LoadBalancedView):
                 raise ValueError(
                     "after, follow and timeout are for balanced calls only: give"
                     " balanced=True or no targets"
                 )
-            flags = {"after": after, "follow": follow, "timeout": timeout}
+            flags: dict[str, object] = {"after": after, "follow": follow, "timeout": timeout}
             view = LoadBalancedView(self, view.targets).set_flags(**flags)  # type: ignore[arg-type]
         call = view.apply_async_bound if bound else view.apply_async
         result = call(f, *(args or ()), **(kwargs or {}))
