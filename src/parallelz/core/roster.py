@@ -90,7 +90,7 @@ class Engine:
         self.placed_number = 0  # of the last placement here, counted over all engines
         self.recall_count = 0  # how often it was asked to give back and has not answered
         self.is_draining = False  # nothing new, but what is for it alone
-        self.is_late = False  # its current task takes longer than expected: nothing behind it
+        self.is_late = False  # its task takes too long, or is to be stopped: nothing behind it
         self.has_limits = False  # a task that may run only for so long was placed
         self.since_s = 0.0  # when the first of `placed` came to be that
         self.ended_count = 0
@@ -331,9 +331,11 @@ class Roster:
         count = len(engine.placed)
         if not count:
             return 0
+        if engine.is_late:
+            return -1
         if self.hwm is not None:
             return count if not self.hwm or count < self.hwm else -1
-        if engine.is_late or engine.load_s >= PREFETCH_S or count >= PLACED_COUNT_MAX:
+        if engine.load_s >= PREFETCH_S or count >= PLACED_COUNT_MAX:
             return -1
         return 1 + int(engine.load_s * (LOAD_STEPS / PREFETCH_S))
 

@@ -260,6 +260,7 @@ class Scheduler:
     def _stop(self, task: Task, engine: Engine, grace_s: float) -> None:
         """Interrupt a task if it runs, and what would die with it get back before a kill."""
         is_current = engine.current is task
+        engine.is_late = engine.is_late or is_current
         self.board.recall(engine, engine.placed.values() if is_current else [task])
         self.board.actions.append(StopTask(engine.id, task.id))
         self.board.alarms.set(task.id, Alarm.KILL, self.board.now_s + grace_s)
@@ -293,8 +294,13 @@ class Scheduler:
         started_max = len(engine.placed)
         if event.started_count >= 0:
             started_max = max(event.started_count - engine.ended_count, 0)
-        for place, task in reversed(list(enumerate(engine.placed.values()))):
-            self._lose_task(task, engine, error, has_started=place < started_max)
+        again: list[tuple[Task, bool]] = []
+        for place, task in enumerate(engine.placed.values()):
+            has_started = place < started_max
+            if not self._ends_with(task, engine, error, has_started=has_started):
+                again.append((task, has_started))
+        for task, has_started in reversed(again):
+            self._place_again(task, engine, has_started=has_started)
         for task in engine.direct.tasks():
             self.board.end(task, "engine-lost", error=error)
         for lane in lanes:
@@ -302,10 +308,10 @@ class Scheduler:
                 for task in lane.queue.tasks():
                     self.board.end(task, "engine-lost", error=error)
 
-    def _lose_task(
+    def _ends_with(
         self, task: Task, engine: Engine, error: ErrorInfo, *, has_started: bool
-    ) -> None:
-        """See to a task that was placed on an engine which is gone.
+    ) -> bool:
+        """End a task that was placed on an engine which is gone, unless it can run elsewhere.
 
         Where nobody knows better it counts as started: without retries it starts at most once.
         """
@@ -317,12 +323,18 @@ class Scheduler:
             board.end(task, "aborted")
         elif task.is_direct or (has_started and not task.retries_left):
             board.end(task, "engine-lost", engine_id=engine.id, error=error)
-        elif has_started:
+        else:
+            return False
+        return True
+
+    def _place_again(self, task: Task, engine: Engine, *, has_started: bool) -> None:
+        if has_started:
             task.run_count += 1
             self._retry(task, f"lost {engine.id}", avoid=None)
         else:
             task.stop = Stop.NO
-            board.make_ready(task, f"not started on {engine.id}, which is lost", first=True)
+            cause = f"not started on {engine.id}, which is lost"
+            self.board.make_ready(task, cause, first=True)
 
     # -- time ------------------------------------------------------------------------------
 

@@ -148,7 +148,8 @@ def _lane_busy(scheduler: Scheduler, lane: Lane, now_s: float) -> str:
     engines = list(lane.engines.values())
     draining = sum(engine.is_draining for engine in engines)
     if draining == len(engines):
-        return f"each of the {len(engines)} engines that may run it is being drained"
+        ids = ", ".join(str(engine.id) for engine in engines)
+        return f"all engines that may run it ({ids}) are being drained"
     if len(engines) == 1:
         return _busy(engines[0], now_s)
     busy = [engine for engine in engines if engine.placed]
