@@ -114,11 +114,11 @@ class FakeController:
 
         return self.pump(find)
 
-    def tell(self, link: str, *messages: Message) -> None:
-        """Send messages to the engine, in one envelope."""
+    def tell(self, link: str, *messages: Message, buffers: Sequence[Buffer] = ()) -> None:
+        """Send messages to the engine, in one envelope; the last one with the buffers."""
         line = self.line("engine", link)
         for message in messages:
-            line.sender.put(message)
+            line.sender.put(message, buffers if message is messages[-1] else ())
         self._router.send_multipart([line.routing_id, *line.sender.take(line.receiver.tell())])
 
     def heard(self, kind: type[M]) -> M:
