@@ -27,6 +27,7 @@ from parallelz.engine.namespace import Main
 from parallelz.engine.output import output
 from parallelz.engine.runner import Runner
 from parallelz.engine.workqueue import Job, WorkQueue
+from parallelz.engine_options import EngineOptions
 from parallelz.errors import UnknownFunction
 from parallelz.ids import SessionId, TaskId
 from parallelz.protocol.connection import ConnectionInfo
@@ -57,6 +58,7 @@ RESULTS_PERIOD_S = 0.002
 RESCUE_PERIOD_S = 0.005  # after which the I/O thread sends what the main thread holds
 STOP_GRACE_S = 0.25  # for the main thread to come out of a task; then the process ends anyway
 EXIT_REFUSED = 3
+NO_OPTIONS = EngineOptions()
 
 INTERRUPT_TASK_SIGNAL = signal.SIGURG
 """Not SIGINT, which is for whatever runs, so that one that comes late cannot be taken for that.
@@ -75,12 +77,19 @@ class Engine:
     parent_fd
         Read end of a pipe whose other end lives as long as the supervisor does. None: nobody
         watches over this engine.
+    options
+        Its labels and resources are told to the controller.
     """
 
     def __init__(
-        self, info: ConnectionInfo, session_id: SessionId, parent_fd: int | None = None
+        self,
+        info: ConnectionInfo,
+        session_id: SessionId,
+        parent_fd: int | None = None,
+        options: EngineOptions = NO_OPTIONS,
     ) -> None:
         self._info = info
+        self._options = options
         self._session_id = session_id
         self._main = Main()
         verbs.serve(self._main)
@@ -112,6 +121,8 @@ class Engine:
             role="engine",
             token=self._info.token,
             incoming=ToEngine,
+            labels=self._options.labels,
+            resources=self._options.resources,
         )
 
     def run(self) -> int:
