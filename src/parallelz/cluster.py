@@ -461,7 +461,8 @@ class Cluster:
         if facts.controller is not None and self._controller is None:
             self._controller = LocalController.from_facts(facts.controller, place)
         for set_id, launched in facts.engine_sets.items():
-            if set_id not in self._engine_sets:
+            known = self._engine_sets.get(set_id)
+            if known is None or known.to_facts() != launched:  # restarted by somebody else
                 self._engine_sets[set_id] = LocalEngines.from_facts(
                     launched, place, set_id=set_id
                 )
