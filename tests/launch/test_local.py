@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
 from parallelz.launch.launcher import Launcher, Place
 from parallelz.launch.local import (
@@ -78,6 +79,12 @@ def test_engines_are_told_where_their_controller_is() -> None:
         *("--file", "/p/security/ipcontrollerz-big-engine.json", "-n", "3"),
         *("--wait-s", "0", "--log-dir", "/p/log/x", "--parent-pid", "17"),
     ]
+
+
+def test_engines_are_told_their_options() -> None:
+    options = EngineOptions(labels=("gpu",), memory_limit=5)
+    command = engines_command(PLACE, 1, log_dir=Path("x"), options=options)
+    assert {"--labels=gpu", "--memory-limit=5"} < set(command)
 
 
 def test_what_is_to_outlive_us_knows_no_parent() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -108,6 +108,8 @@ class PeerLink(Generic[M]):
     settle
         Whether what was received counts as dealt with at once. Otherwise the owner calls
         `settle` when it does.
+    labels, resources
+        What an engine says that it has.
     """
 
     def __init__(
@@ -120,10 +122,23 @@ class PeerLink(Generic[M]):
         token: str,
         incoming: object,
         settle: bool = True,
+        labels: Sequence[str] = (),
+        resources: Mapping[str, float] | None = None,
     ) -> None:
         self.link = link
         self.welcome: Welcome | None = None
-        self._hello = Hello(PROTOCOL_VERSION, session_id, role, link, token, 0, "", peer_info())
+        self._hello = Hello(
+            PROTOCOL_VERSION,
+            session_id,
+            role,
+            link,
+            token,
+            received=0,
+            controller_id="",
+            peer=peer_info(),
+            labels=list(labels),
+            resources=dict(resources or {}),
+        )
         self._settles = settle
         self._controller_id = ""
         self._sender = Sender()
