@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelz.engine.engine import Engine
+from parallelz.engine.started import StartedCount
 from parallelz.engine_options import EngineOptions
 from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
@@ -44,13 +45,20 @@ class Child:
         Why its supervisor ends it; "": it does not.
     kill_due_s
         When SIGKILL follows (`time.monotonic`).
+    started
+        How many tasks it has ever started. Closed by whoever takes in its end.
     """
 
     def __init__(
-        self, session_id: SessionId, pid: int, process: subprocess.Popen[bytes] | None = None
+        self,
+        session_id: SessionId,
+        pid: int,
+        started: StartedCount,
+        process: subprocess.Popen[bytes] | None = None,
     ) -> None:
         self.session_id = session_id
         self.pid = pid
+        self.started = started
         self.end_reason = ""
         self.kill_due_s = math.inf
         self._process = process
@@ -141,17 +149,18 @@ def fork(plan: Plan, alive_fd: int, kept_fd: int) -> Child:
         Both ends of the pipe that tells it when this process is gone.
     """
     session_id = new_session_id()
+    started = StartedCount()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid:
-        return Child(session_id, pid)
+        return Child(session_id, pid, started)
     code = 1
     try:
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)  # until the engine sets its own
         os.close(kept_fd)
-        code = run_engine(plan, session_id, alive_fd)
+        code = run_engine(plan, session_id, alive_fd, started)
     finally:
         logging.shutdown()
         with contextlib.suppress(OSError, ValueError):
@@ -171,14 +180,19 @@ def spawn(plan: Plan, alive_fd: int) -> Child:
     session_id = new_session_id()
     command = [sys.executable, "-m", "parallelz.engine.process", "--file", str(plan.file)]
     command += ["--wait-s", "0", "--session-id", session_id, "--alive-fd", str(alive_fd)]
-    command += plan.options.described
+    started = StartedCount()
+    command += ["--started-fd", str(started.fd), *plan.options.described]
     if plan.log_dir is not None:
         command += ["--log-dir", str(plan.log_dir)]
-    process = subprocess.Popen(command, pass_fds=[alive_fd])
-    return Child(session_id, process.pid, process)
+    try:
+        process = subprocess.Popen(command, pass_fds=[alive_fd, started.fd])
+    except OSError:
+        started.close()
+        raise
+    return Child(session_id, process.pid, started, process)
 
 
-def run_engine(plan: Plan, session_id: SessionId, alive_fd: int) -> int:
+def run_engine(plan: Plan, session_id: SessionId, alive_fd: int, started: StartedCount) -> int:
     """Be the engine with this name, and log where it is to; return the exit status."""
     if plan.log_dir is not None:
         path = plan.log_dir / f"ipenginez-{os.getpid()}.log"
@@ -187,7 +201,7 @@ def run_engine(plan: Plan, session_id: SessionId, alive_fd: int) -> int:
         os.dup2(descriptor, 2)
         os.close(descriptor)
     try:
-        return Engine(plan.info, session_id, alive_fd, plan.options).run()
+        return Engine(plan.info, session_id, alive_fd, plan.options, started).run()
     except Exception:
         logger.exception("! the engine failed")
         raise

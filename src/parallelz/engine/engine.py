@@ -26,6 +26,7 @@ from parallelz.engine import verbs
 from parallelz.engine.namespace import Main
 from parallelz.engine.output import output
 from parallelz.engine.runner import Runner
+from parallelz.engine.started import StartedCount
 from parallelz.engine.workqueue import Job, WorkQueue
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import UnknownFunction
@@ -79,6 +80,8 @@ class Engine:
         watches over this engine.
     options
         Its labels and resources are told to the controller.
+    started
+        Where it counts the tasks that it starts. None: nowhere.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Engine:
         session_id: SessionId,
         parent_fd: int | None = None,
         options: EngineOptions = NO_OPTIONS,
+        started: StartedCount | None = None,
     ) -> None:
         self._info = info
         self._options = options
@@ -95,6 +99,7 @@ class Engine:
         verbs.serve(self._main)
         self._functions = FunctionTable(self._main.names)
         self._queue = WorkQueue()
+        self._started = started
         self._runner = Runner(self._main)
         self._bulk = self._link("bulk")
         self._control = self._link("control")
@@ -161,6 +166,8 @@ class Engine:
         self._flush_results()
 
     def _run_job(self, job: Job) -> None:
+        if self._started is not None:
+            self._started.add()
         result = self._runner.run(job)
         now_s = time.monotonic()
         with self._results_lock:

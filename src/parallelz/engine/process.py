@@ -12,6 +12,7 @@ from pathlib import Path
 
 from parallelz.engine.children import Plan, run_engine
 from parallelz.engine.engine import Engine
+from parallelz.engine.started import StartedCount
 from parallelz.engine.supervisor import Supervisor
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import ParallelzError
@@ -36,10 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resources", default="", help="how much each has of what")
     parser.add_argument("--memory-limit", help="how much memory each may use")
     parser.add_argument("--restart", action="store_true", help="replace those that died")
-    # For one engine that a supervisor starts in the place of another: who it is, and the end
-    # of the pipe that tells when the supervisor is gone.
+    # For one engine that a supervisor starts in the place of another: who it is, the end of
+    # the pipe that tells when the supervisor is gone, and where it counts what it starts.
     parser.add_argument("--session-id", help=argparse.SUPPRESS)
     parser.add_argument("--alive-fd", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--started-fd", type=int, help=argparse.SUPPRESS)
     return parser
 
 
@@ -97,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.insert(0, "")  # modules in the working directory, as at a prompt
     plan = Plan(info, args.file, args.log_dir, options)
     if args.session_id:
-        return run_engine(plan, SessionId(args.session_id), args.alive_fd)
+        started = StartedCount(args.started_fd)
+        return run_engine(plan, SessionId(args.session_id), args.alive_fd, started)
     if not hasattr(os, "fork"):
         if args.n != 1 or options.memory_limit or options.restart:
             sys.stderr.write(

@@ -184,7 +184,8 @@ class Supervisor:
     def _bury(self, child: Child, code: int, link: PeerLink[ToSupervisor]) -> None:
         cause = child.cause(code)
         logger.info("= engine with pid %d ended: %s", child.pid, cause)
-        link.put(EngineDied(child.session_id, cause))
+        link.put(EngineDied(child.session_id, cause, child.started.value))
+        child.started.close()
         if self._is_replaced(child, code):
             self._replace(link)
             return
@@ -205,6 +206,7 @@ class Supervisor:
         for child in self._children.values():
             child.signal(signal.SIGKILL)
             child.wait()
+            child.started.close()
         self._children.clear()
 
     # -- starts ----------------------------------------------------------------------------
