@@ -33,7 +33,12 @@ from parallelz.errors import ClusterError
 from parallelz.launch import cluster_file
 from parallelz.launch.awaited import awaited
 from parallelz.launch.cluster_file import ClusterRunning, NoCluster
-from parallelz.launch.launcher import Place, check_launcher, usable_core_count
+from parallelz.launch.launcher import (
+    ControllerOptions,
+    Place,
+    check_launcher,
+    usable_core_count,
+)
 from parallelz.launch.local import LocalController, LocalEngines
 
 __all__ = ["Cluster", "ClusterRunning", "NoCluster"]
@@ -65,6 +70,8 @@ class Cluster:
         Address by which other hosts reach this one, if none of its interfaces has it.
     store
         Where the history goes: ``sqlite``, ``memory`` or ``none``.
+    scheme, hwm
+        How an engine is chosen, and how many tasks it may hold: see docs/scheduling.md.
     labels
         What the engines are good for, such as ``["cuda"]``; tasks may ask for some labels.
     resources
@@ -100,6 +107,8 @@ class Cluster:
         controller_port: int = 0,
         controller_location: str = "",
         store: str = settings.DEFAULT_STORE,
+        scheme: str = settings.DEFAULT_SCHEME,
+        hwm: int | None = None,
         labels: Sequence[str] | str | None = None,
         resources: Mapping[str, float] | str | None = None,
         memory_limit: int | str | None = None,
@@ -116,10 +125,9 @@ class Cluster:
         self.shutdown_atexit = shutdown_atexit
         self.engine_timeout = engine_timeout
         self._may_rename = cluster_id is None
-        self._ip = controller_ip or ""
-        self._port = controller_port
+        ip = controller_ip or ""
+        self._options = ControllerOptions(ip, controller_port, store, scheme, hwm)
         self._location = controller_location
-        self._store = store
         self._engine_options = EngineOptions().but(
             labels=labels, resources=resources, memory_limit=memory_limit, restart=restart
         )
@@ -402,37 +410,23 @@ class Cluster:
     def _launch_controller(self) -> LocalController:
         if self._controller is not None:
             raise ClusterRunning(f"{self!r} was started already")
-        self._socket_dir = self._establish()
+        self.cluster_id, self._socket_dir = cluster_file.establish_one(
+            self.profile_dir,
+            self.cluster_id,
+            may_rename=self._may_rename,
+            ip=self._options.ip,
+            port=self._options.port,
+            location=self._location,
+        )
         if self.shutdown_atexit:
             atexit.register(self._stop_at_exit)
-        self._controller = LocalController(
-            self._place(), ip=self._ip, port=self._port, store=self._store
-        )
+        self._controller = LocalController(self._place(), self._options)
         with self._changing_facts() as facts:
             self._controller.start()
             facts.controller = self._controller.to_facts()
             if not self.shutdown_atexit:
                 facts.owner = None
         return self._controller
-
-    def _establish(self) -> str:
-        """Settle the cluster id, make the cluster's files and return its socket directory."""
-        # Numbers, so that logs and databases are used again and do not add up.
-        spare_ids = map(str, count(2)) if self._may_rename else iter(())
-        while True:
-            try:
-                return cluster_file.establish(
-                    self.profile_dir,
-                    self.cluster_id,
-                    ip=self._ip,
-                    port=self._port,
-                    location=self._location,
-                )
-            except ClusterRunning:
-                spare_id = next(spare_ids, None)
-                if spare_id is None:
-                    raise
-                self.cluster_id = spare_id
 
     def _place(self) -> Place:
         parent_pid = os.getpid() if self.shutdown_atexit else None

@@ -40,6 +40,8 @@ def start(args: argparse.Namespace) -> int:
         controller_port=args.port,
         controller_location=args.location,
         store=args.store,
+        scheme=args.scheme,
+        hwm=args.hwm,
         **common.engine_options(args),
         shutdown_atexit=not args.daemonize,
     )

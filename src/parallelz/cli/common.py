@@ -49,6 +49,13 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def not_negative(text: str) -> int:
+    """Return a number from an option; 0 is one."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, not {text!r}")
+    return int(text)
+
+
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a controller."""
     group = parser.add_argument_group("the controller")
@@ -72,6 +79,20 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         choices=("sqlite", "memory", "none"),
         default=settings.DEFAULT_STORE,
         help="where to keep the history of tasks and results (default: %(default)s)",
+    )
+    group.add_argument(
+        "--scheme",
+        default=settings.DEFAULT_SCHEME,
+        metavar="NAME",
+        help="how engines are chosen for balanced tasks: leastload, lru, plainrandom, twobin,"
+        " weighted, pure, or module:Class of your own (default: %(default)s)",
+    )
+    group.add_argument(
+        "--hwm",
+        type=not_negative,
+        metavar="N",
+        help="how many tasks may be placed on an engine at once, 0: any number (default: what"
+        " covers the way to it)",
     )
 
 

@@ -35,6 +35,16 @@ class Place(NamedTuple):
     parent_pid: int | None  # what is launched ends when this process does; None: it stays
 
 
+class ControllerOptions(NamedTuple):
+    """How a controller is to be started."""
+
+    ip: str = ""  # also listen here, for other hosts
+    port: int = 0  # for other hosts; 0: one that is free
+    store: str = settings.DEFAULT_STORE
+    scheme: str = settings.DEFAULT_SCHEME
+    hwm: int | None = None  # None: as much as covers the round trip
+
+
 class LaunchedFacts(msgspec.Struct, frozen=True):
     """What is written down of something that was launched."""
 

@@ -25,19 +25,24 @@ from typing import Self
 from parallelz import settings
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
-from parallelz.launch.launcher import LaunchedFacts, LaunchState, Place, describe_end
+from parallelz.launch.launcher import (
+    ControllerOptions,
+    LaunchedFacts,
+    LaunchState,
+    Place,
+    describe_end,
+)
 
 NO_OPTIONS = EngineOptions()
+CONTROLLER_DEFAULTS = ControllerOptions()
 
 _HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def controller_command(
     place: Place,
+    options: ControllerOptions = CONTROLLER_DEFAULTS,
     *,
-    ip: str = "",
-    port: int = 0,
-    store: str = settings.DEFAULT_STORE,
     ready_fd: int | None = None,
     python: str = sys.executable,
 ) -> list[str]:
@@ -45,11 +50,13 @@ def controller_command(
     # -P: a random.py of the user's must not end up in the controller.
     command = [python, "-P", "-m", "parallelz.cli.ipcontrollerz", "--launched"]
     command += ["--profile-dir", str(place.profile_dir), "--cluster-id", place.cluster_id]
-    command += ["--store", store]
-    if ip:
-        command += ["--ip", ip]
-    if port:
-        command += ["--port", str(port)]
+    command += ["--store", options.store, "--scheme", options.scheme]
+    if options.hwm is not None:
+        command += ["--hwm", str(options.hwm)]
+    if options.ip:
+        command += ["--ip", options.ip]
+    if options.port:
+        command += ["--port", str(options.port)]
     if ready_fd is not None:
         command += ["--ready-fd", str(ready_fd)]
     if place.parent_pid is not None:
@@ -207,15 +214,11 @@ class LocalProcess:
 class LocalController(LocalProcess):
     """A controller on this host. Its connection files must be there before it is started."""
 
-    def __init__(
-        self, place: Place, *, ip: str = "", port: int = 0, store: str = settings.DEFAULT_STORE
-    ) -> None:
+    def __init__(self, place: Place, options: ControllerOptions = CONTROLLER_DEFAULTS) -> None:
         log = settings.log_file(place.profile_dir, place.cluster_id, "controller")
         super().__init__("the controller", log)
         self._place = place
-        self._ip = ip
-        self._port = port
-        self._store = store
+        self._options = options
         self._ready_fd: int | None = None
 
     @classmethod
@@ -230,9 +233,7 @@ class LocalController(LocalProcess):
         """Start it, without waiting until it is ready."""
         self._ready_fd, writer = os.pipe()
         try:
-            command = controller_command(
-                self._place, ip=self._ip, port=self._port, store=self._store, ready_fd=writer
-            )
+            command = controller_command(self._place, self._options, ready_fd=writer)
             self._spawn(command, [writer])
         except BaseException:
             self._close_ready_fd()
