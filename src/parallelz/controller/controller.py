@@ -10,7 +10,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -35,6 +35,7 @@ from parallelz.protocol.messages import (
     Hello,
     Message,
     NamespaceCleared,
+    PeerInfo,
     Refused,
     Reply,
     Role,
@@ -47,7 +48,7 @@ from parallelz.protocol.messages import (
     TasksDropped,
     Welcome,
 )
-from parallelz.transport.router import Arrival, Router
+from parallelz.transport.router import Arrival, MessageRouter, Router
 from parallelz.transport.security import ClusterSecrets
 from parallelz.transport.sockets import Waker, host_id
 
@@ -83,6 +84,8 @@ class Controller:
         Remembers; may remember nothing.
     parent_pid
         When this process is gone, the controller ends. None: it ends only when told to.
+    router, clock, judging, controller_id
+        The world around it, to be simulated. None and "": the real one.
 
     Raises
     ------
@@ -91,10 +94,20 @@ class Controller:
     """
 
     def __init__(
-        self, secrets: ClusterSecrets, recording: Recording, parent_pid: int | None = None
+        self,
+        secrets: ClusterSecrets,
+        recording: Recording,
+        parent_pid: int | None = None,
+        *,
+        router: MessageRouter | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        judging: Callable[[PeerInfo, str], Verdict] = judge,
+        controller_id: str = "",
     ) -> None:
-        self.id = uuid.uuid4().hex
-        self._router = Router(secrets)
+        self.id = controller_id or uuid.uuid4().hex
+        self._clock = clock
+        self._judge = judging
+        self._router: MessageRouter = Router(secrets) if router is None else router
         self._waker = Waker()
         self._router.watch(self._waker)
         self._host_id = host_id()
@@ -117,7 +130,7 @@ class Controller:
     def run(self) -> None:
         """Serve until `stop` is called, a client asks for the end, or the parent is gone."""
         while not self._stop_reason:
-            self._turn()
+            self.turn()
         logger.info("= ends: %s", self._stop_reason)
         self._say_goodbye()
 
@@ -131,9 +144,10 @@ class Controller:
         self._router.close(0)
         self._waker.close()
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Wait for something to come, or to be due, and see to it."""
         self._router.poll(self._timeout_s())
-        now_s = time.monotonic()
+        now_s = self._clock()
         for arrival in self._router.receive(ARRIVALS_MAX):
             self._take_in(arrival, now_s)
         self._see_broken_lines(now_s)
@@ -150,7 +164,7 @@ class Controller:
         until_s = min((d for d in deadlines if d is not None), default=None)
         if until_s is None:
             return IDLE_S
-        return min(max(until_s - time.monotonic(), 0.0), IDLE_S)
+        return min(max(until_s - self._clock(), 0.0), IDLE_S)
 
     # -- taking in -------------------------------------------------------------------------
 
@@ -182,7 +196,7 @@ class Controller:
             end = start + getattr(message, "frame_count", 0)
             self._handle(link, message, arrival, arrival.buffers[start:end], now_s)
             start = end
-            if self._dirty and time.monotonic() - self._flushed_s > FLUSH_PERIOD_S:
+            if self._dirty and self._clock() - self._flushed_s > FLUSH_PERIOD_S:
                 self._flush()  # engines need not idle until a long envelope is through
         if envelope.number:
             self._recording.when_safe(link, envelope.number)
@@ -294,7 +308,7 @@ class Controller:
 
     def _suspect(self, session: Session, now_s: float) -> None:
         """A line broke: find out why, and how long to wait for its peer."""
-        verdict = judge(session.peer, self._host_id)
+        verdict = self._judge(session.peer, self._host_id)
         logger.info("= a line to %r broke: it is %s", session, verdict.value)
         if session.role == "engine" and verdict is Verdict.FROZEN:
             self._lose(session, "it is frozen (stopped by a signal)", now_s)
@@ -353,14 +367,14 @@ class Controller:
         self._dirty[id(link)] = link
 
     def _flush(self) -> None:
-        self._flushed_s = time.monotonic()
+        self._flushed_s = self._clock()
         dirty, self._dirty = self._dirty, {}
         for link in dirty.values():
             if link.routing_id is not None and link.sender.waiting:
                 self._router.send(link.routing_id, link.sender.take(link.receiver.tell()))
         if not self._untold:
             return
-        now_s = time.monotonic()
+        now_s = self._clock()
         if not self._tell_by_s:
             self._tell_by_s = now_s + TELL_PERIOD_S
         is_due = now_s >= self._tell_by_s
@@ -383,4 +397,4 @@ class Controller:
                 session.control.put(Goodbye(reason))
                 self._touch(session.control)
         self._flush()
-        self._recording.finish(self._turn)
+        self._recording.finish(self.turn)
