@@ -166,6 +166,23 @@ class Controller:
             return IDLE_S
         return min(max(until_s - self._clock(), 0.0), IDLE_S)
 
+    def remains(self) -> dict[str, int]:
+        """Return how much there is of what must not last: all 0 when nothing is going on."""
+        links = [link for session in self._sessions.by_id.values() for link in session.links]
+        return {
+            "live tasks": len(self._scheduler.tasks),
+            "payloads": self._tasks.payload_count,
+            "messages to send": sum(len(link.sender.waiting) for link in links),
+            "envelopes kept": sum(link.sender.kept_count for link in links),
+            "envelopes not acknowledged": self._recording.holding_count,
+            "requests": self._requests.open_count,
+            "suspects": len(self._suspects),
+        }
+
+    def validate(self) -> None:
+        """Check every invariant of the core; costs time linear in the number of tasks."""
+        self._scheduler.validate()
+
     # -- taking in -------------------------------------------------------------------------
 
     def _take_in(self, arrival: Arrival, now_s: float) -> None:

@@ -179,6 +179,11 @@ class Recording:
         """Whether any envelope of this link waits for the recorder."""
         return any(held is link for _, held, _ in self._holding)
 
+    @property
+    def holding_count(self) -> int:
+        """How many envelopes of peers wait for the recorder."""
+        return len(self._holding)
+
     def _settle(self) -> None:
         acked = self._acked_before + self._acked
         is_idle = not (self._sender.kept_count or self._sender.waiting or self._records)
@@ -204,6 +209,11 @@ class Recording:
     def asker(self, question: int) -> tuple[Session, int] | None:
         """Return who asked this, and under which request id; once."""
         return self._askers.pop(question, None)
+
+    @property
+    def question_count(self) -> int:
+        """How many questions have no answer yet."""
+        return len(self._askers)
 
     # -- time ------------------------------------------------------------------------------
 

@@ -84,6 +84,11 @@ class Tasks:
         self._touch = touch
         self._work: dict[TaskId, Work] = {}
 
+    @property
+    def payload_count(self) -> int:
+        """How many tasks it keeps the payload of."""
+        return len(self._work)
+
     def submit(
         self,
         session: Session,
