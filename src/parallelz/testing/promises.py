@@ -14,13 +14,14 @@ from parallelz.protocol.messages import (
     SubmitMap,
     SubmitTask,
     TaskEnded,
+    TaskOptions,
 )
 from parallelz.store.memory import MemoryStore
-from parallelz.store.record import EndRecord, Record, SubmissionRecord
+from parallelz.store.record import EndRecord, EngineRecord, Record, SubmissionRecord
 from parallelz.testing.clients import SimClient
 from parallelz.testing.work import Plan, Witness, result_of
 
-FAILURES = ("error", "engine-lost", "aborted", "impossible", "timeout")
+NO_OPTIONS = TaskOptions()
 TOLERANCE_S = 1e-6  # of differences of Unix times
 
 
@@ -43,6 +44,7 @@ class RecordLog:
     def __init__(self) -> None:
         self.submitted: dict[TaskId, None] = {}
         self.ends: dict[TaskId, list[EndRecord]] = {}
+        self.lost: dict[EngineId, SessionId] = {}
 
     def add(self, records: Sequence[Record]) -> None:
         """Note what was stored."""
@@ -51,6 +53,8 @@ class RecordLog:
                 self.ends.setdefault(record.message.task_id, []).append(record)
             elif isinstance(record, SubmissionRecord):
                 self.submitted.update(dict.fromkeys(_ids_of(record.client, record.message)))
+            elif isinstance(record, EngineRecord) and record.cause:
+                self.lost[record.engine.engine_id] = record.engine.session_id
 
 
 def _ids_of(client: SessionId, message: SubmitTask | SubmitMap | SubmitDirect) -> list[TaskId]:
@@ -65,8 +69,8 @@ class Promises:
 
     Parameters
     ----------
-    lost_engines
-        The ids of the engines that are gone.
+    living
+        The sessions of the engines that are there.
     """
 
     def __init__(
@@ -74,12 +78,12 @@ class Promises:
         clients: Sequence[SimClient],
         witness: Witness,
         log: RecordLog,
-        lost_engines: set[EngineId],
+        living: set[SessionId],
     ) -> None:
         self._clients = clients
         self._witness = witness
         self._log = log
-        self._lost_engines = lost_engines
+        self._lost_engines = {e for e, session in log.lost.items() if session not in living}
         self._plans = {p.task_id: p for client in clients for p in client.plans.values()}
 
     def broken(self) -> Iterator[str]:
@@ -107,35 +111,49 @@ class Promises:
     def _answer(
         self, client: SimClient, plan: Plan, ended: TaskEnded, buffers: Sequence[Buffer]
     ) -> Iterator[str]:
-        task_id, status, options = ended.task_id, ended.status, plan.options
-        seen = self._witness.finished.get(task_id, [])
-        match status:
-            case "ok":
-                if (ended.engine_id, "ok") not in seen:
-                    yield f"{task_id} ended ok and no engine {ended.engine_id} saw that"
-                if msgspec.msgpack.decode(ended.data) != self._result_of(plan):
-                    yield f"{task_id} has a wrong result"
-                if b"".join(buffers) != plan.frame:
-                    yield f"{task_id} has frames that are not its own"
+        if ended.status == "ok":
+            yield from self._success(plan, ended, buffers)
+        else:
+            is_asked_for = plan.task_id in client.aborted
+            if not self._may_fail(plan, ended, is_asked_for=is_asked_for):
+                yield f"{ended.task_id} ended as {ended.status} for no reason: {ended.error}"
+
+    def _success(
+        self, plan: Plan, ended: TaskEnded, buffers: Sequence[Buffer]
+    ) -> Iterator[str]:
+        task_id = ended.task_id
+        if (ended.engine_id, "ok") not in self._witness.finished.get(task_id, []):
+            yield f"{task_id} ended ok and engine {ended.engine_id} saw nothing of it"
+        if msgspec.msgpack.decode(ended.data) != self._result_of(plan):
+            yield f"{task_id} has a wrong result"
+        if b"".join(buffers) != plan.frame:
+            yield f"{task_id} has frames that are not its own"
+
+    def _may_fail(self, plan: Plan, ended: TaskEnded, *, is_asked_for: bool) -> bool:
+        """Whether there is a reason for how a task failed."""
+        options = plan.options or NO_OPTIONS
+        match ended.status:
             case "error":
-                is_to_fail = plan.work.outcome != "ok" or task_id in client.aborted
-                if not is_to_fail or not any(how != "ok" for _, how in seen):
-                    yield f"{task_id} ended with an error that it did not raise"
+                failures = [how for _, how in self._witness.finished[plan.task_id]]
+                return failures.count("ok") < len(failures) and (
+                    plan.work.outcome != "ok" or is_asked_for
+                )
             case "aborted":
-                if task_id not in client.aborted:
-                    yield f"{task_id} was aborted and nobody asked for it"
-            case "engine-lost":
-                lost = plan.engine_id if plan.kind == "direct" else ended.engine_id
-                if lost not in self._lost_engines:
-                    yield f"{task_id} was lost with engine {lost}, which lives"
-            case "impossible":
-                if options is None or not (
-                    options.after or options.follow or options.engine_ids or options.inputs
-                ):
-                    yield f"{task_id} was called impossible and depends on nothing"
+                return is_asked_for
             case "timeout":
-                if options is None or not options.wait_timeout_s:
-                    yield f"{task_id} timed out and has no time-out"
+                return options.wait_timeout_s > 0.0
+            case "impossible":
+                return bool(
+                    options.after or options.follow or options.engine_ids or options.inputs
+                )
+            case "engine-lost":
+                if ended.engine_id >= 0:
+                    return ended.engine_id in self._lost_engines
+                if plan.kind == "direct":
+                    return plan.engine_id in self._lost_engines
+                return options.engine_ids is not None or options.follow is not None
+            case _:
+                return True
 
     def _result_of(self, plan: Plan) -> int:
         inputs = [] if plan.options is None else plan.options.inputs

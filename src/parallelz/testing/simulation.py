@@ -315,8 +315,8 @@ class Simulation:
 
     def _broken(self) -> list[str]:
         unrest = [f"it is not quiet after {LIMIT_S:g} s: {what}" for what in self._unrest()]
-        lost = {engine.engine_id for engine in self.engines if not engine.is_alive}
-        return unrest or list(Promises(self.clients, self.witness, self.log, lost).broken())
+        living = {engine.session_id for engine in self.engines if engine.is_alive}
+        return unrest or list(Promises(self.clients, self.witness, self.log, living).broken())
 
     def _report(self, error: Exception) -> str:
         tail = "\n".join(map(str, self.timeline.journal[-JOURNAL_TAIL:]))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
+STEP_MIN_S = 1e-6  # a deadline may be past by less than a float tells; time must go on
 WALL_CLOCK_ORIGIN_S = 1_700_000_000.0  # Unix time at which every simulation begins
 
 
@@ -103,7 +104,7 @@ class Loop:
         self._due_s = None
         next_s = self._step()
         if next_s is not None:
-            self._plan(next_s)
+            self._plan(max(next_s, self._timeline.now_s + STEP_MIN_S))
 
     def pause(self) -> None:
         """Do nothing until `resume`."""
