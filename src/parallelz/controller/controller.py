@@ -117,6 +117,7 @@ class Controller:
         self._tell_by_s = 0.0
         self._flushed_s = 0.0
         self._suspects: dict[SessionId, tuple[float, str]] = {}
+        self._broken_fds: set[int] = set()  # of lines that broke in this turn
         self._stop_reason = ""
         self._scheduler = Scheduler()
         self._sessions = Sessions(secrets)
@@ -147,6 +148,7 @@ class Controller:
     def turn(self) -> None:
         """Wait for something to come, or to be due, and see to it."""
         self._router.poll(self._timeout_s())
+        self._broken_fds.clear()
         now_s = self._clock()
         for arrival in self._router.receive(ARRIVALS_MAX):
             self._take_in(arrival, now_s)
@@ -286,16 +288,13 @@ class Controller:
             logger.warning("! refused a %s (pid %d): %s", hello.role, hello.peer.pid, objection)
             self._router.send(arrival.routing_id, [pack(0, 0, [Refused(objection)])])
             return
-        link = self._sessions.attach(hello, arrival.routing_id, line.fd)
+        if line.fd in self._broken_fds:
+            # It broke, or is a new one with the number of one that did: who is alive answers.
+            self._router.send(arrival.routing_id, [pack(0, 0, [SayHello()])])
+            return
+        link = self._sessions.link_of(hello)
         session = link.session
-        self._suspects.pop(session.id, None)
-        if hello.role == "recorder":
-            self._recording.attach(link)
-        if hello.controller_id == self.id:
-            again = link.sender.resend(hello.received)
-        else:
-            link.receiver.restart()
-            again = link.sender.restart()
+        is_going_on = hello.controller_id == self.id
         engines = [
             other.engine
             for other in self._sessions.by_engine.values()
@@ -303,11 +302,23 @@ class Controller:
         ]
         welcome = Welcome(
             self.id,
-            link.receiver.received,
+            link.receiver.received if is_going_on else 0,
             NOWHERE if session.engine is None else session.engine.engine_id,
             engines if hello.role == "client" else [],
         )
-        self._router.send(arrival.routing_id, [pack(0, 0, [welcome])])
+        if not self._router.send(arrival.routing_id, [pack(0, 0, [welcome])]):
+            if link.routing_id is None:  # it broke meanwhile, and nobody will say so again
+                self._suspect(session, now_s)
+            return
+        self._sessions.attach(link, arrival.routing_id, line.fd)
+        self._suspects.pop(session.id, None)
+        if hello.role == "recorder":
+            self._recording.attach(link)
+        if is_going_on:
+            again = link.sender.resend(hello.received)
+        else:
+            link.receiver.restart()
+            again = link.sender.restart()
         for frames in again:
             self._router.send(arrival.routing_id, frames)
         self._touch(link)
@@ -319,6 +330,7 @@ class Controller:
 
     def _see_broken_lines(self, now_s: float) -> None:
         for fd in self._router.broken_fds():
+            self._broken_fds.add(fd)
             link = self._sessions.broken(fd)
             if link is not None and link.session.id in self._sessions.by_id:
                 self._suspect(link.session, now_s)

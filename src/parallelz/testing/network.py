@@ -285,6 +285,7 @@ class SimRouter:
         self._network = network
         self._inbox: deque[Arrival] = deque()
         self._broken: list[int] = []
+        self._ending: dict[bytes, None] = {}  # broken, and sends still seem to succeed
 
     def deliver(self, line: SimLine, frames: list[Buffer]) -> None:
         """Take in what has arrived."""
@@ -293,6 +294,7 @@ class SimRouter:
     def lose(self, line: SimLine) -> None:
         """Take in that a line broke."""
         del self.lines[line.routing_id]
+        self._ending[line.routing_id] = None
         self._broken.append(line.fd)
         self._network.free_fd(line.fd)
 
@@ -313,7 +315,7 @@ class SimRouter:
         """Send, and return whether the line still exists."""
         line = self.lines.get(routing_id)
         if line is None:
-            return False
+            return routing_id in self._ending
         line.send(line.down, frames)
         return True
 
@@ -329,6 +331,7 @@ class SimRouter:
         """Let time pass until something has come, at most `timeout_s`."""
         network = self._network
         timeline = network.timeline
+        self._ending.clear()
         timeline.run(timeline.now_s + timeout_s, self._has_something)
         busy_s = network.busy_max_s * timeline.random.random() ** 8  # rarely long
         timeline.run(timeline.now_s + busy_s, lambda: False)
