@@ -315,6 +315,8 @@ class Controller:
         if hello.role == "recorder":
             self._recording.attach(link)
         if is_going_on:
+            link.receiver.retell()
+            self._untold[id(link)] = link
             again = link.sender.resend(hello.received)
         else:
             link.receiver.restart()

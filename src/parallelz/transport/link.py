@@ -149,6 +149,7 @@ class LinkEnd(ABC, Generic[M]):
             return  # the answer to a greeting that was repeated
         self.welcome = welcome
         if welcome.controller_id == self._controller_id:
+            self._receiver.retell()
             again = self._sender.resend(welcome.received)
         else:
             self._receiver.restart()
