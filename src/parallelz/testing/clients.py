@@ -45,6 +45,9 @@ class SimClient(SimProcess):
         Every answer that came, also those that should not have.
     aborted
         What it asked not to be run.
+    aborts_all, interrupts
+        Whether it asked so of all, which means also what it submits next: control passes the
+        queues; and whether it interrupted engines, whatever they ran.
     """
 
     def __init__(self, network: Network, name: str, host: str, pid: int) -> None:
@@ -54,6 +57,8 @@ class SimClient(SimProcess):
         self.replies: dict[int, list[Reply]] = {}
         self.engine_ids: list[EngineId] = []
         self.aborted: dict[TaskId, None] = {}
+        self.aborts_all = False
+        self.interrupts = False
         self.is_given_up = False  # the controller refused it
         self._sent = SentDefinitions()
         self._loop = self.loop(self._step)

@@ -114,8 +114,7 @@ class Promises:
         if ended.status == "ok":
             yield from self._success(plan, ended, buffers)
         else:
-            is_asked_for = plan.task_id in client.aborted
-            if not self._may_fail(plan, ended, is_asked_for=is_asked_for):
+            if not self._may_fail(client, plan, ended):
                 yield f"{ended.task_id} ended as {ended.status} for no reason: {ended.error}"
 
     def _success(
@@ -129,15 +128,16 @@ class Promises:
         if b"".join(buffers) != plan.frame:
             yield f"{task_id} has frames that are not its own"
 
-    def _may_fail(self, plan: Plan, ended: TaskEnded, *, is_asked_for: bool) -> bool:
+    def _may_fail(self, client: SimClient, plan: Plan, ended: TaskEnded) -> bool:
         """Whether there is a reason for how a task failed."""
         options = plan.options or NO_OPTIONS
+        is_asked_for = client.aborts_all or plan.task_id in client.aborted
         match ended.status:
             case "error":
-                failures = [how for _, how in self._witness.finished[plan.task_id]]
-                return failures.count("ok") < len(failures) and (
-                    plan.work.outcome != "ok" or is_asked_for
-                )
+                is_interrupted = is_asked_for or any(c.interrupts for c in self._clients)
+                is_to_fail = plan.work.outcome != "ok" or is_interrupted
+                runs = self._witness.finished.get(plan.task_id, [])
+                return is_to_fail and any(how != "ok" for _, how in runs)
             case "aborted":
                 return is_asked_for
             case "timeout":

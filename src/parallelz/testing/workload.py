@@ -133,7 +133,7 @@ class Script:
                 client.aborted.update(dict.fromkeys(task_ids))
                 client.ask(number, AbortTasks(number, task_ids))
             case 1 if self._random.random() < 0.2:
-                client.aborted.update(dict.fromkeys(client.plans))
+                client.aborts_all = True
                 client.ask(number, AbortTasks(number, None))
             case 2:
                 client.ask(number, ClearEngines(number, engine_ids))
@@ -145,7 +145,7 @@ class Script:
                 grace_s = self._random.choice([0.05, 1.0])
                 client.ask(number, CancelTasks(number, task_ids, grace_s))
             case 4 if self._random.random() < 0.2:
-                client.aborted.update(dict.fromkeys(client.plans))
+                client.interrupts = True
                 client.ask(number, InterruptEngines(number, engine_ids[:1]))
             case _:
                 asked = msgspec.msgpack.encode({"task_ids": self._some_of(client, 3)})
