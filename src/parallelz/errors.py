@@ -5,7 +5,7 @@
         * `CompositeError`: several calls failed
         * `AlreadyDisplayedError`: errors that were shown while they arrived
     * `EngineError`: an engine died, and why
-    * `TaskAborted`: somebody gave the task up before it started
+    * `TaskAborted`: somebody gave the task up, before it started or while it ran
     * `TaskTimeout`: the task did not start in time
         * `DependencyTimeout`: because what it depends on had not ended
     * `UnmetDependency`: this engine cannot run the task, another one may
@@ -15,6 +15,7 @@
     * `NoEnginesRegistered`: a call for engines, and there are none
     * `SerializationError`: an object cannot be sent, and which part of it
     * `UnknownFunction`: a function was named that was never defined here
+    * `QueueFull`: more tasks are awaited than the client may submit
     * `ClientClosed`: a call on a client after its end
     * `ClusterError`: a cluster could not be started, found or stopped
         * `ConnectionFileError`: a connection file is missing or cannot be used
@@ -42,7 +43,7 @@ class EngineError(ParallelzError):
 
 
 class TaskAborted(ParallelzError):
-    """The task was given up before it started. Not a `RemoteError`: nothing ran."""
+    """The task was given up, before it started or, by `Client.cancel`, while it ran."""
 
     def __init__(self, msg_id: str, reason: str = "") -> None:
         super().__init__(msg_id, reason)
@@ -50,8 +51,8 @@ class TaskAborted(ParallelzError):
         self.reason = reason
 
     def __str__(self) -> str:
-        why = f": {self.reason}" if self.reason else ""
-        return f"task {self.msg_id} was aborted before it started{why}"
+        how = f": {self.reason}" if self.reason else " before it started"
+        return f"task {self.msg_id} was aborted{how}"
 
 
 class TaskTimeout(ParallelzError):
@@ -106,6 +107,10 @@ class SerializationError(ParallelzError):
 
 class UnknownFunction(ParallelzError):
     """A task names a function that was never defined here, or so long ago that it is gone."""
+
+
+class QueueFull(ParallelzError):
+    """So many tasks are awaited that the client takes no more; see `Client.max_outstanding`."""
 
 
 class ClientClosed(ParallelzError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from parallelz.core.events import Action, EndTask, EngineArrived, EngineLost, PlaceTask
 from parallelz.ids import Digest, EngineId, SessionId, TaskId
 from parallelz.protocol.messages import (
@@ -28,13 +30,18 @@ def engine_session(number: int) -> SessionId:
     return SessionId(f"engine{number}")
 
 
-def arrive(number: int) -> EngineArrived:
+def arrive(
+    number: int, labels: Sequence[str] = (), resources: Mapping[str, float] | None = None
+) -> EngineArrived:
     peer = PeerInfo("host", "host-id", 100 + number)
-    return EngineArrived(EngineInfo(EngineId(number), engine_session(number), peer))
+    info = EngineInfo(
+        EngineId(number), engine_session(number), peer, list(labels), dict(resources or {})
+    )
+    return EngineArrived(info)
 
 
-def lose(number: int, cause: str = "killed") -> EngineLost:
-    return EngineLost(engine_session(number), cause)
+def lose(number: int, cause: str = "killed", started_count: int = -1) -> EngineLost:
+    return EngineLost(engine_session(number), cause, started_count)
 
 
 def submit(
@@ -71,8 +78,22 @@ def submit_direct(first: int, engines: list[int], digest: bytes = b"f") -> Submi
     return SubmitDirect(first, [EngineId(e) for e in engines], Digest(digest), 0.0)
 
 
-def finish(number: int, *, ok: bool = True, duration_s: float = 1.0) -> TaskFinished:
-    return TaskFinished(task(number), "ok" if ok else "error", 10.0, 10.0 + duration_s)
+def finish(
+    number: int,
+    *,
+    ok: bool = True,
+    duration_s: float = 1.0,
+    status: str = "",
+    retry_after_s: float = 0.0,
+    client: SessionId = ME,
+) -> TaskFinished:
+    return TaskFinished(
+        TaskId(f"{client}-{number}"),
+        status or ("ok" if ok else "error"),  # type: ignore[arg-type]
+        10.0,
+        10.0 + duration_s,
+        retry_after_s=retry_after_s,
+    )
 
 
 def dropped(numbers: list[int]) -> TasksDropped:

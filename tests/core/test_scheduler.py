@@ -19,7 +19,16 @@ from helpers_core import (
     task,
 )
 
-from parallelz.core.events import Action, Event, RecallTasks, Tick, Warn
+from parallelz.core.events import (
+    Action,
+    EndsFound,
+    Event,
+    LookUpTasks,
+    PastEnd,
+    RecallTasks,
+    Tick,
+    Warn,
+)
 from parallelz.core.scheduler import Scheduler
 from parallelz.core.story import queue_status
 from parallelz.core.task import TaskState
@@ -201,8 +210,19 @@ def test_task_can_wait_for_a_failure() -> None:
     assert placed(play.finish(0, 0, ok=False)) == [(1, 0)]
 
 
-def test_unknown_dependency_is_impossible_at_once() -> None:
-    assert ended(Play(1)(submit(1, after=[99]))) == [(1, "impossible")]
+def test_what_the_core_does_not_know_is_looked_up_in_the_history() -> None:
+    play = Play(1)
+    assert play(submit(1, after=[99])) == [LookUpTasks([task(99)])]
+    found = EndsFound([task(99)], {task(99): PastEnd(True, "ended well", SessionId(""))})
+    assert placed(play(found, NOBODY)) == [(1, 0)]
+
+
+def test_dependency_that_nobody_knows_is_impossible() -> None:
+    play = Play(1)
+    play(submit(1, after=[99]))
+    end = next(a for a in play(EndsFound([task(99)], {}), NOBODY) if ended([a]))
+    assert end.status == "impossible"
+    assert end.error.evalue == "it depends on me-99, which nobody knows"
 
 
 def test_follow_runs_where_the_other_ran() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import networkx
 import pytest
 
-from parallelz import LoadBalancedView
+from parallelz import LoadBalancedView, depend, interactive, require
 from parallelz.client.dag import plot_dag, submit_graph, validate_graph
 from parallelz.errors import ImpossibleDependency
 
@@ -58,6 +58,7 @@ def test_what_needs_a_failed_node_does_not_run(lv: LoadBalancedView) -> None:
     ):
         with pytest.raises(error):
             results[node].get(TIMEOUT_S)
+    assert [results[node].metadata["label"] for node in "abc"] == ["a", "b", "c"]  # type: ignore[index]
     with pytest.raises(ValueError, match="has not run"):
         validate_graph(graph, results)
 
@@ -73,8 +74,29 @@ def test_the_flags_of_a_view_hold_for_its_graph(lv: LoadBalancedView) -> None:
 
 def test_a_cycle_or_a_missing_job_submits_nothing(lv: LoadBalancedView) -> None:
     submitted = list(lv.history)
-    with pytest.raises(graphlib.CycleError):
+    with pytest.raises(graphlib.CycleError, match="'a'"):
         submit_graph(lv, {"a": ["b"], "b": ["a"]}, {"a": list, "b": list})
     with pytest.raises(ValueError, match="no job for node 'a'"):
         submit_graph(lv, {"b": ["a"]}, {"b": list})
     assert list(lv.history) == submitted
+
+
+def test_a_large_graph_is_one_batch(lv: LoadBalancedView) -> None:
+    graph = {n: {n // 2, n // 3} - {n} for n in range(5000)}
+    results = lv.submit_graph(graph, {n: partial(abs, -n) for n in graph})
+    assert [results[n].get(TIMEOUT_S) for n in range(5000)] == list(range(5000))
+    validate_graph(graph, results)
+
+
+def test_functions_with_conditions_run_where_those_hold(lv: LoadBalancedView) -> None:
+    def limit() -> int:
+        return 7
+
+    @require("json", "os.path", limit)
+    @depend(lambda: True)
+    @interactive
+    def report() -> str:
+        return json.dumps([limit(), os.path.basename("a/b")])  # type: ignore[name-defined]  # noqa: F821
+
+    assert lv.apply_sync(report) == '[7, "b"]'
+    assert lv.map_sync(depend(abs, 1)(abs), [-1, -2]) == [1, 2]

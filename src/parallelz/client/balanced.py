@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar, Literal, TypeVar
 
-from parallelz.client.connection import BOUND, BOUND_CHUNK, CHUNK, PLAIN, Call, Function
+import msgspec
+
+from parallelz.client.connection import BOUND, BOUND_CHUNK, CHUNK, PLAIN, Call, Job
+from parallelz.client.definitions import Function
 from parallelz.client.dependencies import depends_on
+from parallelz.client.flags import CHECKS
+from parallelz.client.graphs import Graph, as_call, order_of, predecessors_of
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
 from parallelz.client.partition import Sliceable, chunked, partition
 from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Session
 from parallelz.client.view import View
-from parallelz.ids import EngineId
+from parallelz.errors import SerializationError
+from parallelz.ids import EngineId, TaskId
+from parallelz.protocol import messages
 from parallelz.protocol.functions import Definition
 from parallelz.protocol.messages import TaskOptions
+
+N = TypeVar("N", bound=Hashable)
+
+_STALE = TaskOptions()  # to be made of the flags anew
 
 OUTSTANDING_PER_ENGINE = 4  # items of an imap: one runs, the others are on their way
 
@@ -33,50 +46,88 @@ class LoadBalancedView(View):
     timeout
         Seconds that a task may wait to be placed; None or 0: for ever.
     retries
-        How often a task that failed is run again.
+        How often a task that failed is run again, on another engine if there is one.
+    retry_delay
+        Seconds before the first retry; twice as many before the next, and so on.
+    max_runtime
+        Seconds after which a task that still runs is stopped; None or 0: never.
+    priority
+        An int; tasks with higher ones start first, those of equal ones in their order.
+    labels
+        Only engines that were started with all of these labels; a str is one label.
+    resources
+        Only engines that have at least so much of each left, such as ``{"gpu": 1}``. While a
+        task runs that much is taken.
     """
 
     flag_names: ClassVar[tuple[str, ...]] = (
         *View.flag_names,
         "after",
         "follow",
-        "timeout",
-        "retries",
+        *CHECKS,
     )
+
+    after: object
+    follow: object
+    timeout: float | None
+    retries: int
+    retry_delay: float
+    max_runtime: float | None
+    priority: int
+    labels: Sequence[str]
+    resources: Mapping[str, float]
+    _lasting: TaskOptions | None  # what the flags but `after` and `follow` amount to
 
     def __init__(self, session: Session, targets: Sequence[int] | None) -> None:
         super().__init__(session, targets)
-        self.after: object = None
-        self.follow: object = None
-        self.timeout: float | None = None
-        self.retries = 0
+        self._lasting = None
+        self.after = self.follow = None
+        self.timeout = self.max_runtime = None
+        self.retries = self.priority = 0
+        self.retry_delay = 0.0
+        self.labels = ()
+        self.resources = {}
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in CHECKS:
+            value = CHECKS[name](name, value)
+        if name in self.flag_names:
+            self._lasting = _STALE
+        super().__setattr__(name, value)
 
     def _is_balanced(self) -> bool:
         return True
 
     def _options(self) -> TaskOptions | None:
         """Return the flags as they are now; None: nothing special."""
-        unplaced = self.after is None and self.follow is None and self._targets is None
-        if unplaced and not (self.retries or self.timeout or self.label):
-            return None
-        if not isinstance(self.retries, int) or self.retries < 0:
-            raise TypeError(f"retries must be an int, 0 or more, not {self.retries!r}")
-        if self.timeout is not None and not isinstance(self.timeout, int | float):
-            raise TypeError(f"timeout must be a number of seconds, not {self.timeout!r}")
-        if self.timeout is not None and self.timeout < 0:
-            raise ValueError(f"timeout must be 0 (never) or more, not {self.timeout}")
+        lasting = self._lasting
+        if lasting is _STALE:
+            lasting = self._lasting = self._options_by_flags()
+        if self.after is None and self.follow is None:
+            return lasting
+        # Collections, which may have been changed in place.
+        after, follow = depends_on(self.after), depends_on(self.follow)
+        if after is None and follow is None:
+            return lasting
+        return msgspec.structs.replace(lasting or TaskOptions(), after=after, follow=follow)
+
+    def _options_by_flags(self) -> TaskOptions | None:
         engine_ids = None
         if self._targets is not None:
             assert not isinstance(self._targets, int | str)
             engine_ids = [EngineId(target) for target in self._targets]
-        return TaskOptions(
-            depends_on(self.after),
-            depends_on(self.follow),
-            engine_ids,
-            self.retries,
-            float(self.timeout or 0.0),
-            self.label,
+        options = TaskOptions(
+            engine_ids=engine_ids,
+            retries=self.retries,
+            wait_timeout_s=self.timeout or 0.0,
+            label=self.label,
+            max_runtime_s=self.max_runtime or 0.0,
+            retry_delay_s=self.retry_delay,
+            priority=self.priority,
+            labels=list(self.labels),
+            resources=dict(self.resources),
         )
+        return None if options == TaskOptions() else options
 
     def _submit(
         self,
@@ -99,6 +150,96 @@ class LoadBalancedView(View):
             self._note(submission)
             return submission
         return Submission(self._connection.session_id, 0, 0, time.time())
+
+    def submit_graph(
+        self, graph: Graph[N], jobs: Mapping[N, Callable[[], object]]
+    ) -> dict[N, AsyncResult]:
+        """Submit one task per node, each to run once those of its predecessors succeeded.
+
+        All tasks are submitted at once, or none.
+
+        Parameters
+        ----------
+        graph
+            A networkx ``DiGraph``, or a dict of the predecessors of each node; without cycles.
+        jobs
+            What to call at each node, without arguments. To give some, use `functools.partial`:
+            the function is then sent once to an engine, however many jobs it has.
+
+        Returns
+        -------
+        dict
+            The AsyncResult of each node, in an order in which they could run. A task whose
+            predecessor fails ends with `ImpossibleDependency`, which names it. The view's flags
+            hold for all tasks, but ``after`` only for those of nodes without predecessors. The
+            tasks' labels are their nodes, as text, behind the label of the view.
+
+        Raises
+        ------
+        graphlib.CycleError
+            A ValueError that names the nodes of a cycle.
+        ValueError
+            If there is a node without a job.
+        SerializationError
+            If a job cannot be sent; names the node.
+        """
+        results: dict[N, AsyncResult] = {}
+        with _collection_paused():
+            predecessors = predecessors_of(graph)
+            order = order_of(predecessors)
+            batch = self._prepare(order, jobs)
+            submissions = self._connection.submit_batch(
+                batch, self._graph_options(order, predecessors)
+            )
+            for node, submission in zip(order, submissions, strict=True):
+                self._note(submission)
+                results[node] = AsyncResult(self._connection, submission, is_single=True)
+        return results
+
+    def _graph_options(
+        self, order: Sequence[N], predecessors: Mapping[N, Sequence[N]]
+    ) -> Callable[[int, Callable[[int], TaskId]], TaskOptions]:
+        """Return what gives the options of the node at an index, once ids are given out."""
+        numbers = {node: number for number, node in enumerate(order)}
+        earlier = [[numbers[each] for each in predecessors[node]] for node in order]
+        flags = self._options() or TaskOptions()
+        prefix = f"{self.label}: " if self.label else ""
+        labels = [f"{prefix}{node}" for node in order]
+
+        def options_of(index: int, id_of: Callable[[int], TaskId]) -> TaskOptions:
+            before = earlier[index]
+            # Not by `replace`, which takes several times as long.
+            return TaskOptions(
+                messages.Dependency([*map(id_of, before)]) if before else flags.after,
+                flags.follow,
+                flags.engine_ids,
+                flags.retries,
+                flags.wait_timeout_s,
+                labels[index],
+                flags.max_runtime_s,
+                flags.retry_delay_s,
+                flags.priority,
+                flags.labels,
+                flags.resources,
+            )
+
+        return options_of
+
+    def _prepare(self, order: Sequence[N], jobs: Mapping[N, Callable[[], object]]) -> list[Job]:
+        for node in order:
+            if node not in jobs:
+                raise ValueError(f"there is no job for node {node!r}")
+        kind = BOUND if self.bound else PLAIN
+        batch: list[Job] = []
+        for node in order:
+            function, args, kwargs = as_call(jobs[node])
+            if not callable(function):
+                raise TypeError(f"the job of node {node!r} must be callable, not {function!r}")
+            try:
+                batch.append(self._connection.prepare(function, (kind, args, kwargs)))
+            except SerializationError as error:
+                raise SerializationError(f"the job of node {node!r}: {error}") from error
+        return batch
 
     def _call_each(
         self, function: Definition, arguments: Sequence[tuple[object, ...]]
@@ -223,3 +364,18 @@ class LoadBalancedView(View):
                 pending.rotate(-place)
             result = pending.popleft()
             yield result.get(return_exceptions=tolerant)
+
+
+@contextlib.contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Leave garbage with cycles alone while very many objects are made, all of which stay.
+
+    To look through them for cycles again and again would take as long as to make them.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -11,16 +11,22 @@ from typing import Self
 from parallelz import settings
 from parallelz.client.balanced import LoadBalancedView
 from parallelz.client.connect import connect
+from parallelz.client.connection import (
+    OUTSTANDING_MAX,
+    WhenFull,
+    check_limit,
+    check_when_full,
+)
 from parallelz.client.direct import DirectView
-from parallelz.client.history import HistorySession
 from parallelz.client.partition import Sliceable
 from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Targets
+from parallelz.client.state import StateSession
 from parallelz.client.view import Decorator, View
 from parallelz.protocol.connection import ConnectionInfo
 
 
-class Client(HistorySession):
+class Client(StateSession):
     """A connection to a cluster.
 
     Parameters
@@ -32,6 +38,9 @@ class Client(HistorySession):
         Which cluster, if no file is given.
     timeout
         Seconds to wait for the cluster to appear and to answer.
+    max_outstanding, when_full
+        While so many tasks have not ended, calls wait (``"block"``), or raise `QueueFull`
+        (``"raise"``). A map or a graph counts as one call: it may go beyond. Can be set later.
 
     Raises
     ------
@@ -53,7 +62,11 @@ class Client(HistorySession):
         profile_dir: str | os.PathLike[str] | None = None,
         cluster_id: str = "",
         timeout: float = settings.CONNECTION_FILE_TIMEOUT_S,
+        max_outstanding: int = OUTSTANDING_MAX,
+        when_full: WhenFull = "block",
     ) -> None:
+        check_limit(max_outstanding)
+        check_when_full(when_full)
         super().__init__(
             connect(
                 connection_info,
@@ -64,6 +77,8 @@ class Client(HistorySession):
             )
         )
         self.cluster: object = None  # who started it, if that was this process
+        self.max_outstanding = max_outstanding
+        self.when_full = when_full
         self._views: dict[object, View] = {}
 
     def __repr__(self) -> str:
@@ -81,6 +96,24 @@ class Client(HistorySession):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def max_outstanding(self) -> int:
+        """While so many tasks have not ended, calls wait or fail."""
+        return self.connection.max_outstanding
+
+    @max_outstanding.setter
+    def max_outstanding(self, value: int) -> None:
+        self.connection.max_outstanding = check_limit(value)
+
+    @property
+    def when_full(self) -> WhenFull:
+        """What calls do then: ``"block"``, or ``"raise"``, which is `QueueFull`."""
+        return self.connection.when_full
+
+    @when_full.setter
+    def when_full(self, value: WhenFull) -> None:
+        self.connection.when_full = check_when_full(value)
 
     # -- views -----------------------------------------------------------------------------
 
@@ -195,14 +228,13 @@ class Client(HistorySession):
         if kwargs is not None and not isinstance(kwargs, Mapping):
             raise TypeError(f"kwargs must be dict, not {type(kwargs)}")
         view = self.view(targets, balanced)
-        flags: dict[str, object] = {}
         if after is not None or follow is not None or timeout is not None:
             if not isinstance(view, LoadBalancedView):
                 raise ValueError(
                     "after, follow and timeout are for balanced calls only: give"
                     " balanced=True or no targets"
                 )
-            flags = {"after": after, "follow": follow, "timeout": timeout}
+            flags: dict[str, object] = {"after": after, "follow": follow, "timeout": timeout}
             view = LoadBalancedView(self, view.targets).set_flags(**flags)  # type: ignore[arg-type]
         call = view.apply_async_bound if bound else view.apply_async
         result = call(f, *(args or ()), **(kwargs or {}))

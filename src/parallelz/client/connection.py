@@ -12,43 +12,41 @@ import os
 import threading
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
+import msgspec
+
+from parallelz.client import arguments
+from parallelz.client.arguments import dump_call, dump_waiting
 from parallelz.client.callbacks import CallbackThread
+from parallelz.client.definitions import Definitions, Function
+from parallelz.client.inbox import Inbox
 from parallelz.client.ledger import Ledger, Submission
 from parallelz.client.pump import Outgoing, Pump
-from parallelz.errors import ClientClosed, ClusterError
-from parallelz.ids import Digest, EngineId, task_id_of
+from parallelz.errors import ClientClosed, ClusterError, QueueFull
+from parallelz.ids import EngineId, TaskId, task_id_of
 from parallelz.protocol.connection import ConnectionInfo
 from parallelz.protocol.envelope import Buffer
-from parallelz.protocol.functions import (
-    DEFINITIONS_MAX,
-    Definition,
-    DefinitionCache,
-    Reference,
-    SentDefinitions,
-)
+from parallelz.protocol.functions import Definition
 from parallelz.protocol.messages import (
-    DefineFunction,
     Goodbye,
     LinkName,
     Message,
-    Notice,
-    Refused,
     Reply,
     SubmitDirect,
     SubmitMap,
     SubmitTask,
-    TaskEnded,
     TaskOptions,
     ToClient,
-    Welcome,
 )
-from parallelz.protocol.payload import dump
+from parallelz.protocol.payload import Payload
 from parallelz.transport.peer import PeerLink, endpoint_for, new_session_id
 
 WAITING_COUNT_MAX = 200_000  # submissions that have not left: then who submits waits
+OUTSTANDING_MAX = 2_000_000
+"""How many tasks a client awaits before it submits no more, unless its user says otherwise."""
+WhenFull = Literal["block", "raise"]
 MAP_ITEMS_MAX = 500  # per message: the controller sends on after each
 
 Call = tuple[int, tuple[object, ...], dict[str, object]]
@@ -57,49 +55,13 @@ Call = tuple[int, tuple[object, ...], dict[str, object]]
 PLAIN, BOUND, CHUNK, BOUND_CHUNK = range(4)
 """Kinds of tasks: ``f(*args)``, ``f(namespace, *args)``, and the same for each of a chunk."""
 
-Function = Callable[..., object] | Definition
 
+class Job(NamedTuple):
+    """A task of a batch that is ready to be numbered and sent."""
 
-class Definitions:
-    """Which functions the controller knows, and what they are."""
-
-    def __init__(self) -> None:
-        self._cache = DefinitionCache()
-        # Not a simple lock: pickling runs code of the user, which may submit.
-        self._cache_lock = threading.RLock()
-        self._sent = SentDefinitions()
-        self._kept: OrderedDict[Digest, Definition] = OrderedDict()
-
-    def of(self, function: Function) -> Definition:
-        """Return the definition of a function as it is now."""
-        if isinstance(function, Definition):
-            return function
-        if not callable(function) and not isinstance(function, Reference):
-            raise TypeError(f"f must be callable, not {type(function)}")
-        with self._cache_lock:
-            return self._cache.definition_of(function)
-
-    def needed(self, definition: Definition) -> Outgoing | None:
-        """Return the message that must precede the use of `definition`, if any."""
-        if not self._sent.need(definition.digest):
-            return None
-        self._kept[definition.digest] = definition
-        if len(self._kept) > DEFINITIONS_MAX:
-            self._kept.popitem(last=False)
-        return _define(definition)
-
-    def anew(self) -> list[Outgoing]:
-        """Return all definitions once more, for a controller that knows none."""
-        self._sent = SentDefinitions()
-        for digest in self._kept:
-            self._sent.need(digest)
-        return [_define(definition) for definition in self._kept.values()]
-
-
-def _define(definition: Definition) -> Outgoing:
-    data, buffers = definition.payload
-    message = DefineFunction(definition.digest, definition.name, data, len(buffers))
-    return Outgoing(message, buffers)
+    definition: Definition
+    payload: Payload
+    call: arguments.Call | None  # what results it names
 
 
 class Connection:
@@ -114,6 +76,13 @@ class Connection:
     origin
         Where `info` is from, for messages.
 
+    Attributes
+    ----------
+    max_outstanding
+        While so many tasks are awaited, no more are submitted.
+    when_full
+        What a call does then: wait, or raise `QueueFull`.
+
     Raises
     ------
     ClusterError
@@ -124,6 +93,8 @@ class Connection:
         self.session_id = new_session_id()
         self.ledger = Ledger(self.session_id)
         self.callbacks = CallbackThread()
+        self.max_outstanding = OUTSTANDING_MAX
+        self.when_full: WhenFull = "block"
         self._end = ""  # why there is nothing more to be had; "": there is
         self._lock = threading.Lock()  # guards the following, and the order of what is sent
         self._next_number = 0
@@ -141,7 +112,7 @@ class Connection:
                 incoming=ToClient,
             )
 
-        inbox = _Inbox(self.ledger, self._definitions, self._lock)
+        inbox = Inbox(self.ledger, self._definitions, self._lock)
         self.pump = Pump(connect("bulk"), connect("control"), inbox.handle)
         inbox.pump = self.pump
         self.pump.start()
@@ -202,8 +173,13 @@ class Connection:
         """Submit one task for whichever engine is free."""
         if self._end:
             raise ClientClosed(self._end)
+        ledger = self.ledger
+        if len(ledger.awaited) >= self.max_outstanding:
+            self._make_room()
         definition = self._definitions.of(function)
-        data, buffers = dump(call)
+        payload, found = dump_call(call, ledger)
+        if found is not None:
+            options = with_inputs(options, found)
         now_s = _now_s()
         waiting = self.pump.waiting
         with self._lock:
@@ -212,31 +188,74 @@ class Connection:
             submission = Submission(
                 self.session_id, number, 1, now_s, None, options, definition.name
             )
-            self.ledger.expect(submission)
+            if found is not None:
+                submission.inputs = tuple(found.submissions)
+            ledger.expect(submission)
             define = self._definitions.needed(definition)
             if define is not None:
                 waiting.append(define)
-            message = SubmitTask(
-                task_id_of(self.session_id, number),
-                definition.digest,
-                now_s,
-                data,
-                len(buffers),
-                options,
-            )
-            waiting.append(Outgoing(message, buffers))
+            task_id = task_id_of(self.session_id, number)
+            waiting.append(_submit_message(task_id, definition, now_s, payload, options))
         self.pump.wake()
         if len(waiting) > WAITING_COUNT_MAX:
             self._push_back()
         return submission
 
+    def submit_batch(
+        self,
+        jobs: Sequence[Job],
+        options_of: Callable[[int, Callable[[int], TaskId]], TaskOptions | None],
+    ) -> list[Submission]:
+        """Submit tasks that may depend on each other, all or none, as `prepare` made them.
+
+        Parameters
+        ----------
+        options_of
+            Called with the index of each job and what gives the id of the job at an index.
+        """
+        self._check_room()
+        now_s = _now_s()
+        session_id, ledger = self.session_id, self.ledger
+        submissions: list[Submission] = []
+        outgoing: list[Outgoing] = []
+        with self._lock:
+            first = self._next_number
+            ids = [task_id_of(session_id, first + index) for index in range(len(jobs))]
+            for index, (definition, payload, found) in enumerate(jobs):
+                options = options_of(index, ids.__getitem__)
+                if found is not None:
+                    options = with_inputs(options, found)
+                submission = Submission(
+                    session_id, first + index, 1, now_s, None, options, definition.name
+                )
+                if found is not None:
+                    submission.inputs = tuple(found.submissions)
+                submissions.append(submission)
+                outgoing.append(
+                    _submit_message(ids[index], definition, now_s, payload, options)
+                )
+            # Nothing below fails: until here nothing was changed.
+            self._next_number = first + len(jobs)
+            for job, submission, message in zip(jobs, submissions, outgoing, strict=True):
+                ledger.expect(submission)
+                define = self._definitions.needed(job.definition)
+                if define is not None:
+                    self.pump.waiting.append(define)
+                self.pump.waiting.append(message)
+        self.pump.wake()
+        return submissions
+
+    def prepare(self, function: Function, call: Call) -> Job:
+        """Return what `submit_batch` takes: the call as it is now."""
+        return Job(self._definitions.of(function), *dump_call(call, self.ledger))
+
     def submit_map(
         self, function: Function, calls: Sequence[Call], options: TaskOptions | None = None
     ) -> Submission:
         """Submit many tasks of one function, all or none, for whichever engines are free."""
-        self.check_open()
+        self._check_room()
         definition = self._definitions.of(function)
-        payloads = [dump(call) for call in calls]
+        payloads = [dump_waiting(call) for call in calls]
         now_s = _now_s()
         with self._lock:
             submission = self._start(len(payloads), now_s, None, options, definition)
@@ -248,10 +267,10 @@ class Connection:
                     items = []
                 if buffers:
                     task_id = task_id_of(self.session_id, number)
-                    message = SubmitTask(
-                        task_id, definition.digest, now_s, data, len(buffers), options
+                    payload = Payload(data, buffers)
+                    self.pump.waiting.append(
+                        _submit_message(task_id, definition, now_s, payload, options)
                     )
-                    self.pump.waiting.append(Outgoing(message, buffers))
                 else:
                     items.append(data)
             self._put_map(first + len(payloads), items, definition, now_s, options)
@@ -279,9 +298,9 @@ class Connection:
         options: TaskOptions | None = None,
     ) -> Submission:
         """Submit the same call to each of these engines; it is pickled once."""
-        self.check_open()
+        self._check_room()
         definition = self._definitions.of(function)
-        data, buffers = dump(call)
+        data, buffers = dump_waiting(call)
         now_s = _now_s()
         label = "" if options is None else options.label
         with self._lock:
@@ -308,9 +327,9 @@ class Connection:
         options: TaskOptions | None = None,
     ) -> Submission:
         """Submit to each of these engines a call of its own, all or none."""
-        self.check_open()
+        self._check_room()
         definition = self._definitions.of(function)
-        payloads = [dump(call) for call in calls]
+        payloads = [dump_waiting(call) for call in calls]
         now_s = _now_s()
         label = "" if options is None else options.label
         with self._lock:
@@ -355,6 +374,25 @@ class Connection:
         """How many tasks were submitted; their numbers are those below."""
         return self._next_number
 
+    def _check_room(self) -> None:
+        self.check_open()
+        if len(self.ledger.awaited) >= self.max_outstanding:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Wait until fewer tasks are awaited than may be, or say that there are too many."""
+        awaited = self.ledger.awaited
+        if self.when_full == "block":
+            self.wait(lambda: len(awaited) < self.max_outstanding)
+            return
+        self.wait(lambda: len(awaited) < self.max_outstanding, 0)
+        if len(awaited) >= self.max_outstanding:
+            raise QueueFull(
+                f"{len(awaited)} tasks of this client have not ended, and max_outstanding is"
+                f" {self.max_outstanding}: wait for some of them, raise max_outstanding, or"
+                ' set when_full="block"'
+            )
+
     def _push_back(self) -> None:
         waiting = self.pump.waiting
         self.pump.wait(lambda: len(waiting) < WAITING_COUNT_MAX // 2)
@@ -392,53 +430,40 @@ class Connection:
             raise
 
 
+def check_limit(value: int) -> int:
+    """Return the value of `max_outstanding`, if it is one."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"max_outstanding must be an int, 1 or more, not {value!r}")
+    return value
+
+
+def check_when_full(value: WhenFull) -> WhenFull:
+    """Return the value of `when_full`, if it is one."""
+    if value not in ("block", "raise"):
+        raise ValueError(f'when_full must be "block" or "raise", not {value!r}')
+    return value
+
+
+def with_inputs(options: TaskOptions | None, call: arguments.Call) -> TaskOptions:
+    """Return the options with the results that a call names as its inputs."""
+    return msgspec.structs.replace(options or TaskOptions(), inputs=list(call.inputs))
+
+
+def _submit_message(
+    task_id: TaskId,
+    definition: Definition,
+    now_s: float,
+    payload: Payload,
+    options: TaskOptions | None,
+) -> Outgoing:
+    data, buffers = payload
+    message = SubmitTask(task_id, definition.digest, now_s, data, len(buffers), options)
+    return Outgoing(message, buffers)
+
+
 def _now_s() -> float:
     """Return the Unix time as exactly as datetimes have it, so that both compare as equal."""
     return round(time.time(), 6)
-
-
-class _Inbox:
-    """Takes in what arrives, by whichever thread drives."""
-
-    def __init__(self, ledger: Ledger, definitions: Definitions, lock: threading.Lock) -> None:
-        self.pump: Pump
-        self._loss = ""
-        self._ledger = ledger
-        self._definitions = definitions
-        self._lock = lock
-
-    def handle(
-        self,
-        message: ToClient,
-        buffers: Sequence[Buffer],
-        is_control: bool,  # noqa: FBT001
-    ) -> None:
-        """Take in one message."""
-        match message:
-            case TaskEnded():
-                self._ledger.end(message, buffers)
-            case Welcome():
-                self._take_welcome(message, is_control=is_control)
-            case Notice():
-                self.pump.notices.append(message.text)
-            case Goodbye():
-                self._lose(f"the controller has ended: {message.reason or 'it was stopped'}")
-            case Refused():
-                self._ledger.refusal = message.reason
-                self._lose(f"the controller refused this client: {message.reason}")
-            case _:
-                self._ledger.handle(message, buffers)
-
-    def _take_welcome(self, welcome: Welcome, *, is_control: bool) -> None:
-        is_other = self._ledger.welcome(welcome, is_control=is_control)
-        if self.pump.obstacle == self._loss:
-            self.pump.obstacle = ""
-        if is_other and not is_control:
-            with self._lock:
-                self.pump.waiting.extendleft(reversed(self._definitions.anew()))
-
-    def _lose(self, reason: str) -> None:
-        self._loss = self.pump.obstacle = self.pump.obstacle or reason
 
 
 def _close(pump: Pump, callbacks: CallbackThread) -> None:

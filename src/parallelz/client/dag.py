@@ -10,26 +10,15 @@ not needed here, and matplotlib only to draw.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
-from functools import partial
-from graphlib import TopologicalSorter
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from parallelz.client.balanced import LoadBalancedView
+from parallelz.client.graphs import Graph, predecessors_of
 from parallelz.client.results import AsyncResult
 
 N = TypeVar("N", bound=Hashable)
-
-
-class DirectedGraph(Protocol[N]):
-    """What is used of a networkx ``DiGraph``."""
-
-    def __iter__(self) -> Iterator[N]:
-        """Iterate over its nodes."""
-
-    def predecessors(self, n: N, /) -> Iterable[N]:
-        """Return the nodes with an edge to `n`."""
 
 
 class HasMetadata(Protocol):
@@ -38,9 +27,6 @@ class HasMetadata(Protocol):
     @property
     def metadata(self) -> object:
         """A mapping; ``started`` and ``completed`` are datetimes once it has run."""
-
-
-Graph = DirectedGraph[N] | Mapping[N, Iterable[N]]
 
 
 class NodeRun(NamedTuple):
@@ -54,43 +40,8 @@ class NodeRun(NamedTuple):
 def submit_graph(
     view: LoadBalancedView, graph: Graph[N], jobs: Mapping[N, Callable[[], object]]
 ) -> dict[N, AsyncResult]:
-    """Submit one task per node, each to run once those of its predecessors have succeeded.
-
-    Parameters
-    ----------
-    view
-        Its flags hold for all tasks, but ``after`` only for those of
-        nodes without predecessors.
-    graph
-        Without cycles.
-    jobs
-        What to call at each node, without arguments. To give some, use `functools.partial`:
-        the function is then sent once to an engine, however many jobs it has.
-
-    Returns
-    -------
-    dict
-        The AsyncResult of each node, in an order in which they could run. A task whose
-        predecessor fails ends with `ImpossibleDependency`.
-
-    Raises
-    ------
-    ValueError
-        If there is a cycle (`graphlib.CycleError`) or a node without a job; nothing is
-        submitted then.
-    """
-    predecessors = predecessors_of(graph)
-    order = list(TopologicalSorter(predecessors).static_order())
-    for node in order:
-        if node not in jobs:
-            raise ValueError(f"there is no job for node {node!r}")
-    results: dict[N, AsyncResult] = {}
-    for node in order:
-        job, args, kwargs = _as_call(jobs[node])
-        earlier = [results[each] for each in predecessors.get(node, ())]
-        with view.temp_flags(**({"after": earlier} if earlier else {})):
-            results[node] = view.apply_async(job, *args, **kwargs)
-    return results
+    """Submit one task per node of a graph; see `LoadBalancedView.submit_graph`."""
+    return view.submit_graph(graph, jobs)
 
 
 def validate_graph(graph: Graph[N], results: Mapping[N, HasMetadata]) -> None:
@@ -149,17 +100,6 @@ def plot_dag(
     return figure
 
 
-def predecessors_of(graph: Graph[N]) -> dict[N, list[N]]:
-    """Return the predecessors of each node; of a dict's nodes that are no keys: none."""
-    if isinstance(graph, Mapping):
-        predecessors = {node: list(earlier) for node, earlier in graph.items()}
-        for earlier in list(predecessors.values()):
-            for node in earlier:
-                predecessors.setdefault(node, [])
-        return predecessors
-    return {node: list(graph.predecessors(node)) for node in graph}
-
-
 def runs_of(graph: Graph[N], results: Mapping[N, HasMetadata]) -> dict[N, NodeRun]:
     """Return the runs of those nodes whose tasks have run to their end."""
     runs = {}
@@ -173,12 +113,3 @@ def runs_of(graph: Graph[N], results: Mapping[N, HasMetadata]) -> dict[N, NodeRu
             case _:
                 pass
     return runs
-
-
-def _as_call(
-    job: Callable[[], object],
-) -> tuple[Callable[..., object], tuple[object, ...], dict[str, object]]:
-    # As a whole, each partial would be a function of its own to be sent.
-    if isinstance(job, partial):
-        return job.func, job.args, job.keywords
-    return job, (), {}

@@ -13,8 +13,8 @@ from parallelz.client.connection import (
     CHUNK,
     PLAIN,
     Call,
-    Function,
 )
+from parallelz.client.definitions import Function
 from parallelz.client.imports import recorded_imports
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult

@@ -11,9 +11,11 @@ import msgspec
 
 from parallelz.client.ledger import Answer, Submission
 from parallelz.client.outcomes import moment
-from parallelz.client.results import AsyncResult, Place
+from parallelz.client.results import AsyncResult
 from parallelz.client.session import Jobs, Session, Targets
+from parallelz.client.task_group import Place
 from parallelz.ids import EngineId, SessionId, TaskId
+from parallelz.protocol.inputs import How
 from parallelz.protocol.messages import AskHistory, ErrorInfo, Outputs, Status, TaskEnded
 from parallelz.store.query import KEYS, Kind, check_keys, parse
 
@@ -229,6 +231,9 @@ class AsyncHubResult(AsyncResult):
                 return False
             self._connection.wait(lambda: False, min(left_s, POLL_PERIOD_S))
         return True
+
+    def _input_form(self) -> How | None:
+        return None
 
     def _refresh(self) -> set[TaskId]:
         """Take in what has ended by now; return which of the missing tasks are known."""

@@ -47,6 +47,9 @@ class Submission:
         One per task; None: not there yet.
     pending_count
         How many of them are None.
+    inputs
+        What holds the results that it gets as arguments, which the controller may ask for
+        until it has ended.
     watchers
         Called with its index after each answer, by the thread that drives: must be quick.
     """
@@ -56,6 +59,7 @@ class Submission:
         "answers",
         "engine_ids",
         "first_number",
+        "inputs",
         "name",
         "options",
         "pending_count",
@@ -82,6 +86,7 @@ class Submission:
         self.engine_ids = engine_ids  # None: balanced
         self.options = options
         self.name = name  # of the function
+        self.inputs: tuple[Submission, ...] = ()
         self.watchers: list[Callable[[int], None]] | None = None
 
     def task_id(self, index: int) -> TaskId:
@@ -98,6 +103,8 @@ class Submission:
             return
         self.answers[index] = answer
         self.pending_count -= 1
+        if self.inputs and not self.pending_count:
+            self.inputs = ()
         if self.watchers:
             for watcher in list(self.watchers):
                 watcher(index)
@@ -148,7 +155,9 @@ class Ledger:
             return None
         number = int(digits)
         submission = self.awaited.get(number)
-        if submission is None:
+        if submission is None and (ref := self._remembered.get(number)) is not None:
+            submission = ref()
+        elif submission is None:
             firsts = list(self._remembered)
             place = bisect_right(firsts, number) - 1
             ref = self._remembered.get(firsts[place]) if place >= 0 else None

@@ -10,7 +10,9 @@ from parallelz.client.connection import Connection
 from parallelz.client.ledger import Submission
 from parallelz.client.outcomes import Failed
 from parallelz.client.partition import join
-from parallelz.client.results import AsyncResult, Place, Value
+from parallelz.client.results import AsyncResult, Value
+from parallelz.client.task_group import Place
+from parallelz.protocol.inputs import How
 
 
 class AsyncMapResult(AsyncResult):
@@ -82,6 +84,11 @@ class AsyncMapResult(AsyncResult):
             return value.error
         return [value.error] * self._chunk_lengths[index]
 
+    def _input_form(self) -> How | None:
+        if self._returns_exceptions:
+            return None
+        return "list" if self._chunk_lengths is None else "chunks"
+
     def _composed(self, values: list[object]) -> object:
         if self._chunk_lengths is None:
             return values
@@ -133,6 +140,9 @@ class AsyncJoinedResult(AsyncResult):
     ) -> None:
         super().__init__(connection, submission, name, is_single=False)
         self._dist = dist
+
+    def _input_form(self) -> How | None:
+        return None
 
     def _composed(self, values: list[object]) -> object:
         return join(values, self._dist)

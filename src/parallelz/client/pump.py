@@ -38,6 +38,10 @@ LONG_S = 0.05  # who drove for so long tells the background thread when it stops
 NOTICE_PATIENCE_S = 0.2
 GOODBYE_LINGER_S = 1.0
 IDLE_S = 60.0
+# An envelope is encoded, sent again after a break, and taken in by the controller as a whole:
+# so many messages cost it about 10 ms, and as long all other peers wait.
+ENVELOPE_COUNT_MAX = 5000
+ENVELOPE_BYTES_MAX = 4 * 1024 * 1024
 
 
 class Outgoing(NamedTuple):
@@ -306,6 +310,8 @@ class Pump:
                 is_control = link is self._control
                 for message, buffers in link.receive():
                     self._handle(message, buffers, is_control)
+        if self._has_waiting():
+            self._send_waiting()  # what is asked while something arrives is answered at once
 
     def _has_waiting(self) -> bool:
         """Whether something could be sent now."""
@@ -319,6 +325,24 @@ class Pump:
             # Before a link is open nothing is put on it: a new controller must be told first
             # what the functions are.
             if link.welcome is not None:
+                count = nbytes = 0
                 for _ in range(len(waiting)):
-                    link.put(*waiting.popleft())
+                    message, buffers = waiting.popleft()
+                    link.put(message, buffers)
+                    count += 1
+                    nbytes += _size_of(message, buffers)
+                    if count == ENVELOPE_COUNT_MAX or nbytes >= ENVELOPE_BYTES_MAX:
+                        link.flush()
+                        count = nbytes = 0
                 link.flush()
+
+
+def _size_of(message: Message, buffers: Sequence[Buffer]) -> int:
+    """Return the size of what a message carries; the rest of it is small."""
+    size = len(getattr(message, "data", b""))
+    items = getattr(message, "items", ())
+    if items:
+        size += sum(map(len, items))
+    for buffer in buffers:
+        size += memoryview(buffer).nbytes
+    return size

@@ -7,44 +7,34 @@ them when they are looked at, in the thread that looks.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import Any, Self
 
+from parallelz.client import arguments
 from parallelz.client.connection import Connection
 from parallelz.client.display import GroupBy, show_outputs
-from parallelz.client.ledger import Answer, Submission
-from parallelz.client.outcomes import METADATA_KEYS, Failed, Metadata, metadata_of, outcome_of
+from parallelz.client.ledger import Submission
+from parallelz.client.outcomes import METADATA_KEYS, Failed, outcome_of
 from parallelz.client.progress import progress_bar
+from parallelz.client.task_group import Place, TaskGroup
 from parallelz.errors import CompositeError
-from parallelz.ids import TaskId
-from parallelz.protocol.messages import AbortTasks
+from parallelz.protocol.inputs import How
 
 Value = Any
 """What a function of the user returned, or a list of that: only they know its type."""
 
 _UNREAD = object()
 
-Place = tuple[Submission, int]
 
-
-class AsyncResult:
+class AsyncResult(TaskGroup):
     """The result of a call that may still run.
 
     Made by views, not by users. For a call on one engine its value is what the function
     returned, for one on a list of engines a list of that, in their order.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_connection",
-        "_is_single",
-        "_name",
-        "_picked",
-        "_submission",
-        "_values",
-    )
+    __slots__ = ("_values",)
 
     def __init__(
         self,
@@ -54,28 +44,8 @@ class AsyncResult:
         *,
         is_single: bool,
     ) -> None:
-        self._connection = connection
-        self._is_single = is_single
+        super().__init__(connection, tasks, name, is_single=is_single)
         self._values: dict[int, object] | None = None
-        # All tasks of one submission, which is the usual case and must cost little; or some
-        # of several.
-        self._submission: Submission | None = None
-        self._picked: list[Place] | None = None
-        if isinstance(tasks, Submission):
-            self._submission = tasks
-            self._name = name or tasks.name
-        else:
-            self._picked = tasks
-            self._name = name
-
-    @property
-    def _places(self) -> list[Place]:
-        """Where the tasks are: submission and index of each."""
-        if self._picked is None:
-            submission = self._submission
-            assert submission is not None
-            self._picked = [(submission, index) for index in range(len(submission.answers))]
-        return self._picked
 
     def __repr__(self) -> str:
         state = "pending"
@@ -85,55 +55,9 @@ class AsyncResult:
 
     # -- is it there? ----------------------------------------------------------------------
 
-    def ready(self) -> bool:
-        """Whether every task has ended, well or not."""
-        if self._submission is not None:
-            return not self._submission.pending_count
-        return all(submission.answers[index] is not None for submission, index in self._places)
-
     def done(self) -> bool:
         """Whether every task has ended; the name of `concurrent.futures`."""
         return self.ready()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until every task has ended; return whether it has.
-
-        Parameters
-        ----------
-        timeout
-            Seconds. None or negative: however long it takes. 0: only look.
-        """
-        if timeout is not None and timeout < 0:
-            timeout = None
-        if self._submission is not None:
-            return self._connection.wait(self.ready, timeout)
-        # Goes on where the last look ended: with 100,000 tasks that matters.
-        places = self._places
-        first_pending = 0
-
-        def is_done() -> bool:
-            nonlocal first_pending
-            while first_pending < len(places):
-                submission, index = places[first_pending]
-                if submission.answers[index] is None:
-                    return False
-                first_pending += 1
-            return True
-
-        return self._connection.wait(is_done, timeout)
-
-    def successful(self) -> bool:
-        """Whether no task failed.
-
-        Raises
-        ------
-        RuntimeError
-            If not all have ended.
-        """
-        if not self.ready():
-            raise RuntimeError("Cannot check successful() if not done.")
-        answers = (submission.answers[index] for submission, index in self._places)
-        return all(answer is not None and answer.ended.status == "ok" for answer in answers)
 
     # -- what is it? -----------------------------------------------------------------------
 
@@ -330,104 +254,6 @@ class AsyncResult:
             submission.watch(look)
         look(0)
 
-    def abort(self) -> None:
-        """Give up those of the tasks that have not started; see `Client.abort`.
-
-        Raises
-        ------
-        RuntimeError
-            If all have ended already.
-        """
-        if self.ready():
-            raise RuntimeError("Can't abort, I am already done!")
-        ids = [
-            submission.task_id(index)
-            for submission, index in self._places
-            if submission.answers[index] is None
-        ]
-        request_id = self._connection.ask(lambda number: AbortTasks(number, ids))
-        self._connection.wait(lambda: self._connection.has_reply(request_id))
-        self._connection.take_reply(request_id)
-
-    def cancel(self) -> bool:
-        """Give up the tasks if none has started or ended; return whether that came true."""
-        if self.ready():
-            return False
-        self.abort()
-        self.wait(0)
-        return self.cancelled()
-
-    def cancelled(self) -> bool:
-        """Whether every task was given up before it started."""
-        answers = [submission.answers[index] for submission, index in self._places]
-        return all(
-            answer is not None and answer.ended.status == "aborted" for answer in answers
-        )
-
-    # -- what is known of it ---------------------------------------------------------------
-
-    @property
-    def msg_ids(self) -> list[TaskId]:
-        """The ids of the tasks."""
-        return [submission.task_id(index) for submission, index in self._places]
-
-    def _all_metadata(self) -> list[Metadata]:
-        ledger = self._connection.ledger
-        return [metadata_of(ledger, submission, index) for submission, index in self._places]
-
-    @property
-    def metadata(self) -> Metadata | list[Metadata]:
-        """What is known of the task, or a list of that; at any time."""
-        everything = self._all_metadata()
-        return everything[0] if self._is_single else everything
-
-    @property
-    def progress(self) -> int:
-        """How many results are there."""
-        answers = (submission.answers[index] for submission, index in self._places)
-        return sum(answer is not None for answer in answers)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the submission, or until the last result was there."""
-        if self.ready():
-            return self.wall_time
-        return time.time() - min(submission.submitted_s for submission, _ in self._places)
-
-    @property
-    def serial_time(self) -> float:
-        """Seconds that the tasks ran, all together. TimeoutError if not all have ended."""
-        spans = [
-            answer.ended.completed_s - answer.ended.started_s for answer in self._answers()
-        ]
-        return sum(spans)
-
-    @property
-    def wall_time(self) -> float:
-        """Seconds from submission to the last result. TimeoutError if not all have ended."""
-        last_s = max((answer.received_s for answer in self._answers()), default=0.0)
-        first_s = min((submission.submitted_s for submission, _ in self._places), default=0.0)
-        return last_s - first_s
-
-    def timedelta(
-        self,
-        start: datetime | Sequence[datetime],
-        end: datetime | Sequence[datetime],
-        start_key: Callable[[Sequence[datetime]], datetime] = min,
-        end_key: Callable[[Sequence[datetime]], datetime] = max,
-    ) -> float:
-        """Return the seconds between two times of the metadata, of lists: min to max."""
-        start = start if isinstance(start, datetime) else start_key(start)
-        end = end if isinstance(end, datetime) else end_key(end)
-        return (end - start) / timedelta(seconds=1)
-
-    def _answers(self) -> list[Answer]:
-        answers = [submission.answers[index] for submission, index in self._places]
-        present = [answer for answer in answers if answer is not None]
-        if len(present) < len(answers):
-            raise TimeoutError("Result not ready.")
-        return present
-
     @property
     def stdout(self) -> Value:
         """What the task printed, or a list of that; "" before its end."""
@@ -479,6 +305,31 @@ class AsyncResult:
                     break
             bar.update(self.progress - bar.n)
         return self.ready()
+
+    # -- as an argument --------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For pickle: return what stands for the result in the arguments of a call.
+
+        Raises
+        ------
+        TypeError
+            Anywhere else: what is on its way to this process cannot be had in another.
+        """
+        call = arguments.current()
+        if call is None:
+            raise TypeError(
+                f"an {type(self).__name__} can be pickled only among the arguments of a call;"
+                " take its result by get()"
+            )
+        how = None if self.ready() else self._input_form()
+        if how is None or not call.accepts(self._connection.ledger):
+            return arguments.in_place(self.get)
+        return call.refer_to([(s, s.task_id(i)) for s, i in self._places], how)
+
+    def _input_form(self) -> How | None:
+        """Return how an engine makes the result from those of the tasks; None: it cannot."""
+        return "single" if self._is_single else "list"
 
     # -- several ---------------------------------------------------------------------------
 

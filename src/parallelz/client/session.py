@@ -14,6 +14,7 @@ from parallelz.client.connection import Connection
 from parallelz.client.outcomes import metadata_of, value_of
 from parallelz.client.progress import progress_bar
 from parallelz.client.results import AsyncResult
+from parallelz.client.task_group import CANCEL_GRACE_S
 from parallelz.errors import EngineError, NoEnginesRegistered
 from parallelz.ids import EngineId, TaskId, task_id_of
 from parallelz.protocol.answers import QueueStatus
@@ -22,7 +23,9 @@ from parallelz.protocol.failures import rebuild
 from parallelz.protocol.messages import (
     AbortTasks,
     AskQueues,
+    CancelTasks,
     ClearEngines,
+    DrainEngines,
     InterruptEngines,
     Message,
     Reply,
@@ -265,6 +268,34 @@ class Session:
         engine_ids = None if targets is None else self._control_targets(targets)
         if task_ids is None or task_ids:
             self.ask(lambda number: AbortTasks(number, task_ids, engine_ids))
+
+    def cancel(self, jobs: Jobs = None, grace: float = CANCEL_GRACE_S) -> None:
+        """Give up tasks, also those that run: they end with `TaskAborted`.
+
+        What runs is interrupted, by KeyboardInterrupt. If it still runs after the grace, its
+        engine is ended, and its supervisor starts another in its place; other tasks that were
+        placed there run elsewhere. Returns when the tasks are known to be given up; wait for
+        them to know that they have ended.
+
+        Parameters
+        ----------
+        jobs
+            None: all of this client that have not ended. An empty list: none.
+        grace
+            Seconds from the interrupt to the end of the engine.
+        """
+        task_ids = self.task_ids(jobs)
+        if task_ids:
+            self.ask(lambda number: CancelTasks(number, task_ids, grace))
+
+    def drain(self, targets: Targets = "all") -> None:
+        """Let engines end when they have nothing left to do; they get nothing new.
+
+        Tasks that were placed there and have not started run elsewhere, except those of direct
+        views, which are waited for. Returns at once.
+        """
+        engine_ids = self._control_targets(targets)
+        self.ask(lambda number: DrainEngines(number, engine_ids))
 
     def clear(self, targets: Targets = None, block: object = None) -> None:
         """Delete all names of users from the namespaces of engines. Waits until it is done."""

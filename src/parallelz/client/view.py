@@ -15,6 +15,7 @@ from parallelz.client.partition import Sliceable
 from parallelz.client.remote import ParallelFunction, RemoteFunction
 from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Jobs, Session, Targets
+from parallelz.client.task_group import CANCEL_GRACE_S
 from parallelz.ids import TaskId, task_id_of
 from parallelz.protocol.functions import Definition, named_definition
 
@@ -118,7 +119,9 @@ class View(ABC):
         try:
             yield
         finally:
-            self.set_flags(**before)
+            for name, value in before.items():
+                if getattr(self, name) is not value:
+                    setattr(self, name, value)
 
     # -- calls -----------------------------------------------------------------------------
 
@@ -400,6 +403,14 @@ class View(ABC):
     def abort(self, jobs: Jobs = None, targets: Targets = None, block: object = None) -> None:
         """Give up tasks that have not started, None: all of this view; see `Client.abort`."""
         self._session.abort(sorted(self.outstanding) if jobs is None else jobs, targets)
+
+    def cancel(self, jobs: Jobs = None, grace: float = CANCEL_GRACE_S) -> None:
+        """Give up tasks, also those that run, None: all of this view; see `Client.cancel`."""
+        self._session.cancel(sorted(self.outstanding) if jobs is None else jobs, grace)
+
+    def drain(self, targets: Targets = None) -> None:
+        """Let the view's engines end when they have nothing left; see `Client.drain`."""
+        self._session.drain(self._own(targets))
 
     def queue_status(
         self,

@@ -36,6 +36,7 @@ from parallelz.protocol.messages import (
     Message,
     NamespaceCleared,
     PeerInfo,
+    ProvideValue,
     Refused,
     Reply,
     Role,
@@ -44,6 +45,7 @@ from parallelz.protocol.messages import (
     SubmitDirect,
     SubmitMap,
     SubmitTask,
+    Supervises,
     TaskFinished,
     TasksDropped,
     Welcome,
@@ -86,6 +88,8 @@ class Controller:
         When this process is gone, the controller ends. None: it ends only when told to.
     router, clock, judging, controller_id
         The world around it, to be simulated. None and "": the real one.
+    scheduler
+        Decides. None: one with the usual scheme.
 
     Raises
     ------
@@ -103,6 +107,7 @@ class Controller:
         clock: Callable[[], float] = time.monotonic,
         judging: Callable[[PeerInfo, str], Verdict] = judge,
         controller_id: str = "",
+        scheduler: Scheduler | None = None,
     ) -> None:
         self.id = controller_id or uuid.uuid4().hex
         self._clock = clock
@@ -119,7 +124,7 @@ class Controller:
         self._suspects: dict[SessionId, tuple[float, str]] = {}
         self._broken_fds: set[int] = set()  # of lines that broke in this turn
         self._stop_reason = ""
-        self._scheduler = Scheduler()
+        self._scheduler = Scheduler() if scheduler is None else scheduler
         self._sessions = Sessions(secrets)
         self._recording = recording
         recording.connect(self._touch)
@@ -229,7 +234,7 @@ class Controller:
             return
         link.receiver.accept(number)
 
-    def _handle(  # noqa: C901 - one arm for each kind of message, and nothing else
+    def _handle(  # noqa: C901, PLR0912 - one arm for each kind of message, and nothing else
         self,
         link: Link,
         message: Message,
@@ -254,12 +259,16 @@ class Controller:
             case EngineDied():
                 died = self._sessions.by_id.get(message.session_id)
                 if died is not None and died.role == "engine":
-                    self._lose(died, message.cause, now_s)
+                    self._lose(died, message.cause, now_s, message.started_count)
+            case Supervises():
+                session.children = message.session_ids
             case NamespaceCleared():
                 if session.engine is not None:
                     self._requests.cleared(session.engine.engine_id, message)
             case Reply():
-                self._requests.history_answered(message, buffers)
+                self._requests.history_answered(message, buffers, now_s)
+            case ProvideValue():
+                self._tasks.provide(session, message, buffers, now_s)
             case _:
                 self._requests.handle(session, message, now_s)  # type: ignore[arg-type]
 
@@ -361,12 +370,15 @@ class Controller:
         elif session.role != "recorder":
             self._forget(session, reason, now_s)
 
-    def _lose(self, session: Session, cause: str, now_s: float) -> None:
+    def _lose(
+        self, session: Session, cause: str, now_s: float, started_count: int = -1
+    ) -> None:
         logger.warning("! lost %r: %s", session, cause)
         self._suspects.pop(session.id, None)
         if session.engine is not None:
             self._recording.engine_changed(session.engine, cause)
-            self._tasks.handle(EngineLost(session.id, cause), session.id, now_s)
+            lost = EngineLost(session.id, cause, started_count)
+            self._tasks.handle(lost, session.id, now_s)
             self._requests.engine_is_gone(session.engine.engine_id)
         self._sessions.forget(session, cause)
 

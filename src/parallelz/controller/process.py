@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import logging
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -20,6 +22,8 @@ import msgspec
 from parallelz import settings
 from parallelz.controller.controller import Controller
 from parallelz.controller.recording import Recording
+from parallelz.core.placement import SCHEMES, Room, UnknownScheme, scheme_named
+from parallelz.core.scheduler import Scheduler
 from parallelz.transport.security import (
     ClusterSecrets,
     new_secrets,
@@ -43,6 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--location", default="", help="address by which others reach it")
     parser.add_argument("--store", choices=STORES, default=settings.DEFAULT_STORE)
+    parser.add_argument(
+        "--scheme",
+        default="leastload",
+        help=f"how engines are chosen: {', '.join(SCHEMES)}, or module:Class of your own",
+    )
+    parser.add_argument("--hwm", type=int, help="tasks placed on an engine at once; 0: any")
     parser.add_argument("--log-file", type=Path)
     parser.add_argument("--ready-fd", type=int, help="gets a line when the controller listens")
     parser.add_argument("--parent-pid", type=int, help="end when this process has ended")
@@ -55,6 +65,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a controller until it is told to end; return the exit status."""
     args = build_parser().parse_args(argv)
+    try:
+        find_scheme(args.scheme)
+    except UnknownScheme as error:
+        sys.stderr.write(f"ipcontrollerz: {error}\n")
+        return 2
     logging.basicConfig(
         filename=args.log_file,
         level=logging.INFO,
@@ -85,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(args: argparse.Namespace, secrets: ClusterSecrets) -> int:
     recording = Recording(_recorder_starter(args, secrets))
-    controller = Controller(secrets, recording, args.parent_pid)
+    scheduler = Scheduler(find_scheme(args.scheme), args.hwm, random.randrange)
+    controller = Controller(secrets, recording, args.parent_pid, scheduler=scheduler)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(
             signum, lambda number, frame: controller.stop(signal.Signals(number).name)
@@ -102,6 +118,26 @@ def _serve(args: argparse.Namespace, secrets: ClusterSecrets) -> int:
         controller.close()
         term_context()
     return 0
+
+
+def find_scheme(name: str) -> type[Room]:
+    """Return the class of a scheme: one of ours by its name, or any by ``module:Class``.
+
+    Raises
+    ------
+    UnknownScheme
+        If there is no such class, or it is not a `Room`.
+    """
+    module_name, colon, class_name = name.partition(":")
+    if not colon:
+        return scheme_named(name)
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise UnknownScheme(f"the scheme {name!r} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Room)):
+        raise UnknownScheme(f"the scheme {name!r} is no subclass of {Room.__module__}.Room")
+    return found
 
 
 def _recorder_starter(

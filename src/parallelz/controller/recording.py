@@ -17,13 +17,16 @@ from typing import Protocol
 import msgspec
 
 from parallelz.controller.sessions import Link, Session
-from parallelz.ids import SessionId
+from parallelz.core.board import HOW
+from parallelz.core.events import EndsFound, PastEnd
+from parallelz.ids import SessionId, TaskId
 from parallelz.protocol.envelope import Buffer, Sender
 from parallelz.protocol.messages import (
     AskHistory,
     EngineInfo,
     Goodbye,
     Message,
+    Reply,
     StoreRecords,
     SubmitDirect,
     SubmitMap,
@@ -31,6 +34,7 @@ from parallelz.protocol.messages import (
     TaskEnded,
 )
 from parallelz.store import record
+from parallelz.store.rows import PENDING
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +59,22 @@ class RecorderProcess(Protocol):
 
     def wait(self) -> int:
         """Return the exit code once there is one."""
+
+
+LOOKUP_KEYS = ["msg_id", "status", "engine_uuid"]
+
+
+class _Found(msgspec.Struct):
+    """What the history says of a task."""
+
+    msg_id: TaskId
+    status: str
+    engine_uuid: SessionId | None = None
+
+    @property
+    def end(self) -> PastEnd:
+        how = HOW.get(self.status, self.status)
+        return PastEnd(self.status == "ok", how, self.engine_uuid or SessionId(""))
 
 
 class Recording:
@@ -89,6 +109,7 @@ class Recording:
         self._flush_by_s: float | None = None
         self._holding: deque[tuple[int, Link, int]] = deque()
         self._askers: dict[int, tuple[Session, int]] = {}
+        self._lookups: dict[int, list[TaskId]] = {}
         self._next_question = 1
         self._lost_count = 0
         self._touch: Callable[[Link], None] = lambda link: None
@@ -206,6 +227,30 @@ class Recording:
         self._put(msgspec.structs.replace(message, request_id=question))
         return True
 
+    def look_up(self, task_ids: list[TaskId]) -> bool:
+        """Ask how tasks ended; False: there is no recorder. The answer: `looked_up`."""
+        if self._start is None:
+            return False
+        question = self._next_question
+        self._next_question += 1
+        self._lookups[question] = task_ids
+        query = {"query": {"msg_id": {"$in": task_ids}}, "keys": LOOKUP_KEYS}
+        self._flush()
+        self._put(AskHistory(question, "query", msgspec.msgpack.encode(query)))
+        return True
+
+    def looked_up(self, reply: Reply, buffers: Sequence[Buffer]) -> EndsFound | None:
+        """Return what the history says of tasks, if this is the answer to `look_up`."""
+        task_ids = self._lookups.pop(reply.request_id, None)
+        if task_ids is None:
+            return None
+        if reply.error is not None:
+            return EndsFound(task_ids, {}, reply.error.evalue)
+        data = buffers[0] if buffers else reply.data
+        found = msgspec.msgpack.decode(data, type=list[_Found])
+        ends = {each.msg_id: each.end for each in found if each.status != PENDING}
+        return EndsFound(task_ids, ends)
+
     def asker(self, question: int) -> tuple[Session, int] | None:
         """Return who asked this, and under which request id; once."""
         return self._askers.pop(question, None)
@@ -213,7 +258,18 @@ class Recording:
     @property
     def question_count(self) -> int:
         """How many questions have no answer yet."""
-        return len(self._askers)
+        return len(self._askers) + len(self._lookups)
+
+    def dump(self) -> dict[str, object]:
+        """Return its state, for a bug report."""
+        return {
+            "is_kept": self._start is not None,
+            "pid": None if self._process is None else self._process.pid,
+            "unacknowledged_envelopes": self._sender.kept_count,
+            "unacknowledged_bytes": self._sender.kept_bytes,
+            "held_envelopes": len(self._holding),
+            "lost_records": self._lost_count,
+        }
 
     # -- time ------------------------------------------------------------------------------
 

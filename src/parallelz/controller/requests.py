@@ -10,15 +10,19 @@ from parallelz.controller.recording import Recording
 from parallelz.controller.sessions import Link, Session, Sessions
 from parallelz.controller.tasks import Tasks
 from parallelz.core.scheduler import Scheduler
-from parallelz.core.story import queue_status
-from parallelz.ids import EngineId
+from parallelz.core.story import dump, queue_status, story_lines, why
+from parallelz.ids import EngineId, SessionId
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (
+    PROTOCOL_VERSION,
     AbortTasks,
     AskHistory,
     AskQueues,
+    AskState,
+    CancelTasks,
     ClearEngines,
     ClearNamespace,
+    DrainEngines,
     ErrorInfo,
     InterruptEngines,
     InterruptTask,
@@ -30,8 +34,18 @@ from parallelz.protocol.messages import (
 )
 
 Request = (
-    AbortTasks | InterruptEngines | ClearEngines | ShutdownEngines | AskQueues | AskHistory
+    AbortTasks
+    | CancelTasks
+    | DrainEngines
+    | InterruptEngines
+    | ClearEngines
+    | ShutdownEngines
+    | AskQueues
+    | AskState
+    | AskHistory
 )
+
+RESTART_GRACE_S = 2.0
 
 
 class Requests:
@@ -61,7 +75,7 @@ class Requests:
     def handle(self, session: Session, message: Request, now_s: float) -> None:
         """Do what a client asks, or see to it that it is done."""
         match message:
-            case AbortTasks():
+            case AbortTasks() | CancelTasks() | DrainEngines():
                 self._tasks.handle(message, session.id, now_s)
                 self._reply(session, Reply(message.request_id))
             case InterruptEngines():
@@ -70,15 +84,15 @@ class Requests:
             case ClearEngines():
                 self._clear(session, message)
             case ShutdownEngines():
-                stop = StopEngine("a client asked for it", message.restart)
-                self._tell(message.engine_ids, stop)
-                self._reply(session, Reply(message.request_id))
-                self.hub_is_to_stop = self.hub_is_to_stop or message.hub
+                self._shut_down(session, message)
             case AskQueues():
                 status = queue_status(
                     self._scheduler, message.engine_ids, verbose=message.verbose
                 )
                 data = msgspec.msgpack.encode(status)
+                self._reply(session, Reply(message.request_id, data))
+            case AskState():
+                data = msgspec.msgpack.encode(self._state(message, now_s))
                 self._reply(session, Reply(message.request_id, data))
             case AskHistory():
                 if not self._recording.ask(session, message):
@@ -87,8 +101,48 @@ class Requests:
                         session, Reply(message.request_id, error=ErrorInfo("NoStore", text))
                     )
 
-    def history_answered(self, reply: Reply, buffers: Sequence[Buffer]) -> None:
+    def _shut_down(self, session: Session, message: ShutdownEngines) -> None:
+        reason = "a client asked for it"
+        if not message.restart or message.hub:
+            self._tell(message.engine_ids, StopEngine(reason))
+            self._reply(session, Reply(message.request_id))
+            self.hub_is_to_stop = self.hub_is_to_stop or message.hub
+            return
+        engine_ids = [e for e in message.engine_ids if e in self._sessions.by_engine]
+        alone = [
+            engine_id
+            for engine_id in engine_ids
+            if self._sessions.supervisor_of(self._sessions.by_engine[engine_id]) is None
+        ]
+        if alone:
+            text = f"engines {alone} have no supervisor that could start others in their place"
+            error = ErrorInfo("EngineError", text)
+            self._reply(session, Reply(message.request_id, error=error))
+            return
+        for engine_id in engine_ids:
+            self._tasks.end_engine(engine_id, reason, grace_s=RESTART_GRACE_S)
+        self._reply(session, Reply(message.request_id))
+
+    def _state(self, message: AskState, now_s: float) -> object:
+        match message.question:
+            case "story":
+                return [story_lines(self._scheduler, t, now_s) for t in message.task_ids]
+            case "why":
+                return [why(self._scheduler, t, now_s) for t in message.task_ids]
+            case "dump":
+                return {
+                    "version": PROTOCOL_VERSION,
+                    "sessions": [repr(s) for s in self._sessions.by_id.values()],
+                    "recorder": self._recording.dump(),
+                    **dump(self._scheduler, now_s),
+                }
+
+    def history_answered(self, reply: Reply, buffers: Sequence[Buffer], now_s: float) -> None:
         """Pass the recorder's answer on to whom it is for."""
+        found = self._recording.looked_up(reply, buffers)
+        if found is not None:
+            self._tasks.handle(found, SessionId(""), now_s)
+            return
         asked = self._recording.asker(reply.request_id)
         if asked is not None:
             session, request_id = asked

@@ -66,6 +66,7 @@ class Session:
         self.control = Link(self, "control")
         self.engine: EngineInfo | None = None
         self.has_joined = False  # an engine that said hello on both links
+        self.children: list[SessionId] = []  # of a supervisor
         self.known: KnownDefinitions[Definition] = KnownDefinitions()  # a client told us
         self.sent = SentDefinitions()  # we told an engine
 
@@ -119,7 +120,9 @@ class Sessions:
             if session.role == "engine":
                 engine_id = EngineId(self._next_engine_id)
                 self._next_engine_id += 1
-                session.engine = EngineInfo(engine_id, session.id, hello.peer)
+                session.engine = EngineInfo(
+                    engine_id, session.id, hello.peer, hello.labels, hello.resources
+                )
                 self.by_engine[engine_id] = session
         return session.bulk if hello.link == "bulk" else session.control
 
@@ -153,6 +156,13 @@ class Sessions:
             self.routes.pop(link.routing_id, None)
             self._by_fd.pop(link.fd, None)
             link.routing_id, link.fd = None, -1
+
+    def supervisor_of(self, engine: Session) -> Session | None:
+        """Return whose child an engine is, if that is here."""
+        for session in self.of_role("supervisor"):
+            if engine.id in session.children:
+                return session
+        return None
 
     def of_role(self, role: Role) -> list[Session]:
         """Return the sessions of a role, in the order in which they joined."""

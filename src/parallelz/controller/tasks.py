@@ -6,8 +6,9 @@ The core decides by headers; here the payloads wait beside it, unread, until the
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import msgspec
 
@@ -18,10 +19,17 @@ from parallelz.core.events import (
     Action,
     AnnounceEngine,
     AnnounceLoss,
+    AskValues,
+    EndsFound,
     EndTask,
     Event,
+    KillEngine,
+    LookUpTasks,
     PlaceTask,
     RecallTasks,
+    ReleaseEngine,
+    StopTask,
+    ValueProvided,
     Warn,
 )
 from parallelz.core.scheduler import Scheduler
@@ -31,12 +39,18 @@ from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (
     DefineFunction,
     DropTasks,
+    EndEngine,
     EngineJoined,
     EngineLeft,
     ErrorInfo,
+    FetchValues,
+    Input,
+    InterruptTask,
     Message,
     Notice,
+    ProvideValue,
     RunTask,
+    StopEngine,
     SubmitDirect,
     SubmitMap,
     SubmitTask,
@@ -52,6 +66,14 @@ class Work(msgspec.Struct, frozen=True, gc=False):
 
     digest: Digest
     definition: Definition
+    data: bytes
+    buffers: Sequence[Buffer]
+    inputs: Sequence[TaskId] = ()
+
+
+class Value(NamedTuple):
+    """The result of a task, kept for those that want it as an input."""
+
     data: bytes
     buffers: Sequence[Buffer]
 
@@ -83,6 +105,9 @@ class Tasks:
         self._recording = recording
         self._touch = touch
         self._work: dict[TaskId, Work] = {}
+        self._wanted: dict[TaskId, dict[TaskId, None]] = {}  # an input, and by which tasks
+        self._values: dict[TaskId, Value] = {}
+        self._later: deque[tuple[Event, SessionId]] = deque()  # what actions bring about
 
     @property
     def payload_count(self) -> int:
@@ -112,9 +137,7 @@ class Tasks:
             case SubmitTask():
                 if message.task_id in self._work:
                     return
-                self._work[message.task_id] = Work(
-                    message.digest, definition, message.data, buffers
-                )
+                self._keep(message, definition, buffers)
             case SubmitMap():
                 for task_id, data in zip(ids, message.items, strict=True):
                     self._work.setdefault(
@@ -129,7 +152,17 @@ class Tasks:
         self._recording.submitted(session.id, message, definition.name, buffers)
         self.handle(message, session.id, now_s)
         if len(ids) == 1 and ids[0] not in self._scheduler.tasks:
-            self._work.pop(ids[0], None)  # it had ended before: the client only says it again
+            self._forget(ids[0])  # it had ended before: the client only says it again
+
+    def _keep(
+        self, message: SubmitTask, definition: Definition, buffers: Sequence[Buffer]
+    ) -> None:
+        inputs = () if message.options is None else message.options.inputs
+        self._work[message.task_id] = Work(
+            message.digest, definition, message.data, buffers, inputs
+        )
+        for task_id in inputs:
+            self._wanted.setdefault(task_id, {})[message.task_id] = None
 
     def _refuse(self, session: Session, ids: list[TaskId], error: UnknownFunction) -> None:
         logger.warning("! %r: %s", session, error)
@@ -148,8 +181,14 @@ class Tasks:
         """Let the core decide about an event, and do what it says."""
         for action in self._scheduler.handle(event, source, now_s):
             self._perform(action, event, buffers)
+        while self._later:
+            late_event, late_source = self._later.popleft()
+            for action in self._scheduler.handle(late_event, late_source, now_s):
+                self._perform(action, late_event, ())
 
-    def _perform(self, action: Action, event: Event, buffers: Sequence[Buffer]) -> None:
+    def _perform(  # noqa: C901 - one arm for each action, and nothing else
+        self, action: Action, event: Event, buffers: Sequence[Buffer]
+    ) -> None:
         match action:
             case PlaceTask():
                 self._place(action)
@@ -157,6 +196,14 @@ class Tasks:
                 self._end(action, event, buffers)
             case RecallTasks():
                 self._put_control(action.engine_id, DropTasks(action.task_ids, action.runs))
+            case StopTask():
+                self._put_control(action.engine_id, InterruptTask(action.task_id))
+            case KillEngine():
+                self.end_engine(action.engine_id, action.reason, grace_s=0.0)
+            case ReleaseEngine():
+                self._put_control(action.engine_id, StopEngine("it was drained"))
+            case LookUpTasks() | AskValues():
+                self._inquire(action)
             case AnnounceEngine():
                 self._tell_clients(EngineJoined(action.engine))
                 self._recording.engine_changed(action.engine, "")
@@ -170,21 +217,68 @@ class Tasks:
             case _:
                 assert_never(action)
 
+    # -- what is asked for tasks that are not here -----------------------------------------
+
+    def _inquire(self, action: LookUpTasks | AskValues) -> None:
+        if isinstance(action, LookUpTasks):
+            if not self._recording.look_up(action.task_ids):
+                unknown = EndsFound(action.task_ids, {}, "this cluster keeps no history")
+                self._later.append((unknown, SessionId("")))
+            return
+        session = self._sessions.by_id.get(action.session_id)
+        if session is None:
+            for task_id in action.task_ids:
+                event = ValueProvided(task_id, is_held=False)
+                self._later.append((event, action.session_id))
+            return
+        session.control.put(FetchValues(action.task_ids))
+        self._touch(session.control)
+
+    def provide(
+        self, session: Session, message: ProvideValue, buffers: Sequence[Buffer], now_s: float
+    ) -> None:
+        """Take in a value that a client was asked for."""
+        if message.is_held and message.task_id in self._wanted:
+            self._values.setdefault(message.task_id, Value(message.data, buffers))
+        self.handle(ValueProvided(message.task_id, message.is_held), session.id, now_s)
+
+    def end_engine(self, engine_id: EngineId, reason: str, *, grace_s: float) -> bool:
+        """Have an engine's process ended and another started; return whether that can be.
+
+        Without a supervisor to do it, the engine is asked to end by itself, and none follows.
+        """
+        session = self._sessions.by_engine[engine_id]
+        supervisor = self._sessions.supervisor_of(session)
+        if supervisor is None:
+            self._put_control(engine_id, StopEngine(reason))
+            return False
+        supervisor.control.put(EndEngine(session.id, reason, grace_s, restart=True))
+        self._touch(supervisor.control)
+        return True
+
+    # -- the way to the engine and back ----------------------------------------------------
+
     def _place(self, action: PlaceTask) -> None:
         session = self._sessions.by_engine[action.engine_id]
         link = session.bulk
         sender = link.sender
         work = self._work[action.task_id]
         if session.sent.need(work.digest):
-            name, data, buffers = work.definition
-            sender.put(DefineFunction(work.digest, name, data, len(buffers)), buffers)
-        run = RunTask(action.task_id, action.run, work.digest, work.data, len(work.buffers))
-        sender.put(run, work.buffers)
+            name, data, frames = work.definition
+            sender.put(DefineFunction(work.digest, name, data, len(frames)), frames)
+        inputs: list[Input] = []
+        buffers = work.buffers
+        if work.inputs:
+            values = [self._values[task_id] for task_id in work.inputs]
+            inputs = [Input(value.data, len(value.buffers)) for value in values]
+            buffers = [*buffers, *(buffer for value in values for buffer in value.buffers)]
+        run = RunTask(action.task_id, action.run, work.digest, work.data, len(buffers), inputs)
+        sender.put(run, buffers)
         if len(sender.waiting) <= 2:
             self._touch(link)
 
     def _end(self, action: EndTask, event: Event, buffers: Sequence[Buffer]) -> None:
-        self._work.pop(action.task_id, None)
+        self._forget(action.task_id)
         retries = max(action.run_count - 1, 0)
         if action.by_result and isinstance(event, TaskFinished):
             ended = TaskEnded(
@@ -199,6 +293,8 @@ class Tasks:
                 event.outputs,
                 retries,
             )
+            if ended.status == "ok" and action.task_id in self._wanted:
+                self._values.setdefault(action.task_id, Value(event.data, buffers))
         else:
             buffers = ()
             ended = TaskEnded(
@@ -216,6 +312,16 @@ class Tasks:
                 self._touch(session.bulk)
         engine = self._sessions.by_engine.get(action.engine_id)
         self._recording.ended(ended, "" if engine is None else engine.id, buffers)
+
+    def _forget(self, task_id: TaskId) -> None:
+        """Drop what a task was made of, and its inputs if no other task wants them."""
+        work = self._work.pop(task_id, None)
+        for input_id in () if work is None else work.inputs:
+            wanted = self._wanted.get(input_id, {})
+            wanted.pop(task_id, None)
+            if not wanted:
+                self._wanted.pop(input_id, None)
+                self._values.pop(input_id, None)
 
     def _put_control(self, engine_id: EngineId, message: Message) -> None:
         session = self._sessions.by_engine[engine_id]

@@ -7,13 +7,25 @@ at once, and what waits for that in turn.
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import NamedTuple
 
-from parallelz.core.ended import EndedTasksByClient
+from parallelz.core.ended import GONE
 from parallelz.core.task import Task
 from parallelz.ids import EngineId, TaskId
 from parallelz.protocol.messages import Dependency, ErrorInfo
+
+NAMED_COUNT_MAX = 3
+
+
+class News(NamedTuple):
+    """What those who wait for a task learn of its end."""
+
+    task_id: TaskId
+    ok: bool
+    engine_id: EngineId  # where it ran; or NOWHERE, or GONE
+    name: str  # such as "'b' (client-7)"
+    how: str  # such as "failed", or "could not run as 'a' (client-3) failed"
+    root: str  # what was at the bottom of it, such as "'a' (client-3) failed"
 
 
 class Wait:
@@ -23,120 +35,129 @@ class Wait:
         "dependency",
         "engines",
         "is_place",
-        "last_id",
+        "is_place_lost",
+        "last",
         "left",
         "met",
         "task",
-        "unmet_id",
+        "unmet",
     )
 
-    def __init__(self, task: Task, dependency: Dependency, *, is_place: bool) -> None:
+    def __init__(
+        self, task: Task, dependency: Dependency, count: int, *, is_place: bool
+    ) -> None:
         self.task = task
         self.dependency = dependency
         self.is_place = is_place  # from `follow`: it also says where
-        self.left = len(dependency.task_ids)
+        self.is_place_lost = False  # one ran, on an engine that is not here
+        self.left = count
         self.met = 0
         self.engines: dict[EngineId, None] = {}
-        self.unmet_id: TaskId | None = None  # the first that ended the other way
-        self.last_id: TaskId | None = None  # the last that ended
+        self.unmet: News | None = None  # the first that ended the other way
+        self.last: News | None = None
 
-    def count(self, task_id: TaskId, engine_id: EngineId, *, ok: bool) -> None:
+    def count(self, news: News) -> None:
         """Take in that one of the tasks has ended."""
         self.left -= 1
-        self.last_id = task_id
-        if self.dependency.success if ok else self.dependency.failure:
+        self.last = news
+        if self.dependency.success if news.ok else self.dependency.failure:
             self.met += 1
-            if engine_id >= 0:
-                self.engines[engine_id] = None
-        elif self.unmet_id is None:
-            self.unmet_id = task_id
+            if news.engine_id >= 0:
+                self.engines[news.engine_id] = None
+            elif news.engine_id == GONE:
+                self.is_place_lost = True
+        elif self.unmet is None:
+            self.unmet = news
+
+    def reject(self, news: News) -> None:
+        """Take in that one of the tasks cannot ever count."""
+        self.left -= 1
+        self.last = news
+        if self.unmet is None:
+            self.unmet = news
 
     @property
     def is_satisfied(self) -> bool:
         """Whether enough has ended the right way."""
         if self.dependency.all:
-            return self.left == 0 and self.unmet_id is None
-        return self.met > 0 or not self.dependency.task_ids
+            return self.left == 0 and not self.is_impossible
+        return self.met > 0
 
     @property
     def is_impossible(self) -> bool:
         """Whether it is certain that it never will be satisfied."""
         if self.dependency.all:
-            return self.unmet_id is not None or (self.is_place and len(self.engines) > 1)
-        return self.left == 0 and self.met == 0 and bool(self.dependency.task_ids)
-
-    @property
-    def error(self) -> ErrorInfo:
-        """What to tell of a task whose dependency is impossible."""
-        ids = ", ".join(self.dependency.task_ids)
-        if self.unmet_id is not None:
-            text = (
-                f"it depends on {self.unmet_id}, which failed, is unknown,"
-                " or must fail and did not"
-            )
-        elif self.is_place and len(self.engines) > 1:
-            text = f"it is to follow {ids}, which ran on several engines"
-        else:
-            text = f"none of {ids} ended as it depends on"
-        return ErrorInfo("ImpossibleDependency", text)
+            return self.unmet is not None or (self.is_place and len(self.engines) > 1)
+        return self.left == 0 and self.met == 0
 
     @property
     def is_settled(self) -> bool:
         """Whether further ends change nothing."""
         return self.is_satisfied or self.is_impossible
 
+    @property
+    def root(self) -> str:
+        """What was at the bottom of its being impossible; "": nothing but itself."""
+        return "" if self.unmet is None else self.unmet.root
 
-class Settled(NamedTuple):
-    """A dependency that an end has just decided."""
+    @property
+    def some_ids(self) -> str:
+        """The tasks it waits for, for a sentence."""
+        ids = self.dependency.task_ids
+        return ", ".join(ids[:NAMED_COUNT_MAX]) + ", ..." * (len(ids) > NAMED_COUNT_MAX)
 
-    task: Task
-    wait: Wait
+    @property
+    def error(self) -> ErrorInfo:
+        """What to tell of a task whose dependency is impossible."""
+        verb = "follows" if self.is_place else "depends on"
+        if self.unmet is None:
+            text = f"it is to follow {self.some_ids}, which ran on several engines"
+        elif self.dependency.all or len(self.dependency.task_ids) == 1:
+            text = f"it {verb} {self.unmet.name}, which {self.unmet.how}"
+        else:
+            text = f"it {verb} any of {self.some_ids}, none of which ended as it should"
+        return ErrorInfo("ImpossibleDependency", text)
 
 
-class Dependencies:
-    """The waits of all waiting tasks, by what they wait for."""
+class Waits:
+    """The waits of all waiting tasks.
+
+    Attributes
+    ----------
+    by_task
+        By what they wait for; not to be changed from outside.
+    """
 
     def __init__(self) -> None:
-        self._waits: dict[TaskId, list[Wait]] = {}
+        self.by_task: dict[TaskId, list[Wait]] = {}
 
-    def add(
-        self,
-        task: Task,
-        dependency: Dependency,
-        live: Container[TaskId],
-        ended: EndedTasksByClient,
-        *,
-        is_place: bool,
-    ) -> Wait:
-        """Begin to wait, unless what has ended already settles it.
+    def add(self, wait: Wait, task_id: TaskId) -> None:
+        """Begin to wait for a task."""
+        self.by_task.setdefault(task_id, []).append(wait)
+
+    def settle(self, news: News, *, is_lost: bool = False) -> list[Wait]:
+        """Take in an end; return the waits that it decides, in the order of submission.
 
         Parameters
         ----------
-        live, ended
-            Where the other tasks are to be found; one in neither can never be met.
+        is_lost
+            It is no end: the task can never count, whatever is asked of it.
         """
-        wait = Wait(task, dependency, is_place=is_place)
-        to_come: list[TaskId] = []
-        for task_id in dict.fromkeys(dependency.task_ids):
-            if task_id in live and task_id != task.id:
-                to_come.append(task_id)
-            elif (end := ended.find(task_id)) is not None:
-                wait.count(task_id, end.engine_id, ok=end.ok)
-            elif wait.unmet_id is None:
-                wait.unmet_id = task_id
-        wait.left = len(to_come)
-        if not wait.is_settled:
-            for task_id in to_come:
-                self._waits.setdefault(task_id, []).append(wait)
-        return wait
-
-    def ended(self, task_id: TaskId, engine_id: EngineId, *, ok: bool) -> list[Settled]:
-        """Take in an end; return what that decided, in the order of submission."""
-        settled: list[Settled] = []
-        for wait in self._waits.pop(task_id, ()):
-            if wait.is_settled:
-                continue
-            wait.count(task_id, engine_id, ok=ok)
-            if wait.is_settled:
-                settled.append(Settled(wait.task, wait))
+        settled: list[Wait] = []
+        for wait in self.by_task.pop(news.task_id, ()):
+            if wait.task.unresolved and not wait.is_settled:
+                if is_lost:
+                    wait.reject(news)
+                else:
+                    wait.count(news)
+                if wait.is_settled:
+                    settled.append(wait)
         return settled
+
+    def awaited_by(self, task: Task) -> list[TaskId]:
+        """Return what a task waits for; costs time linear in all that is awaited."""
+        return [
+            task_id
+            for task_id, waits in self.by_task.items()
+            if any(wait.task is task and not wait.is_settled for wait in waits)
+        ]

@@ -8,16 +8,22 @@ number: a million ended tasks of a client cost a few hundred bytes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from parallelz.ids import EngineId, SessionId, TaskId
 
-V = TypeVar("V")
-
 NOWHERE = EngineId(-1)
+GONE = EngineId(-2)  # it ran, on an engine that is not here
 BLOCK_BITS = 1024
 FULL_BLOCK = (1 << BLOCK_BITS) - 1
 DETAILS_COUNT_MAX = 10_000
+
+
+class End(NamedTuple):
+    """How a task ended."""
+
+    engine_id: EngineId  # or NOWHERE
+    ok: bool
 
 
 class EndedTasks:
@@ -27,11 +33,10 @@ class EndedTasks:
         self._full_below = 0  # blocks
         self._full: set[int] = set()
         self._partial: dict[int, int] = {}
-        self._failed: OrderedDict[int, None] = OrderedDict()
-        self._engines: OrderedDict[int, EngineId] = OrderedDict()
+        self._details: OrderedDict[int, int] = OrderedDict()  # twice the engine, plus ok
 
     def add(self, number: int, engine_id: EngineId, *, ok: bool) -> None:
-        """Remember an end; failures and places of the latest `DETAILS_COUNT_MAX` only."""
+        """Remember an end; of the latest `DETAILS_COUNT_MAX` also where and how."""
         block, bit = divmod(number, BLOCK_BITS)
         bits = self._partial.get(block, 0) | (1 << bit)
         if bits == FULL_BLOCK:
@@ -42,9 +47,9 @@ class EndedTasks:
                 self._full_below += 1
         else:
             self._partial[block] = bits
-        if not ok:
-            _remember(self._failed, number, None)
-        _remember(self._engines, number, engine_id)
+        self._details[number] = 2 * engine_id + ok
+        if len(self._details) > DETAILS_COUNT_MAX:
+            self._details.popitem(last=False)
 
     def __contains__(self, number: int) -> bool:
         block, bit = divmod(number, BLOCK_BITS)
@@ -52,20 +57,10 @@ class EndedTasks:
             return True
         return bool(self._partial.get(block, 0) >> bit & 1)
 
-    def failed(self, number: int) -> bool:
-        """Whether it is remembered to have failed."""
-        return number in self._failed
-
-    def engine_of(self, number: int) -> EngineId | None:
-        """Return where it ran, if that is still remembered."""
-        return self._engines.get(number)
-
-
-class End(NamedTuple):
-    """What is remembered of an ended task."""
-
-    engine_id: EngineId  # -1: nowhere, or no longer known
-    ok: bool
+    def details(self, number: int) -> End | None:
+        """Return how a task ended, if that is still remembered."""
+        code = self._details.get(number)
+        return None if code is None else End(EngineId(code // 2), bool(code % 2))
 
 
 class EndedTasksByClient:
@@ -92,17 +87,9 @@ class EndedTasksByClient:
             ended.add(number, engine_id, ok=ok)
 
     def find(self, task_id: TaskId) -> End | None:
-        """Return how a task ended; None: it has not, or nobody knows it."""
+        """Return how a task ended; None: it has not, or that is known no more."""
         session_id, _, number_text = task_id.rpartition("-")
         ended = self._clients.get(SessionId(session_id))
-        number = int(number_text) if number_text.isdecimal() else -1
-        if ended is None or number < 0 or number not in ended:
+        if ended is None or not (number_text.isascii() and number_text.isdecimal()):
             return None
-        engine_id = ended.engine_of(number)
-        return End(NOWHERE if engine_id is None else engine_id, not ended.failed(number))
-
-
-def _remember(table: OrderedDict[int, V], key: int, value: V) -> None:
-    table[key] = value
-    if len(table) > DETAILS_COUNT_MAX:
-        table.popitem(last=False)
+        return ended.details(int(number_text))

@@ -10,6 +10,8 @@ import msgspec
 from parallelz.ids import EngineId, SessionId, TaskId
 from parallelz.protocol.messages import (
     AbortTasks,
+    CancelTasks,
+    DrainEngines,
     EngineInfo,
     ErrorInfo,
     Status,
@@ -36,12 +38,36 @@ class EngineLost(Item, frozen=True):
 
     session_id: SessionId
     cause: str
+    started_count: int = -1  # how many tasks it ever started; -1: nobody knows
 
 
 class ClientForgotten(Item, frozen=True):
     """A client will not come back: nothing needs to be kept for it."""
 
     session_id: SessionId
+
+
+class PastEnd(Item, frozen=True):
+    """How a task ended that the core knew no more."""
+
+    ok: bool
+    how: str  # such as "failed"
+    engine_session: SessionId  # "": it never ran
+
+
+class EndsFound(Item, frozen=True):
+    """The answer to `LookUpTasks`; what is missing in `ends`, nobody knows."""
+
+    task_ids: list[TaskId]
+    ends: dict[TaskId, PastEnd]
+    trouble: str = ""  # why the history could not be asked
+
+
+class ValueProvided(Item, frozen=True):
+    """The answer to `AskValues` for one task."""
+
+    task_id: TaskId
+    is_held: bool
 
 
 class Tick(Item, frozen=True):
@@ -55,6 +81,10 @@ Event = (
     | TaskFinished
     | TasksDropped
     | AbortTasks
+    | CancelTasks
+    | DrainEngines
+    | EndsFound
+    | ValueProvided
     | EngineArrived
     | EngineLost
     | ClientForgotten
@@ -93,6 +123,39 @@ class RecallTasks(Item, frozen=True):
     runs: list[int]  # of each: what came later is not meant
 
 
+class StopTask(Item, frozen=True):
+    """Interrupt the task, if it is what the engine runs."""
+
+    engine_id: EngineId
+    task_id: TaskId
+
+
+class KillEngine(Item, frozen=True):
+    """End the engine's process by force, and have another started in its place."""
+
+    engine_id: EngineId
+    reason: str
+
+
+class ReleaseEngine(Item, frozen=True):
+    """The engine was drained and has nothing left: let it end."""
+
+    engine_id: EngineId
+
+
+class LookUpTasks(Item, frozen=True):
+    """Find out in the history how these ended."""
+
+    task_ids: list[TaskId]
+
+
+class AskValues(Item, frozen=True):
+    """Get the results of these from the client, which had them already."""
+
+    session_id: SessionId
+    task_ids: list[TaskId]
+
+
 class AnnounceEngine(Item, frozen=True):
     """Tell every client who is there now."""
 
@@ -113,4 +176,16 @@ class Warn(Item, frozen=True):
     text: str
 
 
-Action = PlaceTask | EndTask | RecallTasks | AnnounceEngine | AnnounceLoss | Warn
+Action = (
+    PlaceTask
+    | EndTask
+    | RecallTasks
+    | StopTask
+    | KillEngine
+    | ReleaseEngine
+    | LookUpTasks
+    | AskValues
+    | AnnounceEngine
+    | AnnounceLoss
+    | Warn
+)

@@ -5,72 +5,76 @@ Theory of operation
 `Scheduler.handle(event, source, now)` updates the state and returns what must be done about it,
 in order. The same events give the same actions, always; a bug can be replayed.
 
-Ready tasks that may run anywhere stand in one queue, first come, first served. A task that is
-bound to one engine stands in that engine's own queue, before all others there, in the order of
-submission. A task that may run on some engines stands in the queues of all of them and is
-skipped where it is met after its start.
+What an event means stands here, what a task can do on the `Board`, and which engine has room in
+the `Roster`. After each event all that can be placed is placed: first the direct tasks of an
+engine, then by priority and by whose turn it is.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
 from typing import assert_never
 
-from parallelz.core.dependencies import Dependencies, Settled, Wait
-from parallelz.core.ended import NOWHERE, EndedTasksByClient
+from parallelz.core.alarms import Alarm
+from parallelz.core.board import Board
 from parallelz.core.events import (
     Action,
     AnnounceEngine,
     AnnounceLoss,
     ClientForgotten,
-    EndTask,
+    EndsFound,
     EngineArrived,
     EngineLost,
     Event,
-    PlaceTask,
-    RecallTasks,
+    KillEngine,
+    StopTask,
     Tick,
-    Warn,
+    ValueProvided,
 )
+from parallelz.core.intake import Intake
+from parallelz.core.placement import Draw, LeastLoad, Room
 from parallelz.core.roster import PREFETCH_S, Engine, Roster
-from parallelz.core.task import InvalidTransition, Task, TaskState, Transition
+from parallelz.core.task import Stop, Task, TaskState, Transition
 from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
 from parallelz.protocol.messages import (
     AbortTasks,
+    CancelTasks,
+    DrainEngines,
     ErrorInfo,
-    Status,
     SubmitDirect,
     SubmitMap,
     SubmitTask,
     TaskFinished,
-    TaskOptions,
     TasksDropped,
 )
 
-STORY_LENGTH_MAX = 10_000
 STUCK_PERIOD_S = 2 * PREFETCH_S
+STOP_GRACE_S = 2.0  # for a task that ran too long, from the interrupt to the kill
+CANCEL_GRACE_MAX_S = 3600.0
+DELAY_MAX_S = 3600.0
 
 
 class Scheduler:
-    """Assigns tasks to engines and sees each to its end. Holds no socket, reads no clock."""
+    """Assigns tasks to engines and sees each to its end. Holds no socket, reads no clock.
 
-    def __init__(self) -> None:
-        self.tasks: dict[TaskId, Task] = {}
-        self.roster = Roster()
-        self._ready: deque[Task] = deque()
-        self._dependencies = Dependencies()
-        self._ended = EndedTasksByClient()
-        self._timed: dict[TaskId, Task] = {}  # not placed yet, and only so long
-        self._timeouts: list[tuple[float, TaskId]] = []  # a heap; what is not timed is stale
+    Parameters
+    ----------
+    scheme, hwm, draw
+        How an engine is chosen and how much is placed ahead; see `Roster`.
+    """
+
+    def __init__(
+        self,
+        scheme: type[Room] = LeastLoad,
+        hwm: int | None = None,
+        draw: Draw = lambda count: 0,
+    ) -> None:
+        self.roster = Roster(scheme, hwm, draw)
+        self.board = Board(self.roster)
+        self.tasks = self.board.tasks
+        self._intake = Intake(self.board)
         self._stuck_check_s = 0.0
-        self._warned: set[SessionId] = set()  # of having no engines; membership only
-        self._story: deque[tuple[float, TaskId, TaskState, TaskState, str, EngineId | None]] = (
-            deque(maxlen=STORY_LENGTH_MAX)  # lines of `Transition`
-        )
-        self._changed: dict[EngineId, Engine] = {}  # with room or tasks that it had not before
 
-    def handle(  # noqa: C901 - one arm for each event, and nothing else
+    def handle(  # noqa: C901, PLR0912 - one arm for each event, and nothing else
         self, event: Event, source: SessionId, now_s: float
     ) -> list[Action]:
         """Take in one event; return what to do about it, in order.
@@ -84,151 +88,147 @@ class Scheduler:
         now_s
             Seconds from any origin, never less than before.
         """
+        board = self.board
+        board.now_s = now_s
         actions: list[Action] = []
+        board.actions = actions
         match event:
             case TaskFinished():
-                self._finish(event, source, now_s, actions)
+                self._finish(event, source)
             case SubmitTask():
                 number = int(event.task_id.rpartition("-")[2])
-                self._submit(event.task_id, source, number, event, now_s, actions)
+                self._intake.submit(event.task_id, source, number, event)
             case SubmitMap():
                 for number in range(event.first_number, event.first_number + len(event.items)):
-                    task_id = task_id_of(source, number)
-                    self._submit(task_id, source, number, event, now_s, actions)
+                    self._intake.submit(task_id_of(source, number), source, number, event)
             case SubmitDirect():
-                self._submit_direct(event, source, now_s, actions)
+                self._intake.submit_direct(event, source)
             case TasksDropped():
-                self._take_back(event, source, now_s, actions)
+                self._take_back(event, source)
             case AbortTasks():
-                self._abort(event, source, now_s, actions)
+                self._abort(event, source)
+            case CancelTasks():
+                self._cancel(event)
+            case DrainEngines():
+                self._drain(event)
             case EngineArrived():
-                self._join(event, now_s, actions)
+                self._join(event)
             case EngineLost():
-                self._lose(event, now_s, actions)
+                self._lose(event)
+            case EndsFound():
+                self._intake.take_ends(event)
+            case ValueProvided():
+                self._intake.take_value(event)
             case ClientForgotten():
-                self._ended.forget(event.session_id)
-                self._warned.discard(event.session_id)
+                self._intake.forget(event.session_id)
             case Tick():
-                self._tick(now_s, actions)
+                self._tick()
             case _:
                 assert_never(event)
-        self._fill(now_s, actions)
+        board.fill()
         return actions
 
     def next_deadline_s(self) -> float | None:
         """Return when `Tick` is due, if nothing happens before."""
-        while self._timeouts and self._timeouts[0][1] not in self._timed:
-            heapq.heappop(self._timeouts)  # it was placed or ended in time
         stuck_s = self._stuck_check_s + STUCK_PERIOD_S if self.roster.prefetches else None
-        timeout_s = self._timeouts[0][0] if self._timeouts else None
-        return min((t for t in (stuck_s, timeout_s) if t is not None), default=None)
+        alarm_s = self.board.alarms.next_s()
+        return min((t for t in (stuck_s, alarm_s) if t is not None), default=None)
 
-    def _submit(
-        self,
-        task_id: TaskId,
-        source: SessionId,
-        number: int,
-        event: SubmitTask | SubmitMap,
-        now_s: float,
-        actions: list[Action],
-    ) -> None:
-        if task_id in self.tasks or number in self._ended.of(source):
-            return  # a client says it again after a break
-        task = Task(task_id, source, number, event.digest, event.options)
-        self.tasks[task_id] = task
-        if event.options is None:
-            self._make_ready(task, now_s, "submitted", actions)
-        else:
-            self._submit_picky(task, event.options, now_s, actions)
-        if not self.roster.engines and source not in self._warned:
-            self._warned.add(source)
-            text = (
-                "there are no engines: balanced tasks wait until one joins"
-                " (start some with `ipclusterz engines -n 4` or `ipenginez -n 4`)"
-            )
-            actions.append(Warn(source, text))
+    def story(self, task_id: TaskId) -> list[Transition]:
+        """Return what happened to a task, oldest first, as far back as is remembered."""
+        return self.board.story(task_id)
 
-    def _submit_picky(
-        self, task: Task, options: TaskOptions, now_s: float, actions: list[Action]
-    ) -> None:
-        if options.engine_ids is not None:
-            task.engine_ids = tuple(options.engine_ids)
-        if options.wait_timeout_s:
-            self._timed[task.id] = task
-            heapq.heappush(self._timeouts, (now_s + options.wait_timeout_s, task.id))
-        waits = [
-            self._dependencies.add(task, dependency, self.tasks, self._ended, is_place=is_place)
-            for dependency, is_place in ((options.after, False), (options.follow, True))
-            if dependency is not None
-        ]
-        task.unresolved = sum(not wait.is_settled for wait in waits)
-        for wait in waits:
-            if wait.is_settled and not self._apply(wait, now_s, actions):
-                return
-        if not task.unresolved:
-            self._make_ready(task, now_s, "submitted", actions)
+    def validate(self) -> None:
+        """Check every invariant; costs time linear in the number of tasks."""
+        self.board.validate()
 
-    def _submit_direct(
-        self, event: SubmitDirect, source: SessionId, now_s: float, actions: list[Action]
-    ) -> None:
-        ended = self._ended.of(source)
-        for index, engine_id in enumerate(event.engine_ids):
-            number = event.first_number + index
-            task_id = task_id_of(source, number)
-            if task_id in self.tasks or number in ended:
-                continue
-            task = Task(task_id, source, number, event.digest, None, (engine_id,))
-            self.tasks[task_id] = task
-            engine = self.roster.engines.get(engine_id)
-            if engine is None:
-                error = ErrorInfo("EngineError", self.roster.why_gone(engine_id))
-                self._end(task, "engine-lost", now_s, "no such engine", actions, error=error)
-            else:
-                self._make_ready(task, now_s, f"submitted for {engine_id}", actions)
+    # -- ends ------------------------------------------------------------------------------
 
-    def _finish(
-        self, event: TaskFinished, source: SessionId, now_s: float, actions: list[Action]
-    ) -> None:
+    def _finish(self, event: TaskFinished, source: SessionId) -> None:
         engine = self.roster.by_session.get(source)
         task = self.tasks.get(event.task_id)
         if engine is None or task is None or task.engine_id != engine.id:
+            if engine is not None:
+                engine.ended_count += 1
             return  # an engine believed lost still answers for a task that moved on
         engine.is_late = False
-        self._release(task, engine, now_s)
         engine.ended_count += 1
-        self.roster.learn(task.digest, event.completed_s - event.started_s)
+        ran_s = event.completed_s - event.started_s
+        if event.status != "unmet":
+            self.roster.learn(task.digest, ran_s)
+            if ran_s > task.expected_s:
+                self.roster.shares.charge(task.session_id, ran_s - task.expected_s)
+        self.board.release(task, engine)
         task.run_count += 1
-        if event.status != "ok" and task.retries_left:
-            task.retries_left -= 1
-            self._make_ready(task, now_s, f"failed on {engine.id}, to be retried", actions)
-            return
-        status: Status = "ok" if event.status == "ok" else "error"
-        self._end(task, status, now_s, status, actions, engine.id, by_result=True)
+        if event.status == "ok":
+            self.board.end(task, "ok", engine_id=engine.id, by_result=True)
+        elif task.stop is Stop.CANCEL or task.stop is Stop.ABORT:
+            self.board.fail_stopped(task, engine)
+        elif event.status == "unmet" and not task.is_direct:
+            self._reroute(task, engine, event)
+        elif task.retries_left:
+            self._retry(task, f"failed on {engine.id}", avoid=engine.id)
+        elif task.stop is Stop.OVERRUN:
+            self.board.fail_stopped(task, engine)
+        else:
+            self.board.end(task, "error", engine_id=engine.id, by_result=True)
 
-    def _take_back(
-        self, event: TasksDropped, source: SessionId, now_s: float, actions: list[Action]
-    ) -> None:
+    def _reroute(self, task: Task, engine: Engine, event: TaskFinished) -> None:
+        """Let another engine have a task that refused this one, or later any."""
+        task.run_count -= 1
+        task.stop = Stop.NO
+        if event.retry_after_s > 0:
+            self._delay(task, event.retry_after_s, f"refused by {engine.id} for now")
+            return
+        task.refused = (*task.refused, engine.id)
+        self.board.make_ready(task, f"refused by {engine.id}", first=True)
+
+    def _retry(self, task: Task, cause: str, *, avoid: EngineId | None) -> None:
+        """Let a failed task run again: at another engine if one has room, else at any."""
+        task.stop = Stop.NO
+        task.retries_left -= 1
+        options = task.options
+        if options is not None and options.retry_delay_s > 0:
+            done_count = max(options.retries, 0) - task.retries_left - 1
+            delay_s = options.retry_delay_s * 2.0 ** min(done_count, 32)
+            self._delay(task, min(delay_s, DELAY_MAX_S), f"{cause}, to be retried later")
+            return
+        self.board.make_ready(task, f"{cause}, to be retried", first=True)
+        lane = self.roster.lane_of(task)
+        if task.state is TaskState.READY and lane.queue.head() is task:
+            other = self.roster.room_for(lane, task.digest, avoid)
+            if other is not None:
+                lane.queue.pop()
+                self.board.place(task, other)
+
+    def _delay(self, task: Task, delay_s: float, cause: str) -> None:
+        task.unresolved += 1
+        self.board.move(task, TaskState.WAITING, cause)
+        self.board.alarms.set(task.id, Alarm.DELAY, self.board.now_s + delay_s)
+
+    def _take_back(self, event: TasksDropped, source: SessionId) -> None:
         engine = self.roster.by_session.get(source)
         if engine is None:
             return
-        engine.recalling = False
+        engine.recall_count = max(engine.recall_count - 1, 0)
         returned = [
             task
             for task_id in event.task_ids
             if (task := self.tasks.get(task_id)) is not None and task.engine_id == engine.id
         ]
         for task in reversed(returned):
-            self._release(task, engine, now_s)
-            if task.abort:
-                self._end(task, "aborted", now_s, "aborted", actions)
+            self.board.release(task, engine)
+            if task.stop in (Stop.ABORT, Stop.CANCEL):
+                self.board.end(task, "aborted")
             else:
-                self._make_ready(task, now_s, f"given back by {engine.id}", actions, first=True)
-        self.roster.recalled(engine)
-        self._changed[engine.id] = engine
+                task.stop = Stop.NO
+                self.board.make_ready(task, f"given back by {engine.id}", first=True)
+        self.roster.sort(engine)
+        self.board.look_at(engine)
 
-    def _abort(
-        self, event: AbortTasks, source: SessionId, now_s: float, actions: list[Action]
-    ) -> None:
+    # -- control ---------------------------------------------------------------------------
+
+    def _abort(self, event: AbortTasks, source: SessionId) -> None:
         if event.task_ids is None:
             tasks = [task for task in self.tasks.values() if task.session_id == source]
         else:
@@ -238,260 +238,147 @@ class Scheduler:
             if event.engine_ids is not None and not _bound_for(task, event.engine_ids):
                 continue
             if task.engine_id is not None:
-                task.abort = True
+                task.ask_to_stop(Stop.ABORT)
                 recalls.setdefault(task.engine_id, []).append(task)
             elif task.state is not TaskState.ENDED:
-                self._end(task, "aborted", now_s, "aborted", actions)
-        actions.extend(_recall(engine_id, placed) for engine_id, placed in recalls.items())
+                self.board.end(task, "aborted")
+        for engine_id, placed in recalls.items():
+            self.board.recall(self.roster.engines[engine_id], placed)
 
-    def _join(self, event: EngineArrived, now_s: float, actions: list[Action]) -> None:
-        engine = Engine(event.engine)
-        self.roster.add(engine)
-        self._changed[engine.id] = engine
-        self._warned.clear()
-        actions.append(AnnounceEngine(event.engine))
+    def _cancel(self, event: CancelTasks) -> None:
+        grace_s = min(max(event.grace_s, 0.0), CANCEL_GRACE_MAX_S)
+        for task_id in event.task_ids:
+            task = self.tasks.get(task_id)
+            if task is None:
+                continue
+            if task.engine_id is None:
+                self.board.end(task, "aborted")
+                continue
+            task.ask_to_stop(Stop.CANCEL)
+            self._stop(task, self.roster.engines[task.engine_id], grace_s)
 
-    def _lose(self, event: EngineLost, now_s: float, actions: list[Action]) -> None:
+    def _stop(self, task: Task, engine: Engine, grace_s: float) -> None:
+        """Interrupt a task if it runs, and what would die with it get back before a kill."""
+        is_current = engine.current is task
+        engine.is_late = engine.is_late or is_current
+        self.board.recall(engine, engine.placed.values() if is_current else [task])
+        self.board.actions.append(StopTask(engine.id, task.id))
+        self.board.alarms.set(task.id, Alarm.KILL, self.board.now_s + grace_s)
+
+    def _drain(self, event: DrainEngines) -> None:
+        for engine_id in event.engine_ids:
+            engine = self.roster.engines.get(engine_id)
+            if engine is None or engine.is_draining:
+                continue
+            engine.is_draining = True
+            waiting = [task for task in list(engine.placed.values())[1:] if not task.is_direct]
+            self.roster.sort(engine)
+            self.board.recall(engine, waiting)
+            self.board.look_at(engine)
+
+    def _join(self, event: EngineArrived) -> None:
+        self.roster.add(event.engine)
+        self._intake.engine_joined()
+        self.board.actions.append(AnnounceEngine(event.engine))
+
+    def _lose(self, event: EngineLost) -> None:
         engine = self.roster.by_session.get(event.session_id)
         if engine is None:
             return
-        self._changed.pop(engine.id, None)
-        actions.append(AnnounceLoss(engine.id, event.cause))
+        self.board.actions.append(AnnounceLoss(engine.id, event.cause))
         peer = engine.info.peer
         text = f"engine {engine.id} (pid {peer.pid} on {peer.host}) is gone: {event.cause}"
+        lanes = list(engine.lanes)
         self.roster.remove(engine, text)
         error = ErrorInfo("EngineError", text)
-        cause = f"lost {engine.id}"
-        placed = list(engine.placed.values())
-        again: list[Task] = []
-        for task in placed:
-            self._move(task, TaskState.READY, now_s, cause)
-            if task.abort:
-                self._end(task, "aborted", now_s, "aborted", actions)
-            elif task.retries_left and self._has_place(task):
-                again.append(task)
-            else:
-                # It may have started, and without retries a task starts at most once.
-                self._end(task, "engine-lost", now_s, cause, actions, engine.id, error)
-        for task in reversed(again):
-            task.retries_left -= 1
-            task.run_count += 1
-            self._queue(task, first=True)
-        for task in engine.bound:
-            if task.state is TaskState.READY and not self._has_place(task):
-                self._end(task, "engine-lost", now_s, f"lost {engine.id}", actions, error=error)
+        started_max = len(engine.placed)
+        if event.started_count >= 0:
+            started_max = max(event.started_count - engine.ended_count, 0)
+        again: list[tuple[Task, bool]] = []
+        for place, task in enumerate(engine.placed.values()):
+            has_started = place < started_max
+            if not self._ends_with(task, engine, error, has_started=has_started):
+                again.append((task, has_started))
+        for task, has_started in reversed(again):
+            self._place_again(task, engine, has_started=has_started)
+        for task in engine.direct.tasks():
+            self.board.end(task, "engine-lost", error=error)
+        for lane in lanes:
+            if not lane.engines and (lane.needs.engine_ids is not None or lane.needs.refused):
+                for task in lane.queue.tasks():
+                    self.board.end(task, "engine-lost", error=error)
 
-    def _has_place(self, task: Task) -> bool:
-        return task.engine_ids is None or any(
-            engine_id in self.roster.engines for engine_id in task.engine_ids
-        )
+    def _ends_with(
+        self, task: Task, engine: Engine, error: ErrorInfo, *, has_started: bool
+    ) -> bool:
+        """End a task that was placed on an engine which is gone, unless it can run elsewhere.
 
-    def _tick(self, now_s: float, actions: list[Action]) -> None:
-        while self._timeouts and self._timeouts[0][0] <= now_s:
-            task = self._timed.pop(heapq.heappop(self._timeouts)[1], None)
-            if task is not None:
-                error = ErrorInfo("TaskTimeout", f"task {task.id} was not placed in time")
-                self._end(task, "timeout", now_s, "timed out", actions, error=error)
-        if now_s < self._stuck_check_s + STUCK_PERIOD_S:
-            return
-        self._stuck_check_s = now_s
-        for engine in self.roster.stuck():
-            engine.recalling = engine.is_late = True
-            self.roster.recalled(engine)
-            actions.append(_recall(engine.id, list(engine.placed.values())[1:]))
-
-    # -- queues ----------------------------------------------------------------------------
-
-    def _make_ready(
-        self,
-        task: Task,
-        now_s: float,
-        cause: str,
-        actions: list[Action],
-        *,
-        first: bool = False,
-    ) -> None:
-        if task.engine_ids is not None and not self._has_place(task):
-            text = f"none of the engines {list(task.engine_ids)} that it may run on is there"
-            error = ErrorInfo("ImpossibleDependency", text)
-            self._end(task, "impossible", now_s, text, actions, error=error)
-            return
-        self._move(task, TaskState.READY, now_s, cause)
-        self._queue(task, first=first)
-
-    def _queue(self, task: Task, *, first: bool) -> None:
-        if task.engine_ids is None:
-            queues = [self._ready]
+        Where nobody knows better it counts as started: without retries it starts at most once.
+        """
+        board = self.board
+        board.alarms.clear(task.id)
+        if task.stop is Stop.CANCEL or (task.stop is Stop.OVERRUN and not task.retries_left):
+            board.fail_stopped(task, engine)
+        elif task.stop is Stop.ABORT:
+            board.end(task, "aborted")
+        elif task.is_direct or (has_started and not task.retries_left):
+            board.end(task, "engine-lost", engine_id=engine.id, error=error)
         else:
-            engines = [self.roster.engines.get(engine_id) for engine_id in task.engine_ids]
-            queues = [engine.bound for engine in engines if engine is not None]
-            self._changed.update((e.id, e) for e in engines if e is not None)
-        for queue in queues:
-            if first:
-                queue.appendleft(task)
-            else:
-                queue.append(task)
+            return False
+        return True
 
-    def _fill(self, now_s: float, actions: list[Action]) -> None:
-        """Place ready tasks until none is left or no engine has room."""
-        if self._changed:
-            changed, self._changed = self._changed, {}
-            for engine in changed.values():
-                self._fill_bound(engine, now_s, actions)
-        ready, roster = self._ready, self.roster
-        while ready:
-            task = ready[0]
-            if task.state is not TaskState.READY:
-                ready.popleft()  # it was aborted or timed out meanwhile
-                continue
-            engine_with_room = roster.room_for(task)
-            if engine_with_room is None:
-                return
-            ready.popleft()
-            self._place(task, engine_with_room, now_s, actions)
+    def _place_again(self, task: Task, engine: Engine, *, has_started: bool) -> None:
+        if has_started:
+            task.run_count += 1
+            self._retry(task, f"lost {engine.id}", avoid=None)
+        else:
+            task.stop = Stop.NO
+            cause = f"not started on {engine.id}, which is lost"
+            self.board.make_ready(task, cause, first=True)
 
-    def _fill_bound(self, engine: Engine, now_s: float, actions: list[Action]) -> None:
-        while engine.bound:
-            task = engine.bound[0]
-            if task.state is TaskState.READY:
-                if not self.roster.has_room_for(engine, task):
-                    return
-                self._place(task, engine, now_s, actions)
-            engine.bound.popleft()
+    # -- time ------------------------------------------------------------------------------
 
-    def _place(self, task: Task, engine: Engine, now_s: float, actions: list[Action]) -> None:
-        self._move(task, TaskState.PLACED, now_s, "placed", engine.id)
-        if self._timed:
-            self._timed.pop(task.id, None)
-        task.placed_count += 1
-        self.roster.place(engine, task)
-        actions.append(PlaceTask(task.id, engine.id, task.placed_count))
-
-    def _release(self, task: Task, engine: Engine, now_s: float) -> None:
-        self.roster.release(engine, task)
-        if engine.bound:
-            self._changed[engine.id] = engine
-
-    # -- ends ------------------------------------------------------------------------------
-
-    def _end(
-        self,
-        task: Task,
-        status: Status,
-        now_s: float,
-        cause: str,
-        actions: list[Action],
-        engine_id: EngineId = NOWHERE,
-        error: ErrorInfo | None = None,
-        *,
-        by_result: bool = False,
-    ) -> None:
-        """Answer the client, then release or end what waits for this task."""
-        settled = self._end_alone(
-            task, status, now_s, cause, actions, engine_id, error, by_result=by_result
-        )
-        if not settled:
+    def _tick(self) -> None:
+        board = self.board
+        while (due := board.alarms.pop_due(board.now_s)) is not None:
+            self._ring(self.tasks[due[0]], due[1])
+        if board.now_s < self._stuck_check_s + STUCK_PERIOD_S:
             return
-        waves = deque([settled])
-        while waves:
-            for other, wait in waves.popleft():
-                if other.state is not TaskState.WAITING:
-                    continue  # another of its dependencies ended it first
-                other.unresolved -= 1
-                if wait.is_impossible:
-                    why = wait.error
-                    waves.append(
-                        self._end_alone(
-                            other, "impossible", now_s, why.evalue, actions, NOWHERE, why
-                        )
-                    )
-                elif self._apply(wait, now_s, actions) and not other.unresolved:
-                    self._make_ready(other, now_s, f"after {wait.last_id}", actions)
+        self._stuck_check_s = board.now_s
+        for engine in self.roster.stuck():
+            engine.is_late = True
+            board.recall(engine, list(engine.placed.values())[1:])
 
-    def _end_alone(
-        self,
-        task: Task,
-        status: Status,
-        now_s: float,
-        cause: str,
-        actions: list[Action],
-        engine_id: EngineId,
-        error: ErrorInfo | None,
-        *,
-        by_result: bool = False,
-    ) -> list[Settled]:
-        """End one task; return the dependencies that this decides."""
-        self._move(task, TaskState.ENDED, now_s, cause)
-        del self.tasks[task.id]
-        if self._timed:
-            self._timed.pop(task.id, None)
-        ok = status == "ok"
-        self._ended.add(task.session_id, task.number, engine_id, ok=ok)
-        actions.append(
-            EndTask(
-                task.id, task.session_id, status, engine_id, task.run_count, by_result, error
-            )
-        )
-        return self._dependencies.ended(task.id, engine_id, ok=ok)
+    def _ring(self, task: Task, alarm: Alarm) -> None:
+        board = self.board
+        match alarm:
+            case Alarm.UNPLACED:
+                if task.state is TaskState.WAITING:
+                    error = ErrorInfo("DependencyTimeout", "what it depends on took too long")
+                else:
+                    error = ErrorInfo("TaskTimeout", "no engine had room for it in time")
+                board.end(task, "timeout", error=error)
+            case Alarm.DELAY:
+                task.unresolved -= 1
+                if not task.unresolved:
+                    board.make_ready(task, "to be tried again", first=True)
+            case Alarm.OVERRUN:
+                assert task.engine_id is not None
+                task.ask_to_stop(Stop.OVERRUN)
+                self._stop(task, self.roster.engines[task.engine_id], STOP_GRACE_S)
+            case Alarm.KILL:
+                self._kill(task)
+            case _:
+                assert_never(alarm)
 
-    def _apply(self, wait: Wait, now_s: float, actions: list[Action]) -> bool:
-        """Do what a settled dependency means for its task; return whether that lives on."""
-        task = wait.task
-        error = None
-        if wait.is_impossible:
-            error = wait.error
-        elif wait.is_place and wait.engines:
-            allowed = wait.engines if task.engine_ids is None else task.engine_ids
-            task.engine_ids = tuple(e for e in wait.engines if e in allowed)
-            if not self._has_place(task):
-                text = f"the engine of {', '.join(wait.dependency.task_ids)} is gone"
-                error = ErrorInfo("ImpossibleDependency", text)
-        if error is None:
-            return True
-        self._end(task, "impossible", now_s, error.evalue, actions, error=error)
-        return False
-
-    def _move(
-        self,
-        task: Task,
-        finish: TaskState,
-        now_s: float,
-        cause: str,
-        engine_id: EngineId | None = None,
-    ) -> None:
-        """Change a task's state. Nothing else does."""
-        if not task.state.successors & finish.bit:
-            raise InvalidTransition(f"{task!r} -> {finish.value} ({cause})")
-        self._story.append((now_s, task.id, task.state, finish, cause, engine_id))
-        task.state = finish
-        task.engine_id = engine_id
-
-    def story(self, task_id: TaskId) -> list[Transition]:
-        """Return what happened to a task, oldest first, as far back as is remembered."""
-        return [Transition(*line) for line in self._story if line[1] == task_id]
-
-    def validate(self) -> None:
-        """Check every invariant; costs time linear in the number of tasks."""
-        queued = {id(task) for task in self._ready}
-        for engine in self.roster.engines.values():
-            queued.update(id(task) for task in engine.bound)
-            for task in engine.placed.values():
-                assert task.engine_id == engine.id, task
-        for task in self.tasks.values():
-            is_placed = task.state is TaskState.PLACED
-            assert (task.engine_id is not None) == is_placed, task
-            assert (task.state is TaskState.WAITING) == bool(task.unresolved), task
-            assert task.state is not TaskState.READY or id(task) in queued, task
-            assert task.state is not TaskState.ENDED, task
-            if task.engine_id is not None:
-                assert task.id in self.roster.engines[task.engine_id].placed, task
-        self.roster.validate()
-        head = next((t for t in self._ready if t.state is TaskState.READY), None)
-        assert head is None or self.roster.room_for(head) is None, "an engine lies idle"
-
-
-def _recall(engine_id: EngineId, tasks: list[Task]) -> RecallTasks:
-    return RecallTasks(engine_id, [t.id for t in tasks], [t.placed_count for t in tasks])
+    def _kill(self, task: Task) -> None:
+        assert task.engine_id is not None
+        engine = self.roster.engines[task.engine_id]
+        self.board.alarms.set(task.id, Alarm.KILL, self.board.now_s + STOP_GRACE_S)
+        if engine.current is task:
+            what = "ran too long" if task.stop is Stop.OVERRUN else "was cancelled"
+            reason = f"killed, as its task {task.name} {what} and did not stop"
+            self.board.actions.append(KillEngine(engine.id, reason))
 
 
 def _bound_for(task: Task, engine_ids: list[EngineId]) -> bool:

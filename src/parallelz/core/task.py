@@ -1,9 +1,10 @@
 """A task and the states of its life.
 
     WAITING ─► READY ─► PLACED ─► ENDED
-       │        │ ▲       │ │       ▲
-       │        │ └───────┘ └───────┤   back to READY: its engine was lost and it has retries
-       └────────┴───────────────────┘   left, or the engine gave it back unstarted
+     │  ▲       │ ▲      │ │ │      ▲
+     │  │       │ └──────┘ │ │      │   back to READY: its engine was lost, gave it back
+     │  └───────│──────────┘ └──────┤   unstarted or refused it, or it failed and is retried
+     └──────────┴───────────────────┘   back to WAITING: it is retried, but not at once
 
 A task waits for its dependencies, is ready for any engine that may have it (or for the one it
 is bound to), is placed on an engine, where it runs as soon as those placed there before it
@@ -42,7 +43,7 @@ class TaskState(enum.Enum):
 TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
     TaskState.WAITING: frozenset({TaskState.READY, TaskState.ENDED}),
     TaskState.READY: frozenset({TaskState.PLACED, TaskState.ENDED}),
-    TaskState.PLACED: frozenset({TaskState.READY, TaskState.ENDED}),
+    TaskState.PLACED: frozenset({TaskState.WAITING, TaskState.READY, TaskState.ENDED}),
     TaskState.ENDED: frozenset(),
 }
 
@@ -66,24 +67,33 @@ class Transition(NamedTuple):
     engine_id: EngineId | None
 
 
+class Stop(enum.Enum):
+    """Why a task is to end before it ends by itself."""
+
+    NO = "it may go on"
+    ABORT = "aborted"  # unless it has started
+    CANCEL = "cancelled"  # also if it has started
+    OVERRUN = "ran for too long"
+
+
 class Task:
     """What the core knows of a task. Its code and data are elsewhere."""
 
     __slots__ = (
-        "abort",
         "digest",
         "engine_id",
         "engine_ids",
         "expected_s",
         "id",
-        "label",
         "number",
         "options",
         "placed_count",
+        "refused",
         "retries_left",
         "run_count",
         "session_id",
         "state",
+        "stop",
         "unresolved",
     )
 
@@ -102,14 +112,39 @@ class Task:
         self.digest = digest
         self.options = options  # None for most
         self.engine_ids = engine_ids  # where it may run; None: anywhere
+        self.refused: tuple[EngineId, ...] = ()  # by these engines (`UnmetDependency`)
         self.state = TaskState.WAITING
         self.engine_id: EngineId | None = None  # not None if and only if PLACED
         self.expected_s = 0.0  # its part of its engine's load, while PLACED
         self.retries_left = max(options.retries, 0) if options is not None else 0
         self.placed_count = 0  # also counts what an engine gave back unstarted
         self.run_count = 0
-        self.abort = False  # to end when its engine gives it back
-        self.unresolved = 0  # dependencies (after, follow) that are not settled
+        self.stop = Stop.NO
+        self.unresolved = 0  # what it waits for: dependencies, values, the end of a delay
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether it was sent to one engine by name."""
+        return self.options is None and self.engine_ids is not None
+
+    @property
+    def priority(self) -> int:
+        """Higher ones go first."""
+        return 0 if self.options is None else self.options.priority
+
+    @property
+    def name(self) -> str:
+        """What to call it in a sentence: its label, if it has one, and its id."""
+        if self.options is None or not self.options.label:
+            return self.id
+        return f"{self.options.label!r} ({self.id})"
+
+    def ask_to_stop(self, why: Stop) -> None:
+        """Note why it is to end; for two reasons, it is cancelled."""
+        if self.stop is Stop.NO:
+            self.stop = why
+        elif self.stop is not why:
+            self.stop = Stop.CANCEL
 
     def __repr__(self) -> str:
         return f"<Task {self.id} {self.state.value} engine={self.engine_id}>"

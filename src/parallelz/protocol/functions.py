@@ -138,10 +138,11 @@ def _resolved(value: object, namespace: dict[str, object]) -> object:
 
 def named_definition(module: str, qualname: str) -> Definition:
     """Return the definition of a function that engines import; it is not imported here."""
-    return _define(qualname, payload.dump(Named(module, qualname)))
+    return define(qualname, payload.dump(Named(module, qualname)))
 
 
-def _define(name: str, pickled: Payload) -> Definition:
+def define(name: str, pickled: Payload) -> Definition:
+    """Return the definition of a function that is pickled already."""
     digest = hashlib.blake2b(pickled.data, digest_size=_DIGEST_SIZE)
     for buffer in pickled.buffers:
         digest.update(buffer)
@@ -184,7 +185,7 @@ class DefinitionCache:
         if isinstance(function, Reference):
             name = function.name
         try:
-            return _define(name, payload.dump(function))
+            return define(name, payload.dump(function))
         except SerializationError as error:
             raise SerializationError(f"function {name}, {error}") from error
 

@@ -414,6 +414,7 @@ class EngineDied(Message, frozen=True):
 
     session_id: SessionId
     cause: str  # such as "killed by signal 9 (SIGKILL)"
+    started_count: int = -1  # how many tasks it ever started; -1: nobody knows
 
 
 class Supervises(Message, frozen=True):

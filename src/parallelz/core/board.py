@@ -1,0 +1,364 @@
+"""Every live task and where it stands, and the only ways to move one.
+
+`Scheduler` knows what an event means; what follows from it for a task is written here once. An
+event's time and the actions that come of it are kept while it is dealt with, so that each move
+can be one call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+
+from parallelz.core.alarms import Alarm, Alarms
+from parallelz.core.dependencies import News, Wait, Waits
+from parallelz.core.ended import NOWHERE, EndedTasksByClient
+from parallelz.core.events import Action, EndTask, PlaceTask, RecallTasks, ReleaseEngine
+from parallelz.core.roster import Engine, Lane, Roster
+from parallelz.core.task import InvalidTransition, Stop, Task, TaskState, Transition
+from parallelz.ids import EngineId, TaskId
+from parallelz.protocol.messages import ErrorInfo, Status
+
+STORY_LENGTH_MAX = 10_000
+
+HOW = {
+    "ok": "ended well",
+    "error": "failed",
+    "aborted": "was aborted",
+    "engine-lost": "was lost with its engine",
+    "impossible": "could not run",
+    "timeout": "timed out",
+}
+"""How a task ended, by its status, for those that wait for it."""
+
+
+class Board:
+    """Tasks, and the moves between the states of their lives.
+
+    Parameters
+    ----------
+    roster
+        The engines.
+    """
+
+    def __init__(self, roster: Roster) -> None:
+        self.tasks: dict[TaskId, Task] = {}
+        self.roster = roster
+        self.waits = Waits()  # for ends of tasks
+        self.fetches = Waits()  # for values that a client holds
+        self.ended = EndedTasksByClient()
+        self.alarms = Alarms()
+        self.now_s = 0.0
+        self.actions: list[Action] = []
+        self._story: deque[tuple[float, TaskId, TaskState, TaskState, str, EngineId | None]] = (
+            deque(maxlen=STORY_LENGTH_MAX)  # lines of `Transition`
+        )
+        self._to_look_at: dict[EngineId, Engine] = {}  # has direct tasks, or is to end
+
+    # -- states ----------------------------------------------------------------------------
+
+    def move(
+        self, task: Task, finish: TaskState, cause: str, engine_id: EngineId | None = None
+    ) -> None:
+        """Change a task's state. Nothing else does."""
+        if not task.state.successors & finish.bit:
+            raise InvalidTransition(f"{task!r} -> {finish.value} ({cause})")
+        self._story.append((self.now_s, task.id, task.state, finish, cause, engine_id))
+        task.state = finish
+        task.engine_id = engine_id
+
+    def story(self, task_id: TaskId) -> list[Transition]:
+        """Return what happened to a task, oldest first, as far back as is remembered."""
+        return [Transition(*line) for line in self._story if line[1] == task_id]
+
+    def last_moves(self, count: int) -> list[Transition]:
+        """Return the latest moves of all tasks, oldest first."""
+        start = max(len(self._story) - count, 0)
+        return [Transition(*line) for line in islice(self._story, start, None)]
+
+    def make_ready(self, task: Task, cause: str, *, first: bool = False) -> None:
+        """Let a task wait for an engine, or end it if none ever can have it."""
+        options = task.options
+        if options is None and task.engine_ids is not None:
+            engine = self.roster.engines[task.engine_ids[0]]
+            self.move(task, TaskState.READY, cause)
+            engine.direct.push(task, first=first)
+            self.look_at(engine)
+            return
+        lane = self.roster.open
+        if options is not None or task.refused:
+            lane = self.roster.lane_of(task)
+            why = "" if lane.engines else self._why_impossible(task, lane)
+            if why:
+                self.end(task, "impossible", error=ErrorInfo("ImpossibleDependency", why))
+                return
+        self.move(task, TaskState.READY, cause)
+        lane.queue.push(task, first=first)
+        self.roster.awake[lane.number] = lane
+        if options is None or options.wait_timeout_s <= 0:
+            return
+        if self.alarms.of(task.id) is None:
+            self.alarms.set(task.id, Alarm.UNPLACED, self.now_s + options.wait_timeout_s)
+
+    def look_at(self, engine: Engine) -> None:
+        """Have `fill` see to what only this engine can have."""
+        self._to_look_at[engine.id] = engine
+
+    def _why_impossible(self, task: Task, lane: Lane) -> str:
+        if task.engine_ids is not None:
+            present = [e for e in task.engine_ids if e in self.roster.engines]
+            if not present:
+                return (
+                    f"none of the engines {list(task.engine_ids)} that it may run on is there"
+                )
+            if task.refused:
+                return f"every engine that it may run on refused it: {list(task.refused)}"
+            return f"no engine {lane.needs}"
+        if task.refused:
+            return f"every engine that it may run on refused it: {list(task.refused)}"
+        return ""
+
+    # -- engines ---------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        """Place ready tasks until none is left or no engine has room for one."""
+        if self._to_look_at:
+            engines, self._to_look_at = self._to_look_at, {}
+            for engine in engines.values():
+                self._fill_direct(engine)
+        awake = self.roster.awake
+        while awake:
+            if len(awake) > 1:
+                next_lane = self._next_lane()
+                if next_lane is not None:
+                    self._fill_one(next_lane)
+                continue
+            (lane,) = awake.values()
+            while self._fill_one(lane):
+                pass
+            awake.clear()
+
+    def _next_lane(self) -> Lane | None:
+        """Return the lane whose first task comes before those of the others."""
+        best: Lane | None = None
+        best_rank = (0, 0.0, False)
+        for number, lane in list(self.roster.awake.items()):
+            task = lane.queue.head()
+            if task is None or self.roster.room_for(lane, task.digest) is None:
+                del self.roster.awake[number]
+                continue
+            used_s = self.roster.shares.of(task.session_id)
+            rank = (-task.priority, used_s, lane is self.roster.open)  # who has choice waits
+            if best is None or rank < best_rank:
+                best, best_rank = lane, rank
+        return best
+
+    def _fill_one(self, lane: Lane) -> bool:
+        """Place the first task of a lane; return whether that could be done."""
+        task = lane.queue.head()
+        engine = None if task is None else self.roster.room_for(lane, task.digest)
+        if task is None or engine is None:
+            return False
+        lane.queue.pop()
+        self.place(task, engine)
+        return True
+
+    def _fill_direct(self, engine: Engine) -> None:
+        while (task := engine.direct.head()) is not None:
+            if not self.roster.has_room_for(engine, task):
+                return
+            engine.direct.pop()
+            self.place(task, engine)
+        if engine.is_draining and not engine.placed:
+            self.actions.append(ReleaseEngine(engine.id))
+
+    def place(self, task: Task, engine: Engine) -> None:
+        """Put a ready task on an engine."""
+        self.move(task, TaskState.PLACED, "placed", engine.id)
+        task.placed_count += 1
+        if not engine.placed:
+            engine.since_s = self.now_s
+        self.roster.place(engine, task)
+        self.roster.shares.serve(task.session_id, task.expected_s)
+        if self.alarms:
+            self.alarms.clear(task.id)
+        if task.options is not None and task.options.max_runtime_s > 0:
+            engine.has_limits = True
+            self._limit(engine)
+        self.actions.append(PlaceTask(task.id, engine.id, task.placed_count))
+
+    def release(self, task: Task, engine: Engine) -> None:
+        """Take a task off its engine; what to do with it is for the caller."""
+        is_current = next(iter(engine.placed)) == task.id
+        self.roster.release(engine, task)
+        if self.alarms:
+            self.alarms.clear(task.id)
+        if is_current:
+            engine.since_s = self.now_s
+            if engine.has_limits:
+                self._limit(engine)
+        if engine.direct.count or engine.is_draining:
+            self.look_at(engine)
+
+    def _limit(self, engine: Engine) -> None:
+        """See to it that the task which runs now does not do so for too long."""
+        task = engine.current
+        if task is None:
+            engine.has_limits = False
+        elif task.options is not None and task.options.max_runtime_s > 0:
+            due_s = engine.since_s + task.options.max_runtime_s
+            if self.alarms.of(task.id) is None:
+                self.alarms.set(task.id, Alarm.OVERRUN, due_s)
+
+    def recall(self, engine: Engine, tasks: Iterable[Task]) -> None:
+        """Ask an engine to give back what it has not started.
+
+        Until it has answered it gets nothing: what comes back is to go before that.
+        """
+        placed = list(tasks)
+        if placed:
+            engine.recall_count += 1
+            self.roster.sort(engine)
+            counts = [task.placed_count for task in placed]
+            self.actions.append(RecallTasks(engine.id, [task.id for task in placed], counts))
+
+    # -- ends ------------------------------------------------------------------------------
+
+    def end(
+        self,
+        task: Task,
+        status: Status,
+        *,
+        engine_id: EngineId = NOWHERE,
+        error: ErrorInfo | None = None,
+        by_result: bool = False,
+        how: str = "",
+        root: str = "",
+    ) -> None:
+        """Answer the client, then release or end what waits for this task.
+
+        Parameters
+        ----------
+        how, root
+            For those that wait: see `News`. "": as the status says.
+        """
+        news = self._end_alone(task, status, engine_id, error, how, root, by_result=by_result)
+        if news is not None:
+            self._spread([news])
+
+    def settle(self, waits: list[Wait]) -> None:
+        """Do what decided waits mean for their tasks."""
+        self._spread([news for wait in waits if (news := self._settle(wait)) is not None])
+
+    def _spread(self, ended: list[News]) -> None:
+        """Tell those who wait, and those who wait for what that ends, and so on."""
+        waves = deque(ended)
+        while waves:
+            for wait in self.waits.settle(waves.popleft()):
+                news = self._settle(wait)
+                if news is not None:
+                    waves.append(news)
+
+    def _settle(self, wait: Wait) -> News | None:
+        """Do what a decided wait means for its task; return the news if that ends it."""
+        task = wait.task
+        if task.state is not TaskState.WAITING:
+            return None  # another of its dependencies ended it first
+        error = self.apply(wait)
+        if error is not None:
+            how = f"could not run as {wait.root}" if wait.root else ""
+            return self._end_alone(task, "impossible", NOWHERE, error, how, wait.root)
+        task.unresolved -= 1
+        if not task.unresolved:
+            self.make_ready(task, f"after {wait.last.task_id}" if wait.last else "submitted")
+        return None
+
+    def apply(self, wait: Wait) -> ErrorInfo | None:
+        """Note what a decided wait says of where its task may run; return why it cannot."""
+        if wait.is_impossible:
+            return wait.error
+        task = wait.task
+        if wait.is_place and wait.engines:
+            allowed = wait.engines if task.engine_ids is None else task.engine_ids
+            task.engine_ids = tuple(e for e in wait.engines if e in allowed)
+        is_gone = wait.is_place and not any(e in self.roster.engines for e in wait.engines)
+        if is_gone and (wait.engines or wait.is_place_lost):
+            text = f"the engine of {wait.some_ids}, which it is to follow, is gone"
+            return ErrorInfo("ImpossibleDependency", text)
+        return None
+
+    def _end_alone(
+        self,
+        task: Task,
+        status: Status,
+        engine_id: EngineId,
+        error: ErrorInfo | None,
+        how: str,
+        root: str,
+        *,
+        by_result: bool = False,
+    ) -> News | None:
+        """End one task; return the news if anybody waits for it."""
+        was_queued = task.state is TaskState.READY
+        self.move(task, TaskState.ENDED, status if error is None else error.evalue or status)
+        del self.tasks[task.id]
+        if self.alarms:
+            self.alarms.clear(task.id)
+        if was_queued:
+            self._skip(task)
+        ok = status == "ok"
+        self.ended.add(task.session_id, task.number, engine_id, ok=ok)
+        self.actions.append(
+            EndTask(
+                task.id, task.session_id, status, engine_id, task.run_count, by_result, error
+            )
+        )
+        if task.id not in self.waits.by_task:
+            return None
+        how = how or HOW[status]
+        return News(task.id, ok, engine_id, task.name, how, root or f"{task.name} {how}")
+
+    def _skip(self, task: Task) -> None:
+        if not task.is_direct:
+            self.roster.lane_of(task).queue.skip(task)
+        elif task.engine_ids is not None and task.engine_ids[0] in self.roster.engines:
+            self.roster.engines[task.engine_ids[0]].direct.skip(task)
+
+    def fail_stopped(self, task: Task, engine: Engine) -> None:
+        """End a task that was stopped while it ran."""
+        if task.stop is Stop.OVERRUN:
+            assert task.options is not None
+            text = f"it ran longer than max_runtime = {task.options.max_runtime_s:g} s"
+            error = ErrorInfo("TaskTimeout", text)
+            self.end(task, "timeout", engine_id=engine.id, error=error)
+        else:
+            error = ErrorInfo("TaskAborted", "it was cancelled while it ran")
+            self.end(task, "aborted", engine_id=engine.id, error=error)
+
+    # -- checks ----------------------------------------------------------------------------
+
+    def validate(self) -> None:
+        """Check every invariant; costs time linear in the number of tasks."""
+        queued: dict[TaskId, int] = {}
+        for lane in self.roster.lanes.values():
+            for task in lane.queue.tasks():
+                queued[task.id] = queued.get(task.id, 0) + 1
+        for engine in self.roster.engines.values():
+            for task in engine.direct.tasks():
+                queued[task.id] = queued.get(task.id, 0) + 1
+            for task in engine.placed.values():
+                assert task.engine_id == engine.id, task
+        for task in self.tasks.values():
+            is_placed = task.state is TaskState.PLACED
+            assert (task.engine_id is not None) == is_placed, task
+            assert (task.state is TaskState.WAITING) == bool(task.unresolved), task
+            assert queued.get(task.id, 0) == (task.state is TaskState.READY), task
+            assert task.state is not TaskState.ENDED, task
+            if task.engine_id is not None:
+                assert task.id in self.roster.engines[task.engine_id].placed, task
+        self.roster.validate()
+        for lane in self.roster.lanes.values():
+            head = lane.queue.head()
+            is_left = head is not None and self.roster.has_room(lane, head)
+            assert not is_left, f"an engine lies idle for {head}"

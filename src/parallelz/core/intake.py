@@ -1,0 +1,193 @@
+"""New tasks: what each waits for, and what is asked elsewhere before it may run.
+
+A task may depend on what ended long ago or belongs to another client: the history is asked. It
+may want the value of a task that had ended before it came: its client has that, and is asked.
+"""
+
+from __future__ import annotations
+
+from parallelz.core.alarms import Alarm
+from parallelz.core.board import Board
+from parallelz.core.dependencies import News, Wait
+from parallelz.core.ended import GONE, NOWHERE
+from parallelz.core.events import AskValues, EndsFound, LookUpTasks, ValueProvided, Warn
+from parallelz.core.task import Task, TaskState
+from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
+from parallelz.protocol.messages import (
+    Dependency,
+    ErrorInfo,
+    SubmitDirect,
+    SubmitMap,
+    SubmitTask,
+    TaskOptions,
+)
+
+
+class Intake:
+    """Takes in submissions, and the answers to what was asked for them."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._roster = board.roster
+        self._tasks = board.tasks
+        self._looked_up: dict[TaskId, None] = {}
+        self._warned: set[tuple[SessionId, str]] = set()  # membership only
+
+    def engine_joined(self) -> None:
+        """Say what is missing again when it is missing again."""
+        self._warned.clear()
+
+    def submit(
+        self, task_id: TaskId, source: SessionId, number: int, event: SubmitTask | SubmitMap
+    ) -> None:
+        """Take in a balanced task; one that is known is left as it is."""
+        if task_id in self._tasks or number in self._board.ended.of(source):
+            return  # a client says it again after a break
+        task = Task(task_id, source, number, event.digest, event.options)
+        self._tasks[task_id] = task
+        if event.options is None:
+            self._board.make_ready(task, "submitted")
+        else:
+            self._submit_picky(task, event.options)
+        if not self._roster.engines:
+            self._warn(
+                source,
+                "there are no engines: balanced tasks wait until one joins"
+                " (start some with `ipclusterz engines -n 4` or `ipenginez -n 4`)",
+            )
+
+    def _submit_picky(self, task: Task, options: TaskOptions) -> None:
+        board = self._board
+        if options.engine_ids is not None:
+            task.engine_ids = tuple(options.engine_ids)
+        depends = options.after is not None or options.follow is not None or options.inputs
+        if depends and not self._roster.scheme.has_dependencies:
+            text = (
+                "the cluster runs with the scheme 'pure', in which no task depends on another"
+            )
+            error = ErrorInfo("InvalidDependency", text)
+            board.end(task, "impossible", error=error)
+            return
+        waits = self._waits_of(task, options) if depends else []
+        task.unresolved = sum(not wait.is_settled for wait in waits)
+        for wait in waits:
+            reason = board.apply(wait) if wait.is_settled else None
+            if reason is not None:
+                how = f"could not run as {wait.root}" if wait.root else ""
+                board.end(task, "impossible", error=reason, how=how, root=wait.root)
+                return
+        if options.wait_timeout_s > 0:
+            board.alarms.set(task.id, Alarm.UNPLACED, board.now_s + options.wait_timeout_s)
+        if task.unresolved:
+            return
+        board.make_ready(task, "submitted")
+        if task.state is TaskState.READY and (options.labels or options.resources):
+            lane = self._roster.lane_of(task)
+            if self._roster.engines and not lane.engines:
+                text = f"no engine {lane.needs}: tasks that need this wait until one joins"
+                self._warn(task.session_id, text)
+
+    def _waits_of(self, task: Task, options: TaskOptions) -> list[Wait]:
+        """Begin to wait for all that a task depends on; return that, as far as it counts."""
+        waits: list[Wait] = []
+        unknown: list[TaskId] = []
+        for dependency, is_place in ((options.after, False), (options.follow, True)):
+            if dependency is not None and dependency.task_ids:
+                waits.append(self._wait(task, dependency, unknown, is_place=is_place))
+        live = [task_id for task_id in options.inputs if task_id in self._tasks]
+        if live:
+            waits.append(self._wait(task, Dependency(live), unknown, is_place=False))
+        held = [task_id for task_id in options.inputs if task_id not in self._tasks]
+        if held:
+            wait = Wait(task, Dependency(held), len(held), is_place=False)
+            for task_id in held:
+                self._board.fetches.add(wait, task_id)
+            waits.append(wait)
+            self._board.actions.append(AskValues(task.session_id, held))
+        if unknown:
+            self._looked_up.update(dict.fromkeys(unknown))
+            self._board.actions.append(LookUpTasks(unknown))
+        return waits
+
+    def _wait(
+        self, task: Task, dependency: Dependency, unknown: list[TaskId], *, is_place: bool
+    ) -> Wait:
+        board = self._board
+        ids = dict.fromkeys(dependency.task_ids)
+        wait = Wait(task, dependency, len(ids), is_place=is_place)
+        for task_id in ids:
+            end = board.ended.find(task_id)
+            if task_id == task.id:
+                wait.reject(_news(task_id, "is that task itself"))
+            elif task_id in self._tasks or end is None:
+                board.waits.add(wait, task_id)
+                if task_id not in self._tasks and task_id not in self._looked_up:
+                    unknown.append(task_id)
+            else:
+                how = "ended well" if end.ok else "failed"
+                wait.count(_news(task_id, how, ok=end.ok, engine_id=end.engine_id))
+        return wait
+
+    def submit_direct(self, event: SubmitDirect, source: SessionId) -> None:
+        """Take in a task for each of some engines."""
+        ended = self._board.ended.of(source)
+        for index, engine_id in enumerate(event.engine_ids):
+            number = event.first_number + index
+            task_id = task_id_of(source, number)
+            if task_id in self._tasks or number in ended:
+                continue
+            task = Task(task_id, source, number, event.digest, None, (engine_id,))
+            self._tasks[task_id] = task
+            engine = self._roster.engines.get(engine_id)
+            if engine is not None and not engine.is_draining:
+                self._board.make_ready(task, f"submitted for {engine_id}")
+                continue
+            text = self._roster.why_gone(engine_id)
+            if engine is not None:
+                text = f"engine {engine_id} is being drained: it takes nothing new"
+            self._board.end(task, "engine-lost", error=ErrorInfo("EngineError", text))
+
+    def take_ends(self, event: EndsFound) -> None:
+        """Take in what the history says; what it does not know, nobody does."""
+        for task_id in event.task_ids:
+            self._looked_up.pop(task_id, None)
+            if task_id in self._tasks or task_id not in self._board.waits.by_task:
+                continue  # its own client has said it meanwhile, or nobody waits any more
+            end = event.ends.get(task_id)
+            if end is None:
+                doubt = f" ({event.trouble})" if event.trouble else ""
+                news = _news(task_id, f"nobody knows{doubt}")
+                self._board.settle(self._board.waits.settle(news, is_lost=True))
+                continue
+            engine = self._roster.by_session.get(end.engine_session)
+            engine_id = GONE if end.engine_session else NOWHERE
+            if engine is not None:
+                engine_id = engine.id
+            news = _news(task_id, end.how, ok=end.ok, engine_id=engine_id)
+            self._board.settle(self._board.waits.settle(news))
+
+    def take_value(self, event: ValueProvided) -> None:
+        """Take in that a value is at hand now, or cannot be had."""
+        how = "ended well" if event.is_held else "has no value any more"
+        news = _news(event.task_id, how, ok=event.is_held)
+        self._board.settle(self._board.fetches.settle(news))
+
+    def forget(self, session_id: SessionId) -> None:
+        """Take in that a client will not come back, and so gives no values."""
+        self._board.ended.forget(session_id)
+        self._roster.shares.forget(session_id)
+        self._warned = {warned for warned in self._warned if warned[0] != session_id}
+        for task_id, waits in list(self._board.fetches.by_task.items()):
+            if any(wait.task.session_id == session_id for wait in waits):
+                self.take_value(ValueProvided(task_id, is_held=False))
+
+    def _warn(self, session_id: SessionId, text: str) -> None:
+        if (session_id, text) not in self._warned:
+            self._warned.add((session_id, text))
+            self._board.actions.append(Warn(session_id, text))
+
+
+def _news(
+    task_id: TaskId, how: str, *, ok: bool = False, engine_id: EngineId = NOWHERE
+) -> News:
+    return News(task_id, ok, engine_id, task_id, how, f"{task_id} {how}")
