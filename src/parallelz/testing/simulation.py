@@ -163,6 +163,8 @@ class Simulation:
         for supervisor in self.supervisors:
             if supervisor.is_alive:
                 supervisor.lost(engine, cause)
+        if self._has_healed and not self.network.router.is_over:
+            self.start_engine(HERE)  # one that was given up while it could not be reached
 
     def _start_recorder(self) -> SimRecorder:
         number = len(self.recorders)

@@ -111,6 +111,8 @@ class LinkEnd(ABC, Generic[M]):
         except msgspec.MsgspecError as error:
             logger.warning("dropped a message from the controller: %s", error)
             return
+        if envelope.number and self.welcome is None:
+            return  # whose number is it? It comes again behind the answer to the greeting
         receiver = self._receiver
         if not receiver.accept(envelope.number):
             if envelope.number > receiver.received:
