@@ -17,7 +17,7 @@ import msgspec
 from parallelz.controller.liveness import Verdict, judge
 from parallelz.controller.recording import Recording
 from parallelz.controller.requests import Requests
-from parallelz.controller.sessions import Definition, Link, Session, Sessions
+from parallelz.controller.sessions import GIVEN_UP, Definition, Link, Session, Sessions
 from parallelz.controller.tasks import Tasks
 from parallelz.core.ended import NOWHERE
 from parallelz.core.events import ClientForgotten, EngineArrived, EngineLost, Tick
@@ -351,7 +351,7 @@ class Controller:
         verdict = self._judge(session.peer, self._host_id)
         logger.info("= a line to %r broke: it is %s", session, verdict.value)
         if session.role == "engine" and verdict is Verdict.FROZEN:
-            self._lose(session, "it is frozen (stopped by a signal)", now_s)
+            self._give_up(session, "it is frozen (stopped by a signal)", now_s)
             return
         grace_s, cause = AWAY_GRACE_S, f"no sign of life for {AWAY_GRACE_S:g} s"
         if verdict is Verdict.DEAD:
@@ -363,6 +363,17 @@ class Controller:
         elif session.role == "client":
             grace_s = CLIENT_GRACE_S
         self._suspects.setdefault(session.id, (now_s + grace_s, cause))
+
+    def _give_up(self, session: Session, cause: str, now_s: float) -> None:
+        """Do without a peer that may live; one that still has a line must not wait on it."""
+        for link in session.links:
+            if link.routing_id is not None:
+                refused = Refused(GIVEN_UP.format(cause))
+                self._router.send(link.routing_id, [pack(0, 0, [refused])])
+        if session.role == "engine":
+            self._lose(session, cause, now_s)
+        else:
+            self._forget(session, cause, now_s)
 
     def _part(self, session: Session, reason: str, now_s: float) -> None:
         if session.role == "engine":
@@ -397,11 +408,7 @@ class Controller:
             self._tasks.handle(Tick(), SessionId(""), now_s)
         for session_id, (give_up_s, cause) in list(self._suspects.items()):
             if give_up_s <= now_s:
-                session = self._sessions.by_id[session_id]
-                if session.role == "engine":
-                    self._lose(session, cause, now_s)
-                else:
-                    self._forget(session, cause, now_s)
+                self._give_up(self._sessions.by_id[session_id], cause, now_s)
         self._recording.see_to_timers(now_s)
         if self._parent_pid is not None and os.getppid() != self._parent_pid:
             self._stop_reason = "the process that started it is gone"

@@ -27,6 +27,7 @@ from parallelz.transport.router import Line
 from parallelz.transport.security import ClusterSecrets
 
 GIVEN_UP_COUNT_MAX = 10_000
+GIVEN_UP = "it was given up ({}); start afresh"
 
 
 class Definition(NamedTuple):
@@ -108,7 +109,7 @@ class Sessions:
         if known is not None and known.role != hello.role:
             return f"its session is that of a {known.role}"
         if hello.session_id in self._given_up:
-            return f"it was given up ({self._given_up[hello.session_id]}); start afresh"
+            return GIVEN_UP.format(self._given_up[hello.session_id])
         return None
 
     def link_of(self, hello: Hello) -> Link:

@@ -9,7 +9,8 @@ times, and the next line may have the file descriptor of the last.
 
 With `Mishaps` a line also drops, doubles and overtakes single envelopes, as TCP never does: the
 numbers of envelopes must make up for that. A loss is noticed with the next envelope only, so
-lines that dropped something have to be broken when a network is said to be healthy again.
+lines that lost something (to be overtaken by a greeting's answer is to be lost) are broken when
+the network is said to be healthy again.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class SimLine:
         self.fd = fd
         self.is_open_here = True  # at the controller
         self.is_open_there = True  # at the peer
-        self.has_dropped = False
+        self.is_unsound = False
         self.up = _Way()
         self.down = _Way()
 
@@ -98,7 +99,7 @@ class SimLine:
         mishaps = self.network.mishaps
         copies = 1
         if mishaps.drop and chance() < mishaps.drop:
-            self.has_dropped = True
+            self.is_unsound = True
             self.network.timeline.note(self.link.name, "drops")
             return
         if mishaps.duplicate and chance() < mishaps.duplicate:
@@ -116,6 +117,7 @@ class SimLine:
             due_s += chance() * 0.2
         if mishaps.overtake and chance() < mishaps.overtake:
             due_s += chance() * 0.01  # what comes after it need not wait for it
+            self.is_unsound = True
         else:
             due_s = way.floor_s = max(due_s, way.floor_s)
         parcel.due_s = due_s
@@ -427,5 +429,5 @@ class Network:
         for name in [*self._cut_up, *self._cut_down]:
             self.heal(name)
         for line in list(self.lines.values()):
-            if line.has_dropped:
+            if line.is_unsound:
                 line.break_there()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from parallelz.core.ended import NOWHERE
 from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (
@@ -198,11 +199,10 @@ class Promises:
         return count == len(dependency.task_ids) if dependency.all else count > 0
 
     def _follows(self, follow: Dependency, engine_id: EngineId) -> bool:
-        engines = {
-            end.engine_id
-            for end in self._ends_before(follow, float("inf"))
-            if end.engine_id >= 0
-        }
+        engines = {end.engine_id for end in self._ends_before(follow, float("inf"))}
+        if not follow.all and NOWHERE in engines:
+            return True  # the first to end may have run nowhere, and so have left the choice
+        engines.discard(NOWHERE)
         return not engines or engine_id in engines
 
     def _order_of(self, client: SimClient) -> Iterator[str]:
