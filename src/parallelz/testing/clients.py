@@ -69,7 +69,9 @@ class SimClient(SimProcess):
     def is_satisfied(self) -> bool:
         """Whether it has all answers, and has told so."""
         return (
-            len(self.ends) == len(self.plans)
+            self.bulk.welcome is not None
+            and self.control.welcome is not None
+            and len(self.ends) == len(self.plans)
             and all(self.replies.values())
             and not (self.bulk.kept_count or self.control.kept_count)
         )

@@ -86,7 +86,9 @@ class SimEngine(SimProcess):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has nothing left to do or to say."""
+        """Whether it is connected and has nothing left to do or to say."""
+        if self.bulk.welcome is None or self.control.welcome is None:
+            return False
         return not (
             len(self._queue)
             or self._current
