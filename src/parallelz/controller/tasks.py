@@ -111,8 +111,8 @@ class Tasks:
 
     @property
     def payload_count(self) -> int:
-        """How many tasks it keeps the payload of."""
-        return len(self._work)
+        """How many tasks it keeps the payload or the result of."""
+        return len(self._work) + len(self._values) + len(self._wanted)
 
     def submit(
         self,

@@ -67,6 +67,7 @@ class SimEngine(SimProcess):
     ) -> None:
         super().__init__(network, name, "engine", host, pid)
         self.engine_id = EngineId(-1)
+        self.started_count = 0
         self._witness = witness
         self._on_end = on_end
         self._queue = WorkQueue()
@@ -143,6 +144,7 @@ class SimEngine(SimProcess):
     def _start(self, job: Job) -> None:
         work = msgspec.msgpack.decode(job.data, type=SimWork)
         now_s = self.timeline.wall_clock()
+        self.started_count += 1
         self._witness.started(job.task_id, Run(now_s, job.run, self.session_id, self.engine_id))
         self.timeline.note(self.name, "starts", f"{job.task_id} run {job.run}")
         self._current = (job, work, now_s)

@@ -133,6 +133,7 @@ class Child(Protocol):
     session_id: SessionId
     name: str
     is_alive: bool
+    started_count: int
 
     def die(self, cause: str) -> None:
         """End now."""
@@ -170,7 +171,7 @@ class SimSupervisor(SimProcess):
     def lost(self, child: Child, cause: str) -> None:
         """Take in that a child is dead; tell so a moment later."""
         if self._children.pop(child.session_id, None) is not None:
-            self.control.put(EngineDied(child.session_id, cause))
+            self.control.put(EngineDied(child.session_id, cause, child.started_count))
             self._loop.wake(self.timeline.random.random() * DEATH_NOTICE_MAX_S)
 
     def _step(self) -> float | None:

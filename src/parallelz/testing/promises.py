@@ -144,15 +144,16 @@ class Promises:
             case "timeout":
                 return options.wait_timeout_s > 0.0
             case "impossible":
-                return bool(
-                    options.after or options.follow or options.engine_ids or options.inputs
-                )
+                is_bound = options.after or options.follow or options.engine_ids
+                is_choosy = options.inputs or plan.work.outcome == "unmet"
+                return bool(is_bound or is_choosy)
             case "engine-lost":
                 if ended.engine_id >= 0:
                     return ended.engine_id in self._lost_engines
                 if plan.kind == "direct":
                     return plan.engine_id in self._lost_engines
-                return options.engine_ids is not None or options.follow is not None
+                is_choosy = plan.work.outcome == "unmet"  # all that it had not refused
+                return bool(options.engine_ids or options.follow or is_choosy)
             case _:
                 return True
 
@@ -166,7 +167,9 @@ class Promises:
     def _starts(self) -> Iterator[str]:
         for task_id, runs in self._witness.starts.items():
             plan = self._plans[task_id]
-            if len(runs) > 1 + plan.retries:
+            ends = self._witness.finished.get(task_id, [])
+            refusals = sum(how == "unmet" for _, how in ends)  # which use up no retry
+            if len(runs) - refusals > 1 + plan.retries:
                 yield f"{task_id} started {len(runs)} times with {plan.retries} retries"
             if plan.kind == "direct" and runs[0].engine_id != plan.engine_id:
                 yield f"{task_id} started on engine {runs[0].engine_id}, not {plan.engine_id}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
@@ -11,10 +12,13 @@ from parallelz.protocol.messages import (
     AbortTasks,
     AskHistory,
     AskQueues,
+    AskState,
     CancelTasks,
     ClearEngines,
     Dependency,
+    DrainEngines,
     InterruptEngines,
+    ShutdownEngines,
     TaskOptions,
 )
 from parallelz.testing.clients import SimClient
@@ -22,6 +26,7 @@ from parallelz.testing.timeline import Timeline
 from parallelz.testing.work import Outcome, SimWork
 
 PUT_OFF_S = 0.5  # what a frozen client was to do, it does later
+QUESTIONS: tuple[Literal["story", "why", "dump"], ...] = ("story", "why", "dump")
 FRAME = bytes(range(256)) * 80
 
 
@@ -39,9 +44,11 @@ class Workload:
         How often a client does each of these, relative to the others.
     dependent
         Part of the single tasks that depend on others.
-    inputs, unmet, cancels
-        Part of the tasks that take results of others, of those that refuse every second
-        engine, and of the requests that cancel what may run.
+    inputs, unmet
+        Part of the tasks that take results of others, and of those that refuse every second
+        engine.
+    cancels, restarts
+        Part of some requests that cancel what may run, and that drain or restart an engine.
     """
 
     period_s: float = 6.0
@@ -52,9 +59,10 @@ class Workload:
     graph: float = 0.5
     request: float = 1.0
     dependent: float = 0.3
-    inputs: float = 0.0
-    unmet: float = 0.0
-    cancels: float = 0.0
+    inputs: float = 0.1
+    unmet: float = 0.03
+    cancels: float = 0.5
+    restarts: float = 0.1
 
 
 class Script:
@@ -127,7 +135,7 @@ class Script:
         number = client.next_request_id()
         engine_ids = list(client.engine_ids)
         cancels = self._workload.cancels
-        match self._random.randrange(6):
+        match self._random.randrange(7):
             case 0:
                 task_ids = self._some_of(client, 8)
                 client.aborted.update(dict.fromkeys(task_ids))
@@ -147,6 +155,19 @@ class Script:
             case 4 if self._random.random() < 0.2:
                 client.interrupts = True
                 client.ask(number, InterruptEngines(number, engine_ids[:1]))
+            case 5 if self._random.random() < self._workload.restarts:
+                client.ask(
+                    number,
+                    self._random.choice(
+                        [
+                            DrainEngines(number, engine_ids[:1]),
+                            ShutdownEngines(number, engine_ids[:1], restart=True),
+                        ]
+                    ),
+                )
+            case 5:
+                question = self._random.choice(QUESTIONS)
+                client.ask(number, AskState(number, question, self._some_of(client, 3)))
             case _:
                 asked = msgspec.msgpack.encode({"task_ids": self._some_of(client, 3)})
                 client.ask(number, AskHistory(number, "status", asked))
