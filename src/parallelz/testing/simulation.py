@@ -288,6 +288,17 @@ class Simulation:
         finally:
             self.controller.close()
 
+    def advance(self, duration_s: float) -> None:
+        """Let the cluster run for so long in simulated time, and check nothing at the end."""
+        until_s = self.timeline.now_s + duration_s
+        self.timeline.at(until_s, lambda: None)
+        while self.timeline.now_s < until_s:
+            self._turn()
+
+    def close(self) -> None:
+        """Free what a simulation holds that was not `run`."""
+        self.controller.close()
+
     def _turn(self) -> None:
         self._turn_count += 1
         if self._turn_count > TURNS_MAX:

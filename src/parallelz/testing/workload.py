@@ -85,7 +85,7 @@ class Script:
             self._request: workload.request,
         }
         tasks_per_deed = 3.0
-        self._pace_s = workload.period_s * tasks_per_deed / workload.tasks_count
+        self._pace_s = workload.period_s * tasks_per_deed / max(workload.tasks_count, 1)
         timeline.after(0.0, self._act)
 
     def _act(self) -> None:
