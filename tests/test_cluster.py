@@ -15,6 +15,7 @@ import pytest
 
 from parallelz import settings
 from parallelz.cluster import Cluster, ClusterRunning, NoCluster
+from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
 
 pytestmark = pytest.mark.process
@@ -139,6 +140,28 @@ def test_a_cluster_is_taken_up_again(cluster: Cluster, profile_dir: Path) -> Non
     assert processes_of(profile_dir) == []
     with pytest.raises(NoCluster):
         Cluster.from_file(profile_dir=profile_dir)
+
+
+def test_engines_keep_their_options_when_another_process_restarts_them(
+    profile_dir: Path,
+) -> None:
+    cluster = Cluster(1, profile_dir=profile_dir, store="none", labels="gpu", restart=True)
+    cluster.start_cluster_sync()
+    cluster.start_engines_sync(1, labels=[], memory_limit="1GB")
+    other = Cluster.from_file(profile_dir=profile_dir)
+    other.restart_engines_sync()
+    options = {set_id: engines.options for set_id, engines in other.engine_sets.items()}
+    assert options == {
+        "1": EngineOptions(labels=("gpu",), restart=True),
+        "2": EngineOptions(memory_limit=1_000_000_000, restart=True),
+    }
+    cluster.stop_cluster_sync()
+    assert processes_of(profile_dir) == []
+
+
+def test_options_that_make_no_sense_are_refused_at_once(profile_dir: Path) -> None:
+    with pytest.raises(ClusterError, match="is not a size of memory"):
+        Cluster(1, profile_dir=profile_dir, memory_limit="much")
 
 
 def test_engines_that_others_added_are_stopped_too(cluster: Cluster, profile_dir: Path) -> None:

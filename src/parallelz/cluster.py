@@ -16,53 +16,34 @@ import atexit
 import contextlib
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Self
 
 import msgspec
 
 from parallelz import settings
 from parallelz.client.client import Client
+from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
 from parallelz.launch import cluster_file
+from parallelz.launch.awaited import awaited
 from parallelz.launch.cluster_file import ClusterRunning, NoCluster
-from parallelz.launch.launcher import Place, check_launcher
+from parallelz.launch.launcher import (
+    ControllerOptions,
+    Place,
+    check_launcher,
+    usable_core_count,
+)
 from parallelz.launch.local import LocalController, LocalEngines
 
 __all__ = ["Cluster", "ClusterRunning", "NoCluster"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
-C = TypeVar("C")
-
 _DEATH_CHECK_PERIOD_S = 0.1  # of the launched, while we wait for engines to join
-
-
-async def _in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    # Only who awaits has asyncio loaded already; it takes a while.
-    import asyncio
-
-    return await asyncio.to_thread(function, *args, **kwargs)
-
-
-def _awaited(
-    method: Callable[Concatenate[C, P], R],
-) -> Callable[Concatenate[C, P], Coroutine[object, object, R]]:
-    """Make the awaitable twin of a method that blocks."""
-
-    async def twin(self: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await _in_thread(method, self, *args, **kwargs)
-
-    twin.__name__ = method.__name__.removesuffix("_sync")
-    twin.__qualname__ = method.__qualname__.removesuffix("_sync")
-    twin.__doc__ = f"Do as `{method.__name__}`, in a thread."
-    return twin
 
 
 class Cluster:
@@ -89,6 +70,17 @@ class Cluster:
         Address by which other hosts reach this one, if none of its interfaces has it.
     store
         Where the history goes: ``sqlite``, ``memory`` or ``none``.
+    scheme, hwm
+        How an engine is chosen, and how many tasks it may hold: see docs/scheduling.md.
+    labels
+        What the engines are good for, such as ``["cuda"]``; tasks may ask for some labels.
+    resources
+        How much each engine has, such as ``{"gpu": 1}``; tasks may ask for so much.
+    memory_limit
+        Bytes, or a text such as ``"2GB"``: an engine that uses more is killed and replaced.
+        Its tasks end with `EngineError` or are run again. None: no limit.
+    restart
+        Whether an engine that dies is replaced: at most 5 within a minute.
     engine_timeout
         Seconds until controller and engines must be ready.
     shutdown_atexit
@@ -115,6 +107,12 @@ class Cluster:
         controller_port: int = 0,
         controller_location: str = "",
         store: str = settings.DEFAULT_STORE,
+        scheme: str = settings.DEFAULT_SCHEME,
+        hwm: int | None = None,
+        labels: Sequence[str] | str | None = None,
+        resources: Mapping[str, float] | str | None = None,
+        memory_limit: int | str | None = None,
+        restart: bool = False,
         engine_timeout: float = settings.START_TIMEOUT_S,
         shutdown_atexit: bool = True,
     ) -> None:
@@ -127,10 +125,12 @@ class Cluster:
         self.shutdown_atexit = shutdown_atexit
         self.engine_timeout = engine_timeout
         self._may_rename = cluster_id is None
-        self._ip = controller_ip or ""
-        self._port = controller_port
+        ip = controller_ip or ""
+        self._options = ControllerOptions(ip, controller_port, store, scheme, hwm)
         self._location = controller_location
-        self._store = store
+        self._engine_options = EngineOptions().but(
+            labels=labels, resources=resources, memory_limit=memory_limit, restart=restart
+        )
         self._socket_dir = ""  # "": nothing is ours to stop
         self._owner_pid = os.getpid()
         self._controller: LocalController | None = None
@@ -219,17 +219,35 @@ class Cluster:
         with self._stopped_on_failure():
             self._launch_controller().wait_ready(self.engine_timeout)
 
-    def start_engines_sync(self, n: int | None = None, engine_set_id: str | None = None) -> str:
+    def start_engines_sync(
+        self,
+        n: int | None = None,
+        engine_set_id: str | None = None,
+        *,
+        labels: Sequence[str] | str | None = None,
+        resources: Mapping[str, float] | str | None = None,
+        memory_limit: int | str | None = None,
+        restart: bool | None = None,
+    ) -> str:
         """Start more engines, without waiting until they are ready.
+
+        Options that are None are as the cluster was given them.
 
         Returns
         -------
         str
             The id of the set they form, by which they can be stopped.
         """
+        options = self._engine_options.but(
+            labels=labels, resources=resources, memory_limit=memory_limit, restart=restart
+        )
+        return self._launch_engines(self._engine_count(n), engine_set_id, options)
+
+    def _launch_engines(
+        self, engine_count: int, engine_set_id: str | None, options: EngineOptions
+    ) -> str:
         if self._controller is None:
             raise ClusterError("start the controller before its engines: start_cluster_sync()")
-        engine_count = self._engine_count(n)
         place = self._place()
         with self._changing_facts() as facts:
             set_id = engine_set_id or _free_id(facts.engine_sets.keys() | self._engine_sets)
@@ -237,7 +255,7 @@ class Cluster:
             if existing is not None and existing.state == "running":
                 raise ClusterError(f"engine set {set_id!r} runs already")
             engines = self._engine_sets[set_id] = LocalEngines(
-                place, engine_count, set_id=set_id
+                place, engine_count, set_id=set_id, options=options
             )
             engines.start()
             facts.engine_sets[set_id] = engines.to_facts()
@@ -342,10 +360,10 @@ class Cluster:
     def restart_engines_sync(self, engine_set_id: str | None = None) -> None:
         """Stop one set of engines, or all, and start as many; they get new engine ids."""
         self._take_up_others()
-        counts = {key: each.n for key, each in self._chosen_sets(engine_set_id).items()}
+        before = self._chosen_sets(engine_set_id)
         self.stop_engines_sync(engine_set_id)
-        for set_id, engine_count in counts.items():
-            self.start_engines_sync(engine_count, set_id)
+        for set_id, engines in before.items():
+            self._launch_engines(engines.n, set_id, engines.options)
 
     def signal_engines_sync(self, signum: int, engine_set_id: str | None = None) -> None:
         """Send a signal to each engine of one set, or of all."""
@@ -355,17 +373,17 @@ class Cluster:
 
     # -- the same, awaited ----------------------------------------------------------------
 
-    start_controller = _awaited(start_controller_sync)
-    start_engines = _awaited(start_engines_sync)
-    start_cluster = _awaited(start_cluster_sync)
-    connect_client = _awaited(connect_client_sync)
-    start_and_connect = _awaited(start_and_connect_sync)
-    wait_for_engines = _awaited(wait_for_engines_sync)
-    stop_engines = _awaited(stop_engines_sync)
-    stop_controller = _awaited(stop_controller_sync)
-    stop_cluster = _awaited(stop_cluster_sync)
-    restart_engines = _awaited(restart_engines_sync)
-    signal_engines = _awaited(signal_engines_sync)
+    start_controller = awaited(start_controller_sync)
+    start_engines = awaited(start_engines_sync)
+    start_cluster = awaited(start_cluster_sync)
+    connect_client = awaited(connect_client_sync)
+    start_and_connect = awaited(start_and_connect_sync)
+    wait_for_engines = awaited(wait_for_engines_sync)
+    stop_engines = awaited(stop_engines_sync)
+    stop_controller = awaited(stop_controller_sync)
+    stop_cluster = awaited(stop_cluster_sync)
+    restart_engines = awaited(restart_engines_sync)
+    signal_engines = awaited(signal_engines_sync)
 
     def __enter__(self) -> Client:
         self._client = self.start_and_connect_sync()
@@ -384,45 +402,31 @@ class Cluster:
             self._client = None
             self.stop_cluster_sync()
 
-    __aenter__ = _awaited(__enter__)
-    __aexit__ = _awaited(__exit__)
+    __aenter__ = awaited(__enter__)
+    __aexit__ = awaited(__exit__)
 
     # -- inside ---------------------------------------------------------------------------
 
     def _launch_controller(self) -> LocalController:
         if self._controller is not None:
             raise ClusterRunning(f"{self!r} was started already")
-        self._socket_dir = self._establish()
+        self.cluster_id, self._socket_dir = cluster_file.establish_one(
+            self.profile_dir,
+            self.cluster_id,
+            may_rename=self._may_rename,
+            ip=self._options.ip,
+            port=self._options.port,
+            location=self._location,
+        )
         if self.shutdown_atexit:
             atexit.register(self._stop_at_exit)
-        self._controller = LocalController(
-            self._place(), ip=self._ip, port=self._port, store=self._store
-        )
+        self._controller = LocalController(self._place(), self._options)
         with self._changing_facts() as facts:
             self._controller.start()
             facts.controller = self._controller.to_facts()
             if not self.shutdown_atexit:
                 facts.owner = None
         return self._controller
-
-    def _establish(self) -> str:
-        """Settle the cluster id, make the cluster's files and return its socket directory."""
-        # Numbers, so that logs and databases are used again and do not add up.
-        spare_ids = map(str, count(2)) if self._may_rename else iter(())
-        while True:
-            try:
-                return cluster_file.establish(
-                    self.profile_dir,
-                    self.cluster_id,
-                    ip=self._ip,
-                    port=self._port,
-                    location=self._location,
-                )
-            except ClusterRunning:
-                spare_id = next(spare_ids, None)
-                if spare_id is None:
-                    raise
-                self.cluster_id = spare_id
 
     def _place(self) -> Place:
         parent_pid = os.getpid() if self.shutdown_atexit else None
@@ -431,7 +435,7 @@ class Cluster:
     def _engine_count(self, n: int | None) -> int:
         chosen = n if n is not None else self.n
         if chosen is None:
-            return _usable_core_count()
+            return usable_core_count()
         if chosen < 1:
             raise ClusterError(f"cannot start {chosen} engines; n must be 1 or more")
         return chosen
@@ -451,7 +455,8 @@ class Cluster:
         if facts.controller is not None and self._controller is None:
             self._controller = LocalController.from_facts(facts.controller, place)
         for set_id, launched in facts.engine_sets.items():
-            if set_id not in self._engine_sets:
+            known = self._engine_sets.get(set_id)
+            if known is None or known.to_facts() != launched:  # restarted by somebody else
                 self._engine_sets[set_id] = LocalEngines.from_facts(
                     launched, place, set_id=set_id
                 )
@@ -483,12 +488,6 @@ class Cluster:
     def _stop_at_exit(self) -> None:
         if os.getpid() == self._owner_pid:  # not in a process that was forked from ours
             self.stop_cluster_sync()
-
-
-def _usable_core_count() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _free_id(taken: Collection[str]) -> str:

@@ -49,6 +49,7 @@ LOG_LINES_SHOWN = 15
 SOCKET_PATH_LENGTH_MAX = 100
 """Of an ipc socket; the system allows 103 (macOS) to 107 (Linux) bytes."""
 
+DEFAULT_SCHEME = "leastload"
 DEFAULT_STORE = "sqlite"
 
 _CLUSTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

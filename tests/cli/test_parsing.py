@@ -51,12 +51,23 @@ def test_each_command_knows_its_version(name: str, capsys: pytest.CaptureFixture
         ["start", "-n", "many"],
         ["start", "--store", "mongodb"],
         ["stop", "everything"],
+        ["start", "--labels", "two words"],
+        ["engines", "--memory-limit", "much"],
     ],
 )
 def test_misuse_is_status_2(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         ipclusterz.main(argv)
     assert exit_.value.code == 2
+
+
+def test_nonsense_in_an_option_is_explained_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        ipenginez.main(["--resources", "gpu"])
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert "argument --resources: gpu= is not a resource: give a name and a number" in last_line
 
 
 def test_help_does_not_wait_for_what_only_work_needs() -> None:

@@ -33,6 +33,7 @@ from parallelz.protocol.messages import (
     SubmitDirect,
     SubmitMap,
     SubmitTask,
+    TaskFinished,
     TaskOptions,
     TasksDropped,
 )
@@ -65,59 +66,79 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.counts[session] += 1
         return task_id_of(session, number), number
 
-    def _some_ids(self, data: st.DataObject, max_size: int) -> list[TaskId]:
-        ids = [*sorted(self.cluster.known), TaskId("he-1"), TaskId("nonsense")]
-        return data.draw(st.lists(st.sampled_from(ids), max_size=max_size, unique=True))
+    def _some_ids(self, data: st.DataObject, counts: list[int]) -> list[TaskId]:
+        """Draw so many ids, mostly of tasks that came lately; a few that nobody knows."""
+        ids = [TaskId("he-1"), TaskId("nonsense"), *list(self.cluster.known)[-12:]]
+        count = min(data.draw(st.sampled_from(counts)), len(ids))
+        wanted = st.integers(0 if data.draw(st.integers(0, 9)) == 0 else 2, len(ids) - 1)
+        if len(ids) == 2:
+            return []
+        chosen = data.draw(st.lists(wanted, min_size=count, max_size=count))
+        return list(dict.fromkeys(ids[number] for number in chosen))
+
+    @rule(
+        data=st.data(), session=sessions, digest=digests, retries=st.sampled_from([0, 0, 1, 2])
+    )
+    def submit(
+        self, data: st.DataObject, session: SessionId, digest: Digest, retries: int
+    ) -> None:
+        """Submit a task that depends on others, and on little else."""
+        every = data.draw(st.sampled_from([True, True, False]))
+        success = data.draw(st.sampled_from([True, True, True, False]))
+        after = self._some_ids(data, [0, 1, 1, 2, 3])
+        self._submit(
+            session,
+            digest,
+            TaskOptions(
+                Dependency(after, every, success, not success) if after else None,
+                retries=retries,
+                priority=data.draw(st.sampled_from([0, 0, 0, 5, -5])),
+            ),
+        )
 
     @rule(
         data=st.data(),
         session=sessions,
         digest=digests,
-        every=st.booleans(),
-        success=st.booleans(),
-        retries=st.integers(0, 2),
-        priority=st.sampled_from([0, 0, 0, 5, -5]),
+        engines=st.none() | st.lists(st.integers(0, 3), min_size=1, unique=True),
         timeout_s=st.sampled_from([0.0, 0.0, 0.0, 0.02]),
         max_runtime_s=st.sampled_from([0.0, 0.0, 0.05]),
         delay_s=st.sampled_from([0.0, 0.0, 0.03]),
-        labels=st.sampled_from([[], [], ["gpu"]]),
+        labels=st.sampled_from([[], [], ["gpu"], ["gpu", "fast"]]),
         memory=st.sampled_from([0.0, 0.0, 2.0]),
     )
-    def submit(
+    def submit_picky(
         self,
         data: st.DataObject,
         session: SessionId,
         digest: Digest,
-        every: bool,
-        success: bool,
-        retries: int,
-        priority: int,
+        engines: list[int] | None,
         timeout_s: float,
         max_runtime_s: float,
         delay_s: float,
         labels: list[str],
         memory: float,
     ) -> None:
-        def dependency(ids: list[TaskId]) -> Dependency | None:
-            return Dependency(ids, every, success, not success) if ids else None
-
-        after = dependency(self._some_ids(data, 3))
-        follow = dependency(self._some_ids(data, 1))
-        inputs = self._some_ids(data, 1)
-        engines = data.draw(st.none() | st.lists(st.integers(0, 3), min_size=1, unique=True))
-        options = TaskOptions(
-            after,
-            follow,
-            None if engines is None else [EngineId(e) for e in engines],
-            retries,
-            timeout_s,
-            max_runtime_s=max_runtime_s,
-            retry_delay_s=delay_s,
-            priority=priority,
-            labels=labels,
-            resources={"memory": memory} if memory else {},
-            inputs=inputs,
+        """Submit a task that is particular about where and how long it runs."""
+        follow = self._some_ids(data, [0, 0, 1, 1, 2])
+        self._submit(
+            session,
+            digest,
+            TaskOptions(
+                None,
+                Dependency(follow) if follow else None,
+                None if engines is None else [EngineId(e) for e in engines],
+                data.draw(st.integers(0, 2)),
+                timeout_s,
+                max_runtime_s=max_runtime_s,
+                retry_delay_s=delay_s,
+                labels=labels,
+                resources={"memory": memory} if memory else {},
+                inputs=self._some_ids(data, [0, 0, 1]),
+            ),
         )
+
+    def _submit(self, session: SessionId, digest: Digest, options: TaskOptions) -> None:
         task_id, number = self._new(session)
         message = SubmitTask(task_id, digest, 0.0, options=options)
         self.cluster.known[task_id] = Known(session, number, options, message=message)
@@ -154,13 +175,13 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), session=sessions, everything=st.booleans())
     def abort(self, data: st.DataObject, session: SessionId, everything: bool) -> None:
-        ids = None if everything else self._some_ids(data, 2)
+        ids = None if everything else self._some_ids(data, [0, 1, 2])
         self._note_stop(ids, session)
         self.cluster.feed(AbortTasks(1, ids), session)
 
     @rule(data=st.data(), grace_s=st.sampled_from([0.0, 0.05]))
     def cancel(self, data: st.DataObject, grace_s: float) -> None:
-        ids = self._some_ids(data, 2)
+        ids = self._some_ids(data, [0, 1, 2])
         self._note_stop(ids, ME)
         self.cluster.feed(CancelTasks(1, ids, grace_s), ME)
 
@@ -193,9 +214,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     # -- engines ---------------------------------------------------------------------------
 
     @precondition(lambda self: self.cluster.engine_count < ENGINES_MAX)
-    @rule(gpu=st.booleans(), memory=st.sampled_from([0.0, 4.0]))
-    def join(self, gpu: bool, memory: float) -> None:
-        self.cluster.arrive(["gpu"] if gpu else [], {"memory": memory})
+    @rule(
+        labels=st.sampled_from([[], ["gpu"], ["fast", "gpu"]]),
+        memory=st.sampled_from([0.0, 4.0]),
+    )
+    def join(self, labels: list[str], memory: float) -> None:
+        self.cluster.arrive(labels, {"memory": memory})
 
     def _engine(self, data: st.DataObject) -> int:
         return data.draw(st.sampled_from(sorted(self.cluster.engines)))
@@ -235,6 +259,27 @@ class SchedulerMachine(RuleBasedStateMachine):
         after_s = retry_after_s if status == "unmet" else 0.0
         number = data.draw(st.sampled_from(engines))
         self.cluster.finish(number, status, duration_s, after_s)
+
+    @precondition(lambda self: any(e.running for e in self.cluster.engines.values()))
+    @rule(
+        status=st.sampled_from(["ok", "ok", "error", "unmet"]),
+        duration_s=st.sampled_from([0.0, 0.001, 1.0]),
+    )
+    def all_finish_and_report(self, status: str, duration_s: float) -> None:
+        for number, engine in self.cluster.engines.items():
+            if engine.running is not None:
+                self.cluster.finish(number, status, duration_s)
+            while engine.results:
+                self.cluster.report(number)
+            self.cluster.deliver(number)
+
+    @precondition(lambda self: self.cluster.engines and self.cluster.known)
+    @rule(data=st.data())
+    def engine_claims_what_it_does_not_have(self, data: st.DataObject) -> None:
+        number = self._engine(data)
+        task_id = data.draw(st.sampled_from(sorted(self.cluster.known)))
+        if self.cluster.known[task_id].where != number:
+            self.cluster.feed(TaskFinished(task_id, "ok", 0.0, 1.0), engine_session(number))
 
     @precondition(lambda self: any(e.results for e in self.cluster.engines.values()))
     @rule(data=st.data())
@@ -289,11 +334,11 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self._lose(number, counted=True)
         while cluster.engine_count < 4 or not cluster.engines:
             cluster.arrive([], {})
-        cluster.arrive(["gpu"], {"memory": 8.0})
-        for _ in range(40 * len(cluster.known) + 40):
+        cluster.arrive(["gpu", "fast"], {"memory": 8.0})
+        for count in range(40 * len(cluster.known) + 40):
             if not cluster.scheduler.tasks:
                 break
-            self._go_on()
+            self._go_on("error" if count < 4 else "ok")
             cluster.check_state()
         unended = {t: cluster.scheduler.tasks[t] for t in cluster.scheduler.tasks}
         assert not unended, f"never ended: {unended}"
@@ -307,7 +352,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for event, source, now_s, actions in cluster.journal:
             assert again.handle(event, source, now_s) == actions, f"replayed {event}"
 
-    def _go_on(self) -> None:
+    def _go_on(self, status: str) -> None:
         """One round in which everybody does what is waited for."""
         cluster = self.cluster
         for number in sorted(cluster.engines):
@@ -320,7 +365,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 cluster.arrive(engine.info.labels, engine.info.resources)
                 continue
             if engine.running is not None:
-                cluster.finish(number, "ok")
+                cluster.finish(number, status)
             while engine.results:
                 cluster.report(number)
         if cluster.lookups:
@@ -347,6 +392,6 @@ class _Draw:
 
 
 SchedulerMachine.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=50, deadline=None
+    max_examples=150, stateful_step_count=50, deadline=None
 )
 TestScheduler = SchedulerMachine.TestCase

@@ -26,6 +26,7 @@ from parallelz.protocol.messages import (
     Message,
     Refused,
     RunTask,
+    SayHello,
     TaskFinished,
     Welcome,
 )
@@ -60,6 +61,7 @@ class FakeController:
         self._router.linger = 0
         self._router.bind(url)
         self._refusal = refusal
+        self._controller_id = "first"
         self.info = ConnectionInfo(
             cluster_id="", role="engine", token="t", ipc_url=url, host="h", host_id=host_id()
         )
@@ -98,27 +100,52 @@ class FakeController:
 
     def _greet(self, routing_id: bytes, hello: Hello) -> None:
         self.lines[routing_id] = Line(hello, routing_id)
-        answer: Message = Welcome("c", 0, EngineId(0))
+        answer: Message = Welcome(self._controller_id, 0, EngineId(0))
         if self._refusal:
             answer = Refused(self._refusal)
         self._router.send_multipart([routing_id, pack(0, 0, [answer])])
 
-    def line(self, role: str, link: str) -> Line:
-        """Wait for a connection."""
+    def line(self, role: str, link: str, session_id: str = "") -> Line:
+        """Wait for a connection, of a given peer or the first with this role."""
 
         def find() -> Line | None:
             for line in self.lines.values():
-                if (line.hello.role, line.hello.link) == (role, link):
+                hello = line.hello
+                if (hello.role, hello.link) == (role, link) and session_id in (
+                    "",
+                    hello.session_id,
+                ):
                     return line
             return None
 
         return self.pump(find)
 
-    def tell(self, link: str, *messages: Message) -> None:
-        """Send messages to the engine, in one envelope."""
-        line = self.line("engine", link)
+    def tell(
+        self,
+        link: str,
+        *messages: Message,
+        buffers: Sequence[Buffer] = (),
+        session_id: str = "",
+    ) -> None:
+        """Send messages to the engine, in one envelope; the last one with the buffers."""
+        line = self.line("engine", link, session_id)
         for message in messages:
-            line.sender.put(message)
+            line.sender.put(message, buffers if message is messages[-1] else ())
+        self._send(line)
+
+    def tell_supervisor(self, message: Message) -> None:
+        """Send a message to the supervisor."""
+        line = self.line("supervisor", "control")
+        line.sender.put(message)
+        self._send(line)
+
+    def ask_supervisor_again(self) -> None:
+        """Do as another one in our place: ask who it is, and know nothing."""
+        self._controller_id = "second"
+        line = self.line("supervisor", "control")
+        self._router.send_multipart([line.routing_id, pack(0, 0, [SayHello()])])
+
+    def _send(self, line: Line) -> None:
         self._router.send_multipart([line.routing_id, *line.sender.take(line.receiver.tell())])
 
     def heard(self, kind: type[M]) -> M:

@@ -8,19 +8,24 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from helpers_engine import BOUND, TIMEOUT_S, FakeController, Gate, call, start_engines
 
 from parallelz.ids import TaskId
+from parallelz.protocol import payload
+from parallelz.protocol.inputs import TaskInput
 from parallelz.protocol.messages import (
     ClearNamespace,
     DropTasks,
     EngineDied,
     Goodbye,
+    Input,
     InterruptTask,
     NamespaceCleared,
     StopEngine,
+    TaskFinished,
     TasksDropped,
 )
 
@@ -89,7 +94,8 @@ def test_what_waits_is_given_back_and_what_runs_is_kept(
     controller.tell("bulk", *call("not yet here", "builtins:abs", -3))
     controller.tell("bulk", *call("last", "builtins:abs", -4))
     assert controller.value("last") == 4
-    ended = [message.task_id for _, message, _ in controller.said]
+    told = [message for _, message, _ in controller.said]
+    ended = [message.task_id for message in told if isinstance(message, TaskFinished)]
     assert ended == ["runs"], "what was given back has run"
 
 
@@ -105,6 +111,41 @@ def test_interrupt_ends_the_running_task_and_not_the_engine(
     assert finished.error is not None
     assert finished.error.ename == "KeyboardInterrupt"
     assert controller.value("b") == 1
+
+
+def test_interrupt_of_a_task_spares_any_other_that_runs(
+    controller: FakeController, gate: Gate
+) -> None:
+    controller.tell("bulk", *call("a", "builtins:abs", -1), *gate.task("b"))
+    gate.wait_until_it_runs(controller)
+    controller.tell("control", InterruptTask(TaskId("a")), DropTasks([], []))
+    controller.heard(TasksDropped)  # so the interrupt was obeyed
+    gate.let_go()
+    assert controller.value("b") == ""
+
+
+def test_interrupt_of_a_task_ends_it_if_it_runs(controller: FakeController, gate: Gate) -> None:
+    controller.tell("bulk", *gate.task("a"), *call("b", "builtins:abs", -1))
+    gate.wait_until_it_runs(controller)
+    controller.tell("control", InterruptTask(TaskId("a")), InterruptTask(TaskId("b")))
+    finished = controller.result("a")
+    assert finished.error is not None
+    assert finished.error.ename == "KeyboardInterrupt"
+    assert controller.value("b") == 1
+
+
+def test_inputs_arrive_as_arguments(controller: FakeController) -> None:
+    small, large = payload.dump(3), payload.dump(b"x" * 1_000_000)
+    define, run = call(
+        "a", "operator:mul", TaskInput(0, 1, "single"), TaskInput(1, 1, "single")
+    )
+    run = msgspec.structs.replace(
+        run,
+        frame_count=len(large.buffers),
+        inputs=[Input(each.data, len(each.buffers)) for each in (large, small)],
+    )
+    controller.tell("bulk", define, run, buffers=large.buffers)
+    assert controller.value("a") == b"x" * 3_000_000
 
 
 def test_clear_passes_the_queue_and_leaves_cells_working(

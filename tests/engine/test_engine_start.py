@@ -45,6 +45,17 @@ def test_no_connection_file_is_an_error_in_one_line(
     assert "is the controller running?" in line
 
 
+@pytest.mark.parametrize(
+    "option", ["--labels=two words", "--resources=gpu", "--memory-limit=much"]
+)
+def test_option_that_makes_no_sense_is_an_error_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert process.main(["--file", str(tmp_path / "none.json"), option]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ipenginez: ")
+
+
 def test_refused_engines_end_with_a_status_of_their_own(tmp_path: Path) -> None:
     controller = FakeController(tmp_path, refusal="another version")
     file = tmp_path / "engine.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,14 @@ from parallelz.engine import verbs
 from parallelz.engine.namespace import Main
 from parallelz.engine.runner import BOUND, CHUNK, PLAIN, Runner
 from parallelz.engine.workqueue import Job
+from parallelz.errors import (
+    DependencyTimeout,
+    ImpossibleDependency,
+    InvalidDependency,
+    UnmetDependency,
+    exception_state,
+    remote_error,
+)
 from parallelz.ids import TaskId
 from parallelz.protocol import payload
 from parallelz.protocol.functions import (
@@ -20,6 +29,7 @@ from parallelz.protocol.functions import (
     Reference,
     named_definition,
 )
+from parallelz.protocol.inputs import TaskInput
 from parallelz.protocol.messages import TaskFinished
 
 
@@ -32,6 +42,7 @@ class Stage:
         self.table = FunctionTable(self.main.names)
         self.runner = Runner(self.main)
         self.cache = DefinitionCache()
+        self.inputs: list[payload.Payload] = []
 
     def run(self, function: object, kind: int, *args: object, **kwargs: object) -> TaskFinished:
         if isinstance(function, str):
@@ -40,7 +51,7 @@ class Stage:
             definition = self.cache.definition_of(function)
         self.table.define(definition.digest, definition.name, *definition.payload)
         call = payload.dump((kind, args, kwargs))
-        job = Job(TaskId("t-0"), 1, self.table.find(definition.digest), *call)
+        job = Job(TaskId("t-0"), 1, self.table.find(definition.digest), *call, self.inputs)
         finished, buffers = self.runner.run(job)
         self.buffers = buffers
         return finished
@@ -111,7 +122,75 @@ def test_whatever_is_raised_is_the_tasks_error(
     finished = stage.run(fail, PLAIN)
     assert finished.status == "error"
     assert finished.error.ename.startswith(name)
-    assert not stage.runner.is_in_user_code
+    assert not stage.runner.running
+
+
+def test_result_of_another_task_is_an_argument(stage: Stage) -> None:
+    stage.inputs = [payload.dump(3), payload.dump([1, 2])]
+    three, chunk = TaskInput(0, 1, "single"), TaskInput(1, 1, "chunks")
+    assert stage.value(operator.mul, PLAIN, three, [4]) == [4, 4, 4]
+    assert stage.value(operator.mul, CHUNK, chunk, [10, 10]) == [10, 20]
+
+
+def test_input_that_cannot_be_unpickled_is_the_tasks_error(stage: Stage) -> None:
+    stage.inputs = [payload.Payload(b"\x80\x05garbage", ())]
+    finished = stage.run(operator.neg, PLAIN, TaskInput(0, 1, "single"))
+    assert (finished.status, finished.error.ename) == ("error", "SerializationError")
+    assert "input 1 of 1" in finished.error.evalue
+
+
+class NoLicence(UnmetDependency):
+    """One of a user's own, which forgets what the base class needs."""
+
+    def __init__(self) -> None:
+        pass
+
+
+class NeverPossible(ImpossibleDependency):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "retry_after_s"),
+    [
+        (UnmetDependency("no GPU here"), 0.0),
+        (UnmetDependency("busy", retry_after_s=2), 2.0),
+        (UnmetDependency("busy", retry_after_s=-1.0), 0.0),
+        (UnmetDependency("busy", retry_after_s=math.nan), 0.0),
+        (NoLicence(), 0.0),
+    ],
+)
+@pytest.mark.parametrize("kind", [PLAIN, CHUNK])
+def test_unmet_dependency_refuses_this_engine(
+    stage: Stage, kind: int, error: Exception, retry_after_s: float
+) -> None:
+    def refuse(x: object) -> None:
+        raise error
+
+    finished = (
+        stage.run(refuse, kind, [1], return_exceptions=True)
+        if kind
+        else stage.run(refuse, kind, 1)
+    )
+    assert (finished.status, finished.retry_after_s) == ("unmet", retry_after_s)
+    assert finished.error.ename == type(error).__name__
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImpossibleDependency("no"),
+        InvalidDependency("no"),
+        DependencyTimeout("no"),
+        NeverPossible("no"),
+        remote_error(exception_state(UnmetDependency("elsewhere")), "UnmetDependency", "", ""),
+    ],
+)
+def test_what_no_engine_can_meet_is_an_ordinary_error(stage: Stage, error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    assert stage.run(fail, PLAIN).status == "error"
 
 
 def test_clear_leaves_only_the_names_of_the_start(stage: Stage) -> None:

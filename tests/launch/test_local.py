@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
-from parallelz.launch.launcher import Launcher, Place
+from parallelz.launch.launcher import ControllerOptions, Launcher, Place
 from parallelz.launch.local import (
     LocalController,
     LocalEngines,
@@ -64,10 +65,13 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEE
 
 
 def test_a_controller_is_told_who_it_is_and_whose() -> None:
-    command = controller_command(PLACE, ip="*", port=7, store="none", ready_fd=5, python="py")
+    command = controller_command(
+        PLACE, ControllerOptions("*", 7, "none", hwm=3), ready_fd=5, python="py"
+    )
     assert command == [
         *("py", "-P", "-m", "parallelz.cli.ipcontrollerz", "--launched"),
         *("--profile-dir", "/p", "--cluster-id", "big", "--store", "none"),
+        *("--scheme", "leastload", "--hwm", "3"),
         *("--ip", "*", "--port", "7", "--ready-fd", "5", "--parent-pid", "17"),
     ]
 
@@ -78,6 +82,12 @@ def test_engines_are_told_where_their_controller_is() -> None:
         *("--file", "/p/security/ipcontrollerz-big-engine.json", "-n", "3"),
         *("--wait-s", "0", "--log-dir", "/p/log/x", "--parent-pid", "17"),
     ]
+
+
+def test_engines_are_told_their_options() -> None:
+    options = EngineOptions(labels=("gpu",), memory_limit=5)
+    command = engines_command(PLACE, 1, log_dir=Path("x"), options=options)
+    assert {"--labels=gpu", "--memory-limit=5"} < set(command)
 
 
 def test_what_is_to_outlive_us_knows_no_parent() -> None:

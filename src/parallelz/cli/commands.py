@@ -40,6 +40,9 @@ def start(args: argparse.Namespace) -> int:
         controller_port=args.port,
         controller_location=args.location,
         store=args.store,
+        scheme=args.scheme,
+        hwm=args.hwm,
+        **common.engine_options(args),
         shutdown_atexit=not args.daemonize,
     )
     started = False
@@ -112,7 +115,7 @@ def engines(args: argparse.Namespace) -> int:
     try:
         with cluster.connect_client_sync() as client:
             ready_count = len(client)
-            set_id = cluster.start_engines_sync(args.n)
+            set_id = cluster.start_engines_sync(args.n, **common.engine_options(args))
             added = cluster.engine_sets[set_id].n
             cluster.wait_for_engines_sync(client, ready_count + added)
         print(f"Added {added} engines as set {set_id}", flush=True)

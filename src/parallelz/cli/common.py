@@ -7,9 +7,11 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from parallelz import settings
-from parallelz.errors import ParallelzError
+from parallelz.engine_options import EngineOptions, to_labels, to_resources, to_size
+from parallelz.errors import ClusterError, ParallelzError
 
 DONE, FAILED, MISUSED, ALREADY_STARTED, ALREADY_STOPPED = 0, 1, 2, 10, 11
 INTERRUPTED = 128 + signal.SIGINT
@@ -47,6 +49,13 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def not_negative(text: str) -> int:
+    """Return a number from an option; 0 is one."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, not {text!r}")
+    return int(text)
+
+
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a controller."""
     group = parser.add_argument_group("the controller")
@@ -71,6 +80,66 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         default=settings.DEFAULT_STORE,
         help="where to keep the history of tasks and results (default: %(default)s)",
     )
+    group.add_argument(
+        "--scheme",
+        default=settings.DEFAULT_SCHEME,
+        metavar="NAME",
+        help="how engines are chosen for balanced tasks: leastload, lru, plainrandom, twobin,"
+        " weighted, pure, or module:Class of your own (default: %(default)s)",
+    )
+    group.add_argument(
+        "--hwm",
+        type=not_negative,
+        metavar="N",
+        help="how many tasks may be placed on an engine at once, 0: any number (default: what"
+        " covers the way to it)",
+    )
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of all engines of a set; `engine_options` returns them."""
+    group = parser.add_argument_group("the engines")
+    group.add_argument(
+        "--labels",
+        type=_refusing(to_labels),
+        metavar="A,B",
+        help="what they are good for; tasks may ask for engines with some labels",
+    )
+    group.add_argument(
+        "--resources",
+        type=_refusing(to_resources),
+        metavar="NAME=N,...",
+        help="how much each of them has, such as gpu=1,mem=16; tasks may ask for some",
+    )
+    group.add_argument(
+        "--memory-limit",
+        type=_refusing(to_size),
+        metavar="SIZE",
+        help="kill and replace an engine that uses more memory than this, such as 500MB or"
+        " 2GiB (default: no limit)",
+    )
+    group.add_argument(
+        "--restart",
+        action="store_true",
+        help="replace an engine that dies; at most 5 within a minute, all together",
+    )
+
+
+def engine_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the options of `add_engine_options` say, as keywords; None: not given."""
+    return {name: getattr(args, name) for name in EngineOptions._fields}
+
+
+def _refusing(parse: Callable[[str], object]) -> Callable[[str], object]:
+    """Return the same for argparse, which shows only its own errors."""
+
+    def parsed(text: str) -> object:
+        try:
+            return parse(text)
+        except ClusterError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parsed
 
 
 def positive(text: str) -> int:

@@ -212,6 +212,7 @@ def _add_engine_options(command: argparse.ArgumentParser, n_help: str) -> None:
         metavar="LAUNCHER",
         help="where engines run: local, on this host (default: %(default)s)",
     )
+    common.add_engine_options(command)
 
 
 if __name__ == "__main__":

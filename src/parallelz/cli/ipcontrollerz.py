@@ -77,6 +77,9 @@ def _serve(args: argparse.Namespace, profile_dir: Path) -> int:
     from parallelz.controller import process
 
     argv = ["--reuse", "--profile-dir", str(profile_dir), "--store", args.store]
+    argv += ["--scheme", args.scheme]
+    if args.hwm is not None:
+        argv += ["--hwm", str(args.hwm)]
     if args.cluster_id:
         argv += ["--cluster-id", args.cluster_id]
     for name in ("ready_fd", "parent_pid", "log_file"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from parallelz import settings
 from parallelz.cli import common
+from parallelz.engine_options import EngineOptions
 
 DESCRIPTION = """\
 Run engines: the processes that do the work. They connect to a controller, for which they
@@ -24,6 +25,10 @@ example: the same on another host, with a copy of the file ipcontrollerz-engine.
 the directory security/ of the controller's profile (which listens there with --ip)
 
   $ ipenginez -n 2 --file=ipcontrollerz-engine.json
+
+example: two engines for the tasks that ask for a GPU, each replaced when it dies
+
+  $ ipenginez -n 2 --labels=cuda --resources=gpu=1 --restart
 """
 
 
@@ -45,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="connection file of the controller (default: that of the profile's cluster)",
     )
+    common.add_engine_options(parser)
     parser.add_argument(
         "--log-dir", type=Path, metavar="DIR", help="where to log to (default: the terminal)"
     )
@@ -61,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     if args.file and not file.exists():
         print(f"ipenginez: there is no connection file {file}", file=sys.stderr)
         return common.FAILED
-    argv = ["--file", str(file), "-n", str(args.n)]
+    options = EngineOptions().but(**common.engine_options(args))
+    argv = ["--file", str(file), "-n", str(args.n), *options.arguments]
     if args.log_dir:
         argv += ["--log-dir", str(args.log_dir)]
     return process.main(argv)

@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", choices=STORES, default=settings.DEFAULT_STORE)
     parser.add_argument(
         "--scheme",
-        default="leastload",
+        default=settings.DEFAULT_SCHEME,
         help=f"how engines are chosen: {', '.join(SCHEMES)}, or module:Class of your own",
     )
     parser.add_argument("--hwm", type=int, help="tasks placed on an engine at once; 0: any")

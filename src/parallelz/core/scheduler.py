@@ -148,8 +148,6 @@ class Scheduler:
         engine = self.roster.by_session.get(source)
         task = self.tasks.get(event.task_id)
         if engine is None or task is None or task.engine_id != engine.id:
-            if engine is not None:
-                engine.ended_count += 1
             return  # an engine believed lost still answers for a task that moved on
         engine.is_late = False
         engine.ended_count += 1

@@ -18,6 +18,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from types import FrameType
 
@@ -25,9 +26,11 @@ from parallelz.engine import verbs
 from parallelz.engine.namespace import Main
 from parallelz.engine.output import output
 from parallelz.engine.runner import Runner
+from parallelz.engine.started import StartedCount
 from parallelz.engine.workqueue import Job, WorkQueue
+from parallelz.engine_options import EngineOptions
 from parallelz.errors import UnknownFunction
-from parallelz.ids import SessionId
+from parallelz.ids import SessionId, TaskId
 from parallelz.protocol.connection import ConnectionInfo
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.functions import FunctionTable
@@ -56,6 +59,11 @@ RESULTS_PERIOD_S = 0.002
 RESCUE_PERIOD_S = 0.005  # after which the I/O thread sends what the main thread holds
 STOP_GRACE_S = 0.25  # for the main thread to come out of a task; then the process ends anyway
 EXIT_REFUSED = 3
+NO_OPTIONS = EngineOptions()
+
+INTERRUPT_TASK_SIGNAL = signal.SIGURG
+"""Not SIGINT, which is for whatever runs, so that one that comes late cannot be taken for that.
+Nobody is hurt by it by default, and nobody uses it."""
 
 
 class Engine:
@@ -70,17 +78,28 @@ class Engine:
     parent_fd
         Read end of a pipe whose other end lives as long as the supervisor does. None: nobody
         watches over this engine.
+    options
+        Its labels and resources are told to the controller.
+    started
+        Where it counts the tasks that it starts. None: nowhere.
     """
 
     def __init__(
-        self, info: ConnectionInfo, session_id: SessionId, parent_fd: int | None = None
+        self,
+        info: ConnectionInfo,
+        session_id: SessionId,
+        parent_fd: int | None = None,
+        options: EngineOptions = NO_OPTIONS,
+        started: StartedCount | None = None,
     ) -> None:
         self._info = info
+        self._options = options
         self._session_id = session_id
         self._main = Main()
         verbs.serve(self._main)
         self._functions = FunctionTable(self._main.names)
         self._queue = WorkQueue()
+        self._started = started
         self._runner = Runner(self._main)
         self._bulk = self._link("bulk")
         self._control = self._link("control")
@@ -91,6 +110,7 @@ class Engine:
         self._results_lock = threading.Lock()
         self._results_since_s = 0.0
         self._is_armed = False
+        self._to_interrupt: deque[TaskId] = deque()
         self._clears: list[str] = []
         self._cleared: list[str] = []
         self._stop_reason = ""
@@ -106,11 +126,14 @@ class Engine:
             role="engine",
             token=self._info.token,
             incoming=ToEngine,
+            labels=self._options.labels,
+            resources=self._options.resources,
         )
 
     def run(self) -> int:
         """Work until told to stop; return the exit status. Call it in the main thread."""
         signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.signal(INTERRUPT_TASK_SIGNAL, self._on_interrupt_task)
         signal.signal(signal.SIGTERM, self._on_terminate)
         output.install()
         io_thread = threading.Thread(target=self._run_io, name="engine-io", daemon=True)
@@ -143,6 +166,8 @@ class Engine:
         self._flush_results()
 
     def _run_job(self, job: Job) -> None:
+        if self._started is not None:
+            self._started.add()
         result = self._runner.run(job)
         now_s = time.monotonic()
         with self._results_lock:
@@ -174,7 +199,15 @@ class Engine:
             function = self._functions.find(message.digest)
         except UnknownFunction:
             return Job(message.task_id, message.run, None, message.data, buffers)
-        return Job(message.task_id, message.run, function, message.data, buffers)
+        own, inputs = buffers, []
+        if message.inputs:
+            start = message.frame_count - sum(each.frame_count for each in message.inputs)
+            own = buffers[:start]
+            for each in message.inputs:
+                end = start + each.frame_count
+                inputs.append((each.data, buffers[start:end]))
+                start = end
+        return Job(message.task_id, message.run, function, message.data, own, inputs)
 
     def _take_results(self) -> list[tuple[TaskFinished, Sequence[Buffer]]]:
         with self._results_lock:
@@ -194,7 +227,20 @@ class Engine:
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         """Interrupt user code, and nothing else: an idle engine lives on."""
-        if self._runner.is_in_user_code:
+        if self._runner.running:
+            raise KeyboardInterrupt
+
+    def _on_interrupt_task(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt the task that is meant, if it still runs.
+
+        Nothing else runs in this thread until it is decided. Two signals may come as one, so
+        all that is wanted is looked at.
+        """
+        running = self._runner.running
+        is_wanted = False
+        while self._to_interrupt:
+            is_wanted |= self._to_interrupt.popleft() == running
+        if running and is_wanted:
             raise KeyboardInterrupt
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
@@ -233,8 +279,11 @@ class Engine:
                 self._control.put(
                     TasksDropped(*self._queue.revoke(message.task_ids, message.runs))
                 )
-            case InterruptTask():
+            case InterruptTask(""):
                 signal.pthread_kill(self._main_thread_id, signal.SIGINT)
+            case InterruptTask():
+                self._to_interrupt.append(message.task_id)
+                signal.pthread_kill(self._main_thread_id, INTERRUPT_TASK_SIGNAL)
             case ClearNamespace():
                 self._clears.append(message.request_key)
                 self._main_waker.wake()

@@ -10,9 +10,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from parallelz.engine.children import Plan, run_engine
 from parallelz.engine.engine import Engine
+from parallelz.engine.started import StartedCount
 from parallelz.engine.supervisor import Supervisor
+from parallelz.engine_options import EngineOptions
 from parallelz.errors import ParallelzError
+from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
 from parallelz.transport.sockets import new_session_id
 
@@ -29,7 +33,32 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--wait-s", type=float, default=60.0, help="how long to wait for the connection file"
     )
+    parser.add_argument("--labels", default="", help="what the engines are good for")
+    parser.add_argument("--resources", default="", help="how much each has of what")
+    parser.add_argument("--memory-limit", help="how much memory each may use")
+    parser.add_argument("--restart", action="store_true", help="replace those that died")
+    # For one engine that a supervisor starts in the place of another: who it is, the end of
+    # the pipe that tells when the supervisor is gone, and where it counts what it starts.
+    parser.add_argument("--session-id", help=argparse.SUPPRESS)
+    parser.add_argument("--alive-fd", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--started-fd", type=int, help=argparse.SUPPRESS)
     return parser
+
+
+def options_from(args: argparse.Namespace) -> EngineOptions:
+    """Return what the arguments say of the engines.
+
+    Raises
+    ------
+    ClusterError
+        If something of it makes no sense.
+    """
+    return EngineOptions().but(
+        labels=args.labels,
+        resources=args.resources,
+        memory_limit=args.memory_limit,
+        restart=args.restart,
+    )
 
 
 def read_connection(path: Path, wait_s: float) -> ConnectionInfo:
@@ -55,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(process)d %(levelname).1s %(name)s: %(message)s",
     )
     try:
+        options = options_from(args)
         info = read_connection(args.file, args.wait_s)
     except FileNotFoundError:
         sys.stderr.write(
@@ -67,13 +97,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     if sys.path[0] != "":
         sys.path.insert(0, "")  # modules in the working directory, as at a prompt
+    plan = Plan(info, args.file, args.log_dir, options)
+    if args.session_id:
+        started = StartedCount(args.started_fd)
+        return run_engine(plan, SessionId(args.session_id), args.alive_fd, started)
     if not hasattr(os, "fork"):
-        if args.n != 1:
-            sys.stderr.write("ipenginez: this system cannot fork: start each engine alone\n")
+        if args.n != 1 or options.memory_limit or options.restart:
+            sys.stderr.write(
+                "ipenginez: this system cannot fork: start each engine alone, without"
+                " --memory-limit and --restart\n"
+            )
             return 2
-        return Engine(info, new_session_id()).run()
-    supervisor = Supervisor(info, log_dir=args.log_dir, parent_pid=args.parent_pid)
-    return supervisor.run(args.n)
+        return Engine(info, new_session_id(), None, options).run()
+    return Supervisor(plan, parent_pid=args.parent_pid).run(args.n)
 
 
 if __name__ == "__main__":

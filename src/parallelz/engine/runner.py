@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,14 +12,22 @@ from typing import cast
 from parallelz.engine.namespace import Main
 from parallelz.engine.output import output, sendable_text
 from parallelz.engine.workqueue import Job
-from parallelz.errors import UnknownFunction
-from parallelz.protocol import payload
+from parallelz.errors import (
+    ImpossibleDependency,
+    RemoteError,
+    UnknownFunction,
+    UnmetDependency,
+)
+from parallelz.ids import TaskId
+from parallelz.protocol import inputs, payload
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.failures import FailedItem, describe
 from parallelz.protocol.functions import resolve_references
 from parallelz.protocol.messages import ErrorInfo, TaskFinished
 
 Call = tuple[int, tuple[object, ...], dict[str, object]]
+
+NO_TASK = TaskId("")
 
 PLAIN, BOUND, CHUNK, BOUND_CHUNK = range(4)
 
@@ -28,25 +37,25 @@ class Runner:
 
     Attributes
     ----------
-    is_in_user_code
-        Whether an interrupt now would hit the user's code and nothing of ours.
+    running
+        The task whose code an interrupt would hit now; "": it would hit ours.
     """
 
     def __init__(self, main: Main) -> None:
         self._main = main
-        self.is_in_user_code = False
+        self.running = NO_TASK
 
     def run(self, job: Job) -> tuple[TaskFinished, Sequence[Buffer]]:
         """Run a task to its end; whatever the user's code raises is part of the answer."""
         started_s = time.time()
         output.begin()
         try:
-            self.is_in_user_code = True
+            self.running = job.task_id
             value = self._call(job)
-            self.is_in_user_code = False
+            self.running = NO_TASK
             data, buffers = payload.dump(value)
         except BaseException as error:  # noqa: BLE001 - it is the user's code, and may exit, too
-            self.is_in_user_code = False
+            self.running = NO_TASK
             return self._failed(job, error, started_s)
         completed_s = time.time()
         finished = TaskFinished(
@@ -64,7 +73,7 @@ class Runner:
     def _call(self, job: Job) -> object:
         if job.function is None:
             raise UnknownFunction(f"the function of task {job.task_id} was never sent here")
-        kind, args, kwargs = cast("Call", payload.load(job.data, job.buffers))
+        kind, args, kwargs = cast("Call", _load_call(job))
         function = job.function.resolve()
         if kind == PLAIN:
             args, kwargs = resolve_references(args, kwargs, self._main.names)
@@ -95,6 +104,8 @@ class Runner:
         for items in zip(*sequences, strict=False):
             try:
                 results.append(function(*items))
+            except UnmetDependency:
+                raise  # it is about the engine, so all of the chunk goes elsewhere
             except Exception as error:  # noqa: BLE001 - the user asked for it in place of a result
                 results.append(FailedItem.of(error, _files_to_skip()))
         return results
@@ -109,17 +120,43 @@ class Runner:
             sendable_text(described.traceback),
         )
         data, buffers = (b"", ()) if pickled is None else pickled
+        is_unmet = _is_unmet(error)
         finished = TaskFinished(
             job.task_id,
-            "error",
+            "unmet" if is_unmet else "error",
             started_s,
             time.time(),
             data,
             len(buffers),
             info,
             output.end(),
+            _retry_after_s(error) if is_unmet else 0.0,
         )
         return finished, buffers
+
+
+def _load_call(job: Job) -> object:
+    if not job.inputs:
+        return payload.load(job.data, job.buffers)
+    with inputs.providing(job.inputs):
+        return payload.load(job.data, job.buffers)
+
+
+def _is_unmet(error: BaseException) -> bool:
+    """Return whether the task refuses to run here, and is not to fail for good.
+
+    One that came from another task, by a client in this one, is an error like any other.
+    """
+    return isinstance(error, UnmetDependency) and not isinstance(
+        error, ImpossibleDependency | RemoteError
+    )
+
+
+def _retry_after_s(error: BaseException) -> float:
+    told = getattr(error, "retry_after_s", None)  # a class of the user's may not set it
+    if isinstance(told, int | float) and math.isfinite(told):
+        return max(float(told), 0.0)
+    return 0.0
 
 
 def _files_to_skip() -> list[str]:

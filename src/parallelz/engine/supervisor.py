@@ -1,24 +1,36 @@
-"""The parent of a host's engines: starts them fast, and knows why each one died.
+"""The parent of a host's engines: starts them fast, ends them, and knows why each one died.
 
 It imports everything once and forks, before it has any socket or thread. A pipe that it never
 writes to tells its children when it is gone, even by SIGKILL.
+
+One loop waits for messages, for the ends of children and for deadlines. A child that the
+controller wants ended, or that uses too much memory, gets signals and a deadline; whatever it
+dies of, `_bury` reports it and decides on a replacement.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
-import sys
 import time
-from pathlib import Path
+from collections import deque
 from types import FrameType
 
-from parallelz.engine.engine import EXIT_REFUSED, Engine
+from parallelz.engine.children import Child, Plan, fork, spawn
+from parallelz.engine.engine import EXIT_REFUSED
+from parallelz.engine_options import size_text
 from parallelz.ids import SessionId
-from parallelz.protocol.connection import ConnectionInfo
-from parallelz.protocol.messages import EngineDied, Goodbye, Refused, StopEngine, ToSupervisor
+from parallelz.protocol.messages import (
+    EndEngine,
+    EngineDied,
+    Goodbye,
+    Refused,
+    StopEngine,
+    Supervises,
+    ToSupervisor,
+    Welcome,
+)
 from parallelz.transport.peer import PeerLink, PeerPoller, endpoint_for
 from parallelz.transport.sockets import Waker, new_session_id, term_context
 
@@ -26,28 +38,34 @@ logger = logging.getLogger(__name__)
 
 STOP_GRACE_S = 2.0  # from SIGTERM to SIGKILL
 PARENT_CHECK_PERIOD_S = 1.0
+MEMORY_CHECK_PERIOD_S = 0.5
+RESTARTS_MAX = 5  # of engines that died of themselves, all together, in
+RESTARTS_PERIOD_S = 60.0
 
 
 class Supervisor:
-    """Forks engines and waits for their ends.
+    """Starts engines, ends them when told to, and waits for their ends.
 
     Parameters
     ----------
-    info
-        Of the role ``engine``.
-    log_dir
-        Where each engine writes a log of its own; None: to the supervisor's output.
+    plan
+        What to start each with. Its memory limit is watched over here, and with `restart`
+        one that ends by a signal or with an exit code other than 0 is replaced.
     parent_pid
         When this process is gone, the supervisor ends its engines. None: it does not care.
     """
 
-    def __init__(
-        self, info: ConnectionInfo, *, log_dir: Path | None, parent_pid: int | None
-    ) -> None:
-        self._info = info
-        self._log_dir = log_dir
+    def __init__(self, plan: Plan, *, parent_pid: int | None) -> None:
+        self._plan = plan
         self._parent_pid = parent_pid
-        self._children: dict[int, SessionId] = {}
+        self._children: dict[SessionId, Child] = {}
+        self._to_replace: set[SessionId] = set()  # by order, once they have ended
+        self._gone: set[SessionId] = set()  # ended and not replaced
+        self._over_limit: set[SessionId] = set()
+        self._memory_due_s = 0.0
+        self._restarts_s: deque[float] = deque(maxlen=RESTARTS_MAX)
+        self._may_restart = True
+        self._exit_code = 0
         self._alive_fd, self._kept_fd = os.pipe()
         self._stop_reason = ""
         self._waker: Waker | None = None
@@ -58,21 +76,20 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         for _ in range(n):
-            self._fork()
+            self._add(fork(self._plan, self._alive_fd, self._kept_fd))
         self._waker = Waker()
         link: PeerLink[ToSupervisor] = PeerLink(
-            endpoint_for(self._info),
+            endpoint_for(self._plan.info),
             "control",
             session_id=new_session_id(),
             role="supervisor",
-            token=self._info.token,
+            token=self._plan.info.token,
             incoming=ToSupervisor,
         )
-        code = 0
         try:
-            code = self._watch(link, self._waker)
+            self._watch(link, self._waker)
         finally:
-            self._end_children()
+            self._end_children(self._waker)
             link.put(Goodbye("its engines have ended"))
             link.flush()
             link.close(linger_s=0.5)
@@ -80,102 +97,162 @@ class Supervisor:
             os.close(self._alive_fd)
             os.close(self._kept_fd)
             term_context()
-        return code
+        return self._exit_code
 
-    def _fork(self) -> None:
-        session_id = new_session_id()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if pid:
-            self._children[pid] = session_id
-            return
-        code = 1
-        try:
-            code = self._run_child(session_id)
-        finally:
-            logging.shutdown()
-            with contextlib.suppress(OSError, ValueError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)  # not the supervisor's own way out
-
-    def _run_child(self, session_id: SessionId) -> int:
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)  # until the engine sets its own
-        os.close(self._kept_fd)
-        if self._log_dir is not None:
-            path = self._log_dir / f"ipenginez-{os.getpid()}.log"
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.dup2(descriptor, 1)
-            os.dup2(descriptor, 2)
-            os.close(descriptor)
-        try:
-            return Engine(self._info, session_id, self._alive_fd).run()
-        except Exception:
-            logger.exception("! the engine failed")
-            raise
-
-    def _watch(self, link: PeerLink[ToSupervisor], waker: Waker) -> int:
-        """Report each death; return once there is no child, or an end is asked for."""
+    def _watch(self, link: PeerLink[ToSupervisor], waker: Waker) -> None:
+        """Obey and report each death, until no child is left or we are to end."""
         poller = PeerPoller(link, waker)
-        worst = 0
         while True:
-            worst = max(worst, self._reap(link))
+            now_s = time.monotonic()
+            due_s = min(
+                self._end_what_is_due(now_s), link.tick(now_s), now_s + PARENT_CHECK_PERIOD_S
+            )
+            for child, code in self._reap():
+                self._bury(child, code, link)
             link.flush()
             if not self._children or self._stop_reason:
-                return worst
-            until_s = min(link.tick(time.monotonic()), time.monotonic() + PARENT_CHECK_PERIOD_S)
-            if waker in poller.poll(max(until_s - time.monotonic(), 0.0)):
+                return
+            if waker in poller.poll(max(due_s - time.monotonic(), 0.0)):
                 waker.drain()
             for message, _ in link.receive():
-                if isinstance(message, StopEngine | Refused):
-                    self._stop_reason = message.reason
-                if isinstance(message, Refused):
-                    worst = max(worst, EXIT_REFUSED)
+                self._obey(message, link)
             if self._parent_pid is not None and os.getppid() != self._parent_pid:
                 self._stop_reason = "the process that started it is gone"
 
-    def _reap(self, link: PeerLink[ToSupervisor] | None) -> int:
-        """Take in which children have ended; return the worst of their exit codes."""
-        worst = 0
-        while self._children:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                self._children.clear()
-                break
-            if pid == 0:
-                break
-            session_id = self._children.pop(pid, None)
-            if session_id is None:
-                continue
-            code = os.waitstatus_to_exitcode(status)
-            logger.info("= engine with pid %d ended: %s", pid, cause_of(code))
-            worst = max(worst, abs(code))
-            if link is not None:
-                link.put(EngineDied(session_id, cause_of(code)))
-        return worst
+    def _obey(self, message: ToSupervisor, link: PeerLink[ToSupervisor]) -> None:
+        match message:
+            case Welcome():
+                link.put(Supervises(list(self._children)))
+            case EndEngine():
+                self._end(message, link)
+            case StopEngine():
+                self._stop_reason = message.reason
+            case Refused():
+                self._stop_reason = message.reason
+                self._exit_code = max(self._exit_code, EXIT_REFUSED)
+            case _:
+                pass  # the link itself deals with it
 
-    def _end_children(self) -> None:
+    # -- ends ------------------------------------------------------------------------------
+
+    def _end(self, order: EndEngine, link: PeerLink[ToSupervisor]) -> None:
+        child = self._children.get(order.session_id)
+        if child is not None:
+            logger.info("= ends the engine with pid %d: %s", child.pid, order.reason)
+            if order.restart:
+                self._to_replace.add(child.session_id)
+            child.end(order.reason, time.monotonic(), order.grace_s)
+        elif order.restart and order.session_id in self._gone:  # it died while it was told
+            self._gone.discard(order.session_id)
+            self._replace(link)
+
+    def _end_what_is_due(self, now_s: float) -> float:
+        """Kill who has had its grace or uses too much memory; return when to look again."""
+        limit = self._plan.options.memory_limit
+        due_s = now_s + PARENT_CHECK_PERIOD_S
+        if limit:
+            if now_s >= self._memory_due_s:
+                self._memory_due_s = now_s + MEMORY_CHECK_PERIOD_S
+                self._end_who_uses_more_than(limit, now_s)
+            due_s = self._memory_due_s
+        for child in self._children.values():
+            child.kill_if_due(now_s)
+            due_s = min(due_s, child.kill_due_s)
+        return due_s
+
+    def _end_who_uses_more_than(self, limit: int, now_s: float) -> None:
+        for child in self._children.values():
+            used = 0 if child.end_reason else child.memory_used()
+            if used > limit:
+                self._over_limit.add(child.session_id)
+                reason = (
+                    f"used {size_text(used)} of memory, more than its limit of"
+                    f" {size_text(limit)} (--memory-limit)"
+                )
+                child.end(reason, now_s)
+
+    def _reap(self) -> list[tuple[Child, int]]:
+        """Return which children have ended since, with their exit codes."""
+        ended = []
+        for child in list(self._children.values()):
+            code = child.poll()
+            if code is not None:
+                ended.append((child, code))
+                del self._children[child.session_id]
+        return ended
+
+    def _bury(self, child: Child, code: int, link: PeerLink[ToSupervisor]) -> None:
+        cause = child.cause(code)
+        logger.info("= engine with pid %d ended: %s", child.pid, cause)
+        link.put(EngineDied(child.session_id, cause, child.started.value))
+        child.started.close()
+        if self._is_replaced(child, code):
+            self._replace(link)
+            return
+        self._gone.add(child.session_id)
+        if not child.end_reason:
+            self._exit_code = max(self._exit_code, abs(code))
+
+    def _end_children(self, waker: Waker) -> None:
         """End all children: kindly, then by force."""
-        self._signal_children(signal.SIGTERM)
+        for child in self._children.values():
+            child.signal(signal.SIGTERM)
         give_up_s = time.monotonic() + STOP_GRACE_S
+        self._reap()
         while self._children and time.monotonic() < give_up_s:
-            self._reap(None)
-            if self._children and self._waker is not None:
-                PeerPoller(self._waker).poll(0.1)
-                self._waker.drain()
-        self._signal_children(signal.SIGKILL)
-        for pid in list(self._children):
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+            PeerPoller(waker).poll(0.1)
+            waker.drain()
+            self._reap()
+        for child in self._children.values():
+            child.signal(signal.SIGKILL)
+            child.wait()
+            child.started.close()
         self._children.clear()
 
-    def _signal_children(self, number: signal.Signals) -> None:
-        for pid in self._children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+    # -- starts ----------------------------------------------------------------------------
+
+    def _is_replaced(self, child: Child, code: int) -> bool:
+        if self._stop_reason:
+            return False
+        if child.session_id in self._to_replace:
+            self._to_replace.discard(child.session_id)
+            return True
+        if child.session_id in self._over_limit:
+            self._over_limit.discard(child.session_id)
+            return self._may_restart_one_more()
+        if not self._plan.options.restart or child.end_reason or code in (0, EXIT_REFUSED):
+            return False
+        return self._may_restart_one_more()
+
+    def _may_restart_one_more(self) -> bool:
+        """Count a restart that nobody asked for; too many mean that it is of no use."""
+        now_s = time.monotonic()
+        latest = self._restarts_s
+        if len(latest) == RESTARTS_MAX and now_s - latest[0] < RESTARTS_PERIOD_S:
+            if self._may_restart:
+                logger.error(
+                    "! engines died %d times within %g s: no more of them are replaced",
+                    RESTARTS_MAX + 1,
+                    RESTARTS_PERIOD_S,
+                )
+            self._may_restart = False
+        latest.append(now_s)
+        return self._may_restart
+
+    def _replace(self, link: PeerLink[ToSupervisor]) -> None:
+        try:
+            child = spawn(self._plan, self._alive_fd)
+        except OSError as error:
+            logger.error("! cannot start another engine: %s", error)
+            return
+        logger.info("= started another engine, with pid %d", child.pid)
+        self._add(child)
+        link.put(Supervises(list(self._children)))
+
+    def _add(self, child: Child) -> None:
+        self._children[child.session_id] = child
+
+    # -- signals ---------------------------------------------------------------------------
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._waker is not None:
@@ -184,19 +261,3 @@ class Supervisor:
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop_reason = signal.Signals(number).name
         self._on_signal(number, frame)
-
-
-def cause_of(code: int) -> str:
-    """Return in words how a process ended, from `os.waitstatus_to_exitcode`.
-
-    >>> cause_of(-9)
-    'killed by signal 9 (SIGKILL)'
-    """
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = "unknown"
-    hint = "; was the memory used up?" if name == "SIGKILL" else ""
-    return f"killed by signal {-code} ({name}){hint}"

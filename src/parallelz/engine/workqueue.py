@@ -14,6 +14,7 @@ from typing import NamedTuple
 from parallelz.ids import TaskId
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.functions import DefinedFunction
+from parallelz.protocol.inputs import PickledInput
 
 REMEMBERED_COUNT_MAX = 20_000  # many times what is placed on an engine at once
 
@@ -26,6 +27,7 @@ class Job(NamedTuple):
     function: DefinedFunction | None
     data: bytes
     buffers: Sequence[Buffer]
+    inputs: Sequence[PickledInput] = ()  # results of other tasks that it has as arguments
 
 
 class WorkQueue:

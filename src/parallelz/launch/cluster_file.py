@@ -9,6 +9,7 @@ directory, each by reading what is there, as several processes add to one cluste
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -115,6 +116,36 @@ def establish(
         release(profile_dir, cluster_id, socket_dir=socket_dir)
         raise
     return socket_dir
+
+
+def establish_one(
+    profile_dir: Path,
+    cluster_id: str,
+    *,
+    may_rename: bool,
+    ip: str = "",
+    port: int = 0,
+    location: str = "",
+) -> tuple[str, str]:
+    """Do as `establish`; return the cluster id, another one if that runs, and the directory.
+
+    Parameters
+    ----------
+    may_rename
+        Whether another cluster id will do. They are numbers, so that logs and databases are
+        used again and do not add up.
+    """
+    spare_ids = map(str, itertools.count(2)) if may_rename else iter(())
+    while True:
+        try:
+            return cluster_id, establish(
+                profile_dir, cluster_id, ip=ip, port=port, location=location
+            )
+        except ClusterRunning:
+            spare_id = next(spare_ids, None)
+            if spare_id is None:
+                raise
+            cluster_id = spare_id
 
 
 def read_running(path: Path) -> ClusterFacts:

@@ -10,6 +10,8 @@ launcher is known to users by a short name, such as ``local``.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -17,6 +19,7 @@ from typing import Literal, NamedTuple, Protocol
 import msgspec
 
 from parallelz import settings
+from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
 
 LaunchState = Literal["before", "running", "after"]
@@ -32,6 +35,16 @@ class Place(NamedTuple):
     parent_pid: int | None  # what is launched ends when this process does; None: it stays
 
 
+class ControllerOptions(NamedTuple):
+    """How a controller is to be started."""
+
+    ip: str = ""  # also listen here, for other hosts
+    port: int = 0  # for other hosts; 0: one that is free
+    store: str = settings.DEFAULT_STORE
+    scheme: str = settings.DEFAULT_SCHEME
+    hwm: int | None = None  # None: as much as covers the round trip
+
+
 class LaunchedFacts(msgspec.Struct, frozen=True):
     """What is written down of something that was launched."""
 
@@ -40,6 +53,7 @@ class LaunchedFacts(msgspec.Struct, frozen=True):
     started: str  # tells the process from a later one with the same pid
     log: str
     n: int = 1
+    options: EngineOptions = EngineOptions()  # of engines
 
 
 class Launcher(Protocol):
@@ -103,6 +117,13 @@ def check_launcher(name: str) -> None:
     if name not in LAUNCHER_NAMES:
         known = ", ".join(LAUNCHER_NAMES)
         raise ClusterError(f"there is no launcher called {name!r}; known are: {known}")
+
+
+def usable_core_count() -> int:
+    """Return how many cores this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def last_lines(

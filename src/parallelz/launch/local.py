@@ -23,18 +23,26 @@ from pathlib import Path
 from typing import Self
 
 from parallelz import settings
+from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
-from parallelz.launch.launcher import LaunchedFacts, LaunchState, Place, describe_end
+from parallelz.launch.launcher import (
+    ControllerOptions,
+    LaunchedFacts,
+    LaunchState,
+    Place,
+    describe_end,
+)
+
+NO_OPTIONS = EngineOptions()
+CONTROLLER_DEFAULTS = ControllerOptions()
 
 _HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def controller_command(
     place: Place,
+    options: ControllerOptions = CONTROLLER_DEFAULTS,
     *,
-    ip: str = "",
-    port: int = 0,
-    store: str = settings.DEFAULT_STORE,
     ready_fd: int | None = None,
     python: str = sys.executable,
 ) -> list[str]:
@@ -42,11 +50,13 @@ def controller_command(
     # -P: a random.py of the user's must not end up in the controller.
     command = [python, "-P", "-m", "parallelz.cli.ipcontrollerz", "--launched"]
     command += ["--profile-dir", str(place.profile_dir), "--cluster-id", place.cluster_id]
-    command += ["--store", store]
-    if ip:
-        command += ["--ip", ip]
-    if port:
-        command += ["--port", str(port)]
+    command += ["--store", options.store, "--scheme", options.scheme]
+    if options.hwm is not None:
+        command += ["--hwm", str(options.hwm)]
+    if options.ip:
+        command += ["--ip", options.ip]
+    if options.port:
+        command += ["--port", str(options.port)]
     if ready_fd is not None:
         command += ["--ready-fd", str(ready_fd)]
     if place.parent_pid is not None:
@@ -55,13 +65,18 @@ def controller_command(
 
 
 def engines_command(
-    place: Place, n: int, *, log_dir: Path, python: str = sys.executable
+    place: Place,
+    n: int,
+    *,
+    log_dir: Path,
+    options: EngineOptions = NO_OPTIONS,
+    python: str = sys.executable,
 ) -> list[str]:
     """Return the command line of a supervisor with `n` engines."""
     file = settings.connection_file(place.profile_dir, place.cluster_id, "engine")
     command = [python, "-m", "parallelz.engine.process", "--file", str(file), "-n", str(n)]
     # The file is there; if it is not, the cluster was stopped already.
-    command += ["--wait-s", "0", "--log-dir", str(log_dir)]
+    command += ["--wait-s", "0", "--log-dir", str(log_dir), *options.arguments]
     if place.parent_pid is not None:
         command += ["--parent-pid", str(place.parent_pid)]
     return command
@@ -199,15 +214,11 @@ class LocalProcess:
 class LocalController(LocalProcess):
     """A controller on this host. Its connection files must be there before it is started."""
 
-    def __init__(
-        self, place: Place, *, ip: str = "", port: int = 0, store: str = settings.DEFAULT_STORE
-    ) -> None:
+    def __init__(self, place: Place, options: ControllerOptions = CONTROLLER_DEFAULTS) -> None:
         log = settings.log_file(place.profile_dir, place.cluster_id, "controller")
         super().__init__("the controller", log)
         self._place = place
-        self._ip = ip
-        self._port = port
-        self._store = store
+        self._options = options
         self._ready_fd: int | None = None
 
     @classmethod
@@ -222,9 +233,7 @@ class LocalController(LocalProcess):
         """Start it, without waiting until it is ready."""
         self._ready_fd, writer = os.pipe()
         try:
-            command = controller_command(
-                self._place, ip=self._ip, port=self._port, store=self._store, ready_fd=writer
-            )
+            command = controller_command(self._place, self._options, ready_fd=writer)
             self._spawn(command, [writer])
         except BaseException:
             self._close_ready_fd()
@@ -268,16 +277,19 @@ class LocalController(LocalProcess):
 class LocalEngines(LocalProcess):
     """A set of engines on this host, under one supervisor."""
 
-    def __init__(self, place: Place, n: int, *, set_id: str = "1") -> None:
+    def __init__(
+        self, place: Place, n: int, *, set_id: str = "1", options: EngineOptions = NO_OPTIONS
+    ) -> None:
         log = settings.log_file(place.profile_dir, place.cluster_id, f"engines-{set_id}")
         super().__init__(f"engine set {set_id}", log)
         self._place = place
         self.n = n
+        self.options = options
 
     @classmethod
     def from_facts(cls, facts: LaunchedFacts, place: Place, *, set_id: str) -> Self:
         """Take up engines that were started by another process, or see that they ended."""
-        engines = cls(place, facts.n, set_id=set_id)
+        engines = cls(place, facts.n, set_id=set_id, options=facts.options)
         engines._log = Path(facts.log)
         engines._attach(facts)
         return engines
@@ -289,7 +301,7 @@ class LocalEngines(LocalProcess):
         log_dir = self._log.with_suffix("")
         shutil.rmtree(log_dir, ignore_errors=True)
         log_dir.mkdir()
-        self._spawn(engines_command(self._place, self.n, log_dir=log_dir))
+        self._spawn(engines_command(self._place, self.n, log_dir=log_dir, options=self.options))
 
     def signal(self, signum: int) -> None:
         """Send a signal to each engine, or to the supervisor if it is about their end."""
@@ -310,7 +322,9 @@ class LocalEngines(LocalProcess):
 
     def to_facts(self) -> LaunchedFacts:
         """Return what another process needs to know of them."""
-        return LaunchedFacts("local", self._pid, self._started, str(self._log), self.n)
+        return LaunchedFacts(
+            "local", self._pid, self._started, str(self._log), self.n, self.options
+        )
 
 
 def process_started(pid: int) -> str:

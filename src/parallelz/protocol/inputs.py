@@ -1,90 +1,94 @@
-"""Results of other tasks, as arguments: what stands for them while they are on their way.
+"""Results of other tasks as arguments, put in place where the task runs.
 
-A client that calls a function with a result that is not there yet pickles a `TaskInput` in its
-place. The controller sends the results along with the task; the engine makes them available by
-`providing` while it unpickles the arguments, and each `TaskInput` becomes the value.
+A client that passes a result which is not there yet pickles a `TaskInput` instead. It says
+which of the task's inputs belong here, by number. The values come with the task, pickled each
+on its own, and nobody on the way opens them. While the engine unpickles the arguments inside
+`providing`, each `TaskInput` turns into its value, wherever in the arguments it was.
+
+One thread at a time: an engine unpickles arguments in its main thread only.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Literal
-
-import msgspec
+from dataclasses import dataclass
+from typing import Literal, cast
 
 from parallelz.errors import SerializationError
 from parallelz.protocol import payload
 from parallelz.protocol.envelope import Buffer
 
 How = Literal["single", "list", "chunks"]
+PickledInput = tuple[bytes, Sequence[Buffer]]
 
 _MISSING = object()
 
 
-class _Provided:
-    """The inputs of one task, each unpickled when it is first taken."""
+@dataclass(frozen=True, slots=True)
+class TaskInput:
+    """Stands for results of other tasks in the arguments of one; unpickles to their values."""
 
-    def __init__(self, inputs: Sequence[tuple[bytes, Sequence[Buffer]]]) -> None:
-        self._inputs = inputs
-        self._values = [_MISSING] * len(inputs)
-
-    def value(self, index: int) -> object:
-        if self._values[index] is _MISSING:
-            try:
-                self._values[index] = payload.load(*self._inputs[index])
-            except Exception as error:
-                raise SerializationError(
-                    f"input {index}, the result of another task, cannot be unpickled: {error}"
-                ) from error
-        return self._values[index]
-
-
-_provided = _Provided(())  # engines unpickle in one thread
-
-
-class TaskInput(msgspec.Struct, frozen=True):
-    """Stands, in pickled arguments, for results of other tasks.
-
-    Attributes
-    ----------
-    first, count
-        Which of `TaskOptions.inputs`.
-    how
-        ``"single"``: the result of `first`; ``"list"``: a list of the results; ``"chunks"``:
-        the items of the lists that they are, as one list.
-    """
-
-    first: int
+    first: int  # number of the first of them among `TaskOptions.inputs`
     count: int
-    how: How
+    how: How  # one value, a list of values, or one list made of lists
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (take, (self.first, self.count, self.how))
+        return take, (self.first, self.count, self.how)
+
+
+class _Inputs:
+    """The inputs of the task whose arguments are being unpickled."""
+
+    def __init__(self, pickled: Sequence[PickledInput]) -> None:
+        self._pickled = pickled
+        self._values = [_MISSING] * len(pickled)
+
+    def value(self, number: int) -> object:
+        if not 0 <= number < len(self._values):
+            raise SerializationError(
+                f"input {number + 1} of this task did not come with it, only"
+                f" {len(self._values)} did"
+            )
+        if self._values[number] is _MISSING:
+            self._values[number] = self._load(number)
+        return self._values[number]
+
+    def _load(self, number: int) -> object:
+        try:
+            return payload.load(*self._pickled[number])
+        except Exception as error:
+            raise SerializationError(
+                f"input {number + 1} of {len(self._pickled)}, the result of another task,"
+                f" cannot be unpickled here: {type(error).__name__}: {error}"
+            ) from error
+
+
+_current = _Inputs(())
+
+
+@contextlib.contextmanager
+def providing(pickled: Sequence[PickledInput]) -> Iterator[None]:
+    """Let `take` find these in the block, in their order; each is unpickled once at most."""
+    global _current  # pickle passes nothing on to what it calls
+    before, _current = _current, _Inputs(pickled)
+    try:
+        yield
+    finally:
+        _current = before
 
 
 def take(first: int, count: int, how: How) -> object:
-    """Return what a `TaskInput` stands for; called by pickle.
+    """Return what a `TaskInput` stands for. Pickle calls it.
 
     Raises
     ------
     SerializationError
-        If one of the inputs cannot be unpickled.
+        If there is no such input, or it cannot be unpickled; says which.
     """
     if how == "single":
-        return _provided.value(first)
-    values = [_provided.value(index) for index in range(first, first + count)]
+        return _current.value(first)
+    values = [_current.value(number) for number in range(first, first + count)]
     if how == "list":
         return values
-    return [item for chunk in values for item in chunk]  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def providing(inputs: Sequence[tuple[bytes, Sequence[Buffer]]]) -> Iterator[None]:
-    """Let `take` find these, in the order of `TaskOptions.inputs`, in the ``with`` block."""
-    global _provided
-    before, _provided = _provided, _Provided(inputs)
-    try:
-        yield
-    finally:
-        _provided = before
+    return [item for chunk in values for item in cast("list[object]", chunk)]

@@ -8,7 +8,7 @@ then sends again what got lost. It is owned by one thread at a time.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import zmq
@@ -98,6 +98,8 @@ class PeerLink(LinkEnd[M]):
     settle
         Whether what was received counts as dealt with at once. Otherwise the owner calls
         `settle` when it does.
+    labels, resources
+        What an engine says that it has.
     """
 
     def __init__(
@@ -110,8 +112,21 @@ class PeerLink(LinkEnd[M]):
         token: str,
         incoming: object,
         settle: bool = True,
+        labels: Sequence[str] = (),
+        resources: Mapping[str, float] | None = None,
     ) -> None:
-        hello = Hello(PROTOCOL_VERSION, session_id, role, link, token, 0, "", peer_info())
+        hello = Hello(
+            PROTOCOL_VERSION,
+            session_id,
+            role,
+            link,
+            token,
+            received=0,
+            controller_id="",
+            peer=peer_info(),
+            labels=list(labels),
+            resources=dict(resources or {}),
+        )
         super().__init__(hello, incoming, settle=settle)
         self.socket = self._connect(endpoint)
         self._greet()

@@ -1,0 +1,99 @@
+"""Labels, resources and sizes: what is understood, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from parallelz.engine_options import (
+    EngineOptions,
+    size_text,
+    to_labels,
+    to_resources,
+    to_size,
+)
+from parallelz.errors import ClusterError
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("1000", 1000),
+        (1000, 1000),
+        ("500MB", 500_000_000),
+        ("500 mb", 500_000_000),
+        ("2GB", 2_000_000_000),
+        ("2G", 2_000_000_000),
+        ("1.5GiB", 3 * 2**29),
+        ("10kB", 10_000),
+    ],
+)
+def test_size_has_a_unit_or_is_in_bytes(text: str | int, count: int) -> None:
+    assert to_size(text) == count
+
+
+def test_labels_are_words_each_once() -> None:
+    assert to_labels(" gpu, fast,gpu") == to_labels(["gpu", "fast"]) == ("gpu", "fast")
+    assert to_labels("") == ()
+
+
+def test_resources_are_amounts_by_name() -> None:
+    assert to_resources("gpu=1, mem=1.5") == to_resources({"gpu": 1, "mem": 1.5})
+    assert to_resources("") == {}
+
+
+@pytest.mark.parametrize(
+    ("read", "given"),
+    [
+        (to_size, "much"),
+        (to_size, "2XB"),
+        (to_size, "0"),
+        (to_size, -5),
+        (to_labels, "a,,b"),
+        (to_labels, "two words"),
+        (to_labels, ["a,b"]),
+        (to_labels, [3]),
+        (to_resources, "gpu"),
+        (to_resources, "gpu=many"),
+        (to_resources, "gpu=-1"),
+        (to_resources, "gpu=nan"),
+        (to_resources, "gpu=1,gpu=2"),
+        (to_resources, {"": 1}),
+        (to_resources, {"gpu": None}),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(
+    read: Callable[[object], object], given: object
+) -> None:
+    with pytest.raises(ClusterError) as info:
+        read(given)
+    assert "\n" not in str(info.value)
+
+
+def test_options_survive_the_command_line_and_the_cluster_file() -> None:
+    options = EngineOptions().but(
+        labels=["gpu"], resources={"mem": 0.1}, memory_limit="1GB", restart=True
+    )
+    assert options.arguments == [
+        "--labels=gpu",
+        "--resources=mem=0.1",
+        "--memory-limit=1000000000",
+        "--restart",
+    ]
+    assert msgspec.json.decode(msgspec.json.encode(options), type=EngineOptions) == options
+    assert options.but() == options
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (5, "5 B"),
+        (12_345, "12.3 kB"),
+        (2_100_000_000, "2.1 GB"),
+        (10**15, "1e+03 TB"),
+    ],
+)
+def test_size_is_shown_with_three_digits(count: int, text: str) -> None:
+    assert size_text(count) == text
