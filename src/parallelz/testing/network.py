@@ -48,6 +48,9 @@ class Mishaps:
     delay: float = 0.0  # this one TCP does
 
 
+NO_MISHAPS = Mishaps()
+
+
 class Owner(Protocol):
     """The process that a link belongs to."""
 
@@ -93,10 +96,15 @@ class SimLine:
         self.up = _Way()
         self.down = _Way()
 
+    @property
+    def mishaps(self) -> Mishaps:
+        """What goes wrong on this line now."""
+        return NO_MISHAPS if self.link.is_spared else self.network.mishaps
+
     def send(self, way: _Way, frames: Sequence[Buffer]) -> None:
         """Put frames on their way."""
         chance = self.network.timeline.random.random
-        mishaps = self.network.mishaps
+        mishaps = self.mishaps
         copies = 1
         if mishaps.drop and chance() < mishaps.drop:
             self.is_unsound = True
@@ -110,7 +118,7 @@ class SimLine:
             self._schedule(way, parcel)
 
     def _schedule(self, way: _Way, parcel: _Parcel) -> None:
-        timeline, mishaps = self.network.timeline, self.network.mishaps
+        timeline, mishaps = self.network.timeline, self.mishaps
         chance = timeline.random.random
         due_s = timeline.now_s + LATENCY_MIN_S + chance() * (LATENCY_MAX_S - LATENCY_MIN_S)
         if mishaps.delay and chance() < mishaps.delay:
@@ -224,6 +232,9 @@ class SimLink(LinkEnd[Message]):
         super().__init__(hello, incoming, settle=settle, clock=lambda: timeline.now_s)
         self.name = f"{owner.name}/{hello.link}"
         self.owner = owner
+        # What a recorder has answered and what it acknowledges travel together, and TCP loses
+        # neither alone. If it then dies, nobody could make up for that.
+        self.is_spared = hello.role == "recorder"
         self.line: SimLine | None = None
         self._network = network
         self._outbox: deque[list[Buffer]] = deque()
