@@ -44,7 +44,7 @@ HERE = "host-0"  # where the controller and the recorder run
 QUIET_CHECK_S = 0.5
 FAULTS_PERIOD_S = 12.0
 LIMIT_S = 400.0  # simulated, for all
-TURNS_MAX = 200_000
+TURNS_MAX = 50_000
 THINKING_S = 2e-6  # how much time the controller spends between two looks at the clock
 JOURNAL_TAIL = 60
 
