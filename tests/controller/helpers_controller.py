@@ -70,17 +70,24 @@ class RawPeer:
                     if isinstance(message, kind):
                         return self.left.pop(index)
                 self._poller.poll(0.1)
-                for each in self.links.values():
-                    self.left.extend(message for message, _ in each.receive())
-                    each.flush()
+                self._receive()
         finally:
             timer.cancel()
             timer.join()
         raise AssertionError(f"no {kind.__name__} came, only {self.left}")
 
     def say(self, message: object, link: str = "bulk") -> None:
+        """Send a message; what is put on a link before it is open would wait on it."""
+        while self.links[link].welcome is None:
+            self._poller.poll(TIMEOUT_S)
+            self._receive()
         self.links[link].put(message)
         self.links[link].flush()
+
+    def _receive(self) -> None:
+        for each in self.links.values():
+            self.left.extend(message for message, _ in each.receive())
+            each.flush()
 
     def close(self) -> None:
         for link in self.links.values():

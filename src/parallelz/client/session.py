@@ -267,7 +267,8 @@ class Session:
         task_ids = None if jobs is None else self.task_ids(jobs)
         engine_ids = None if targets is None else self._control_targets(targets)
         if task_ids is None or task_ids:
-            self.ask(lambda number: AbortTasks(number, task_ids, engine_ids))
+            end = self.connection.submitted_count
+            self.ask(lambda number: AbortTasks(number, task_ids, engine_ids, end))
 
     def cancel(self, jobs: Jobs = None, grace: float = CANCEL_GRACE_S) -> None:
         """Give up tasks, also those that run: they end with `TaskAborted`.

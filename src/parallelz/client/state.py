@@ -135,6 +135,8 @@ class StateSession(HistorySession):
         what: dict[str, object] = {"query": {"msg_id": {"$in": task_ids}}, "keys": keys}
         records = self._ask("query", what)
         assert isinstance(records, list)
+        for task_id in self.outstanding.intersection(task_ids):
+            sentences[task_id] = f"{task_id} is on its way to the controller"
         for record in records:
             sentences[record["msg_id"]] = _how_it_ended(record)
         return sentences

@@ -9,6 +9,7 @@ from __future__ import annotations
 from parallelz.core.alarms import Alarm
 from parallelz.core.board import Board
 from parallelz.core.dependencies import News, Wait
+from parallelz.core.early import EarlyStops
 from parallelz.core.ended import GONE, NOWHERE
 from parallelz.core.events import AskValues, EndsFound, LookUpTasks, ValueProvided, Warn
 from parallelz.core.task import Task, TaskState
@@ -30,6 +31,7 @@ class Intake:
         self._board = board
         self._roster = board.roster
         self._tasks = board.tasks
+        self.early_stops = EarlyStops()
         self._looked_up: dict[TaskId, None] = {}
         self._warned: set[tuple[SessionId, str]] = set()  # membership only
 
@@ -45,7 +47,9 @@ class Intake:
             return  # a client says it again after a break
         task = Task(task_id, source, number, event.digest, event.options)
         self._tasks[task_id] = task
-        if event.options is None:
+        if self.early_stops and self.early_stops.take(task_id, source, number, None):
+            self._board.end(task, "aborted")
+        elif event.options is None:
             self._board.make_ready(task, "submitted")
         else:
             self._submit_picky(task, event.options)
@@ -139,6 +143,9 @@ class Intake:
             task = Task(task_id, source, number, event.digest, None, (engine_id,))
             self._tasks[task_id] = task
             engine = self._roster.engines.get(engine_id)
+            if self.early_stops and self.early_stops.take(task_id, source, number, engine_id):
+                self._board.end(task, "aborted")
+                continue
             if engine is not None and not engine.is_draining:
                 self._board.make_ready(task, f"submitted for {engine_id}")
                 continue
@@ -176,6 +183,7 @@ class Intake:
         """Take in that a client will not come back, and so gives no values."""
         self._board.ended.forget(session_id)
         self._roster.shares.forget(session_id)
+        self.early_stops.forget(session_id)
         self._warned = {warned for warned in self._warned if warned[0] != session_id}
         for task_id, waits in list(self._board.fetches.by_task.items()):
             if any(wait.task.session_id == session_id for wait in waits):

@@ -108,7 +108,7 @@ class Scheduler:
             case AbortTasks():
                 self._abort(event, source)
             case CancelTasks():
-                self._cancel(event)
+                self._cancel(event, source)
             case DrainEngines():
                 self._drain(event)
             case EngineArrived():
@@ -227,10 +227,14 @@ class Scheduler:
     # -- control ---------------------------------------------------------------------------
 
     def _abort(self, event: AbortTasks, source: SessionId) -> None:
+        early_stops = self._intake.early_stops
         if event.task_ids is None:
             tasks = [task for task in self.tasks.values() if task.session_id == source]
+            early_stops.add_below(event.number_end, source, event.engine_ids)
         else:
             tasks = [t for task_id in event.task_ids if (t := self.tasks.get(task_id))]
+            absent = [task_id for task_id in event.task_ids if task_id not in self.tasks]
+            early_stops.add(absent, source, event.engine_ids, self.board.ended)
         recalls: dict[EngineId, list[Task]] = {}
         for task in tasks:
             if event.engine_ids is not None and not _bound_for(task, event.engine_ids):
@@ -243,8 +247,10 @@ class Scheduler:
         for engine_id, placed in recalls.items():
             self.board.recall(self.roster.engines[engine_id], placed)
 
-    def _cancel(self, event: CancelTasks) -> None:
+    def _cancel(self, event: CancelTasks, source: SessionId) -> None:
         grace_s = min(max(event.grace_s, 0.0), CANCEL_GRACE_MAX_S)
+        absent = [task_id for task_id in event.task_ids if task_id not in self.tasks]
+        self._intake.early_stops.add(absent, source, None, self.board.ended)
         for task_id in event.task_ids:
             task = self.tasks.get(task_id)
             if task is None:

@@ -257,11 +257,18 @@ class TaskEnded(Message, frozen=True):
 
 
 class AbortTasks(Message, frozen=True):
-    """Client to controller: end these if they have not started. Answered by `Reply`."""
+    """Client to controller: end these if they have not started. Answered by `Reply`.
+
+    This passes the queues, so what it names may not have been submitted yet: that ends when
+    it is.
+    """
 
     request_id: int
     task_ids: list[TaskId] | None  # None: all of this client
     engine_ids: list[EngineId] | None = None  # only what is bound for these
+    number_end: int = (
+        0  # with None: it has submitted the numbers below, though some are to come
+    )
 
 
 class CancelTasks(Message, frozen=True):

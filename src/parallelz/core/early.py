@@ -1,0 +1,67 @@
+"""Tasks that were given up before they came.
+
+An order to give up passes the queues, so it may be here before what it names. It is kept until
+that comes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from parallelz.core.ended import EndedTasksByClient
+from parallelz.ids import EngineId, SessionId, TaskId
+
+ORDERS_COUNT_MAX = 100_000
+
+EngineIds = frozenset[EngineId] | None
+
+
+class EarlyStops:
+    """Orders for tasks that have not come yet; of many, the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._by_id: OrderedDict[TaskId, EngineIds] = OrderedDict()
+        self._below: dict[SessionId, tuple[int, EngineIds]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_id or self._below)
+
+    def add(
+        self,
+        task_ids: list[TaskId],
+        source: SessionId,
+        engine_ids: list[EngineId] | None,
+        ended: EndedTasksByClient,
+    ) -> None:
+        """Keep an order of a client for those of its own tasks that are still to come."""
+        only = None if engine_ids is None else frozenset(engine_ids)
+        known = ended.of(source)
+        for task_id in task_ids:
+            session_id, _, number = task_id.rpartition("-")
+            is_own = session_id == source and number.isascii() and number.isdecimal()
+            if is_own and int(number) not in known:
+                self._by_id[task_id] = only
+                if len(self._by_id) > ORDERS_COUNT_MAX:
+                    self._by_id.popitem(last=False)
+
+    def add_below(
+        self, number_end: int, source: SessionId, engine_ids: list[EngineId] | None
+    ) -> None:
+        """Keep an order of a client for all of its tasks with smaller numbers."""
+        only = None if engine_ids is None else frozenset(engine_ids)
+        self._below[source] = (number_end, only)
+
+    def take(
+        self, task_id: TaskId, source: SessionId, number: int, engine_id: EngineId | None
+    ) -> bool:
+        """Return whether a task that has just come was given up; of one that was, once."""
+        below, only = self._below.get(source, (0, None))
+        is_below = number < below and (only is None or engine_id in only)
+        if task_id in self._by_id:
+            only = self._by_id.pop(task_id)
+            return is_below or only is None or engine_id in only
+        return is_below
+
+    def forget(self, source: SessionId) -> None:
+        """Drop what a client has ordered."""
+        self._below.pop(source, None)

@@ -1,0 +1,48 @@
+"""What was given up before it came never runs."""
+
+from __future__ import annotations
+
+from helpers_core import ME, arrive, ended, engine_session, placed, submit, submit_direct, task
+
+from parallelz.core.scheduler import Scheduler
+from parallelz.ids import EngineId, SessionId
+from parallelz.protocol.messages import AbortTasks, CancelTasks
+
+
+def scheduler() -> Scheduler:
+    made = Scheduler()
+    made.handle(arrive(0), engine_session(0), 0.0)
+    return made
+
+
+def test_an_abort_that_passed_the_submission_counts() -> None:
+    core = scheduler()
+    core.handle(AbortTasks(1, [task(3)]), ME, 1.0)
+    assert ended(core.handle(submit(3), ME, 2.0)) == [(3, "aborted")]
+    assert placed(core.handle(submit(4), ME, 3.0)) == [(4, 0)]
+
+
+def test_a_cancel_that_passed_the_submission_counts() -> None:
+    core = scheduler()
+    core.handle(CancelTasks(1, [task(3)], 1.0), ME, 1.0)
+    assert ended(core.handle(submit(3), ME, 2.0)) == [(3, "aborted")]
+
+
+def test_an_abort_of_everything_means_what_was_submitted_before_it() -> None:
+    core = scheduler()
+    core.handle(AbortTasks(1, None, number_end=5), ME, 1.0)
+    assert ended(core.handle(submit(4), ME, 2.0)) == [(4, "aborted")]
+    assert placed(core.handle(submit(5), ME, 3.0)) == [(5, 0)]
+
+
+def test_an_abort_for_some_engines_leaves_direct_tasks_of_others() -> None:
+    core = scheduler()
+    core.handle(AbortTasks(1, None, [EngineId(7)], number_end=9), ME, 1.0)
+    assert placed(core.handle(submit_direct(3, [0]), ME, 2.0)) == [(3, 0)]
+
+
+def test_orders_of_others_and_for_what_has_ended_are_not_kept() -> None:
+    core = scheduler()
+    core.handle(AbortTasks(1, [task(3)]), SessionId("you"), 1.0)
+    assert placed(core.handle(submit(3), ME, 2.0)) == [(3, 0)]
+    assert not core._intake.early_stops

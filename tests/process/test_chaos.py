@@ -1,0 +1,96 @@
+"""Engines are killed and frozen at random in the middle of a graph whose answer is known."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from parallelz import AsyncResult, Client, Cluster, validate_graph
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+ROUNDS = 20
+ENGINES = 3
+NODES = 60
+TIMEOUT_S = 60
+
+
+@pytest.fixture
+def rc(tmp_path: Path) -> Iterator[Client]:
+    with Cluster(n=ENGINES, profile_dir=tmp_path) as rc:
+        yield rc
+
+
+def random_graph(chance: random.Random) -> dict[int, list[int]]:
+    return {
+        node: sorted(chance.sample(range(node), min(node, chance.randrange(4))))
+        for node in range(NODES)
+    }
+
+
+def answer(graph: dict[int, list[int]]) -> dict[int, int]:
+    values: dict[int, int] = {}
+    for node, earlier in graph.items():
+        values[node] = (node + sum(values[each] for each in earlier)) % 1_000_003
+    return values
+
+
+def make_job() -> Callable[..., int]:
+    def job(node: int, seconds: float, *earlier: int) -> int:
+        time.sleep(seconds)
+        return (node + sum(earlier)) % 1_000_003
+
+    return job
+
+
+def test_graph_is_right_whatever_happens_to_engines(rc: Client) -> None:
+    chance = random.Random(3)
+    cluster = rc.cluster
+    assert isinstance(cluster, Cluster)
+    job = make_job()
+    frozen: list[int] = []
+    for _ in range(ROUNDS):
+        graph = random_graph(chance)
+        lv = rc.load_balanced_view(retries=10)
+        results: dict[int, AsyncResult] = {}
+        for node, earlier in graph.items():
+            inputs = [results[each] for each in earlier]
+            results[node] = lv.apply_async(job, node, chance.uniform(0, 0.01), *inputs)
+        results[chance.randrange(NODES // 2)].wait(TIMEOUT_S)
+        victim = chance.choice(rc.ids)
+        pid = rc.connection.ledger.engines[victim].peer.pid  # type: ignore[index]
+        is_kill = chance.random() < 0.7
+        os.kill(pid, signal.SIGKILL if is_kill else signal.SIGSTOP)
+        if not is_kill:
+            frozen.append(pid)
+        values = {node: result.get(TIMEOUT_S) for node, result in results.items()}
+        assert values == answer(graph)
+        validate_graph(graph, results)
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while victim in rc.ids:
+            assert time.monotonic() < give_up_s, "the loss was never noticed"
+            rc.spin()
+        cluster.start_engines_sync(1)
+        rc.wait_for_engines(ENGINES, TIMEOUT_S)
+    assert frozen, "no engine was frozen: choose another seed"
+    check_that_frozen_ones_end(frozen)
+    assert rc.queue_status()["unassigned"] == 0
+
+
+def check_that_frozen_ones_end(pids: list[int]) -> None:
+    """An engine that comes back after it was given up is refused, and ends by itself."""
+    processes = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes.append(psutil.Process(pid))
+        os.kill(pid, signal.SIGCONT)
+    _, alive = psutil.wait_procs(processes, timeout=TIMEOUT_S)
+    assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
