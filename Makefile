@@ -1,4 +1,6 @@
-.PHONY: check test process docs bench clean
+.PHONY: check test process sim docs bench clean
+START ?= 0
+SEEDS ?= 200
 check:  ## what CI runs first: format, lint, layers, types, fast tests
 	ruff format --check . && ruff check .
 	lint-imports
@@ -8,5 +10,7 @@ test:  ## the fast tests only, while you work
 	pytest -q -x -m "not slow and not process and not service"
 process:  ## tests with real processes
 	pytest -q -m "slow or process"
+sim:  ## whole clusters under faults: SEEDS of them, beginning with seed START
+	python -m parallelz.testing.simulation --start $(START) --count $(SEEDS)
 bench:  ## every figure, beside the peers that are installed
 	python -m benchmarks

@@ -10,14 +10,14 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from parallelz.controller.liveness import Verdict, judge
 from parallelz.controller.recording import Recording
 from parallelz.controller.requests import Requests
-from parallelz.controller.sessions import Definition, Link, Session, Sessions
+from parallelz.controller.sessions import GIVEN_UP, Definition, Link, Session, Sessions
 from parallelz.controller.tasks import Tasks
 from parallelz.core.ended import NOWHERE
 from parallelz.core.events import ClientForgotten, EngineArrived, EngineLost, Tick
@@ -35,6 +35,7 @@ from parallelz.protocol.messages import (
     Hello,
     Message,
     NamespaceCleared,
+    PeerInfo,
     ProvideValue,
     Refused,
     Reply,
@@ -49,7 +50,7 @@ from parallelz.protocol.messages import (
     TasksDropped,
     Welcome,
 )
-from parallelz.transport.router import Arrival, Router
+from parallelz.transport.router import Arrival, MessageRouter, Router
 from parallelz.transport.security import ClusterSecrets
 from parallelz.transport.sockets import Waker, host_id
 
@@ -85,6 +86,8 @@ class Controller:
         Remembers; may remember nothing.
     parent_pid
         When this process is gone, the controller ends. None: it ends only when told to.
+    router, clock, judging, controller_id
+        The world around it, to be simulated. None and "": the real one.
     scheduler
         Decides. None: one with the usual scheme.
 
@@ -100,10 +103,16 @@ class Controller:
         recording: Recording,
         parent_pid: int | None = None,
         *,
+        router: MessageRouter | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        judging: Callable[[PeerInfo, str], Verdict] = judge,
+        controller_id: str = "",
         scheduler: Scheduler | None = None,
     ) -> None:
-        self.id = uuid.uuid4().hex
-        self._router = Router(secrets)
+        self.id = controller_id or uuid.uuid4().hex
+        self._clock = clock
+        self._judge = judging
+        self._router: MessageRouter = Router(secrets) if router is None else router
         self._waker = Waker()
         self._router.watch(self._waker)
         self._host_id = host_id()
@@ -113,6 +122,7 @@ class Controller:
         self._tell_by_s = 0.0
         self._flushed_s = 0.0
         self._suspects: dict[SessionId, tuple[float, str]] = {}
+        self._broken_fds: set[int] = set()  # of lines that broke in this turn
         self._stop_reason = ""
         self._scheduler = Scheduler() if scheduler is None else scheduler
         self._sessions = Sessions(secrets)
@@ -126,7 +136,7 @@ class Controller:
     def run(self) -> None:
         """Serve until `stop` is called, a client asks for the end, or the parent is gone."""
         while not self._stop_reason:
-            self._turn()
+            self.turn()
         logger.info("= ends: %s", self._stop_reason)
         self._say_goodbye()
 
@@ -140,9 +150,11 @@ class Controller:
         self._router.close(0)
         self._waker.close()
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Wait for something to come, or to be due, and see to it."""
         self._router.poll(self._timeout_s())
-        now_s = time.monotonic()
+        self._broken_fds.clear()
+        now_s = self._clock()
         for arrival in self._router.receive(ARRIVALS_MAX):
             self._take_in(arrival, now_s)
         self._see_broken_lines(now_s)
@@ -159,7 +171,24 @@ class Controller:
         until_s = min((d for d in deadlines if d is not None), default=None)
         if until_s is None:
             return IDLE_S
-        return min(max(until_s - time.monotonic(), 0.0), IDLE_S)
+        return min(max(until_s - self._clock(), 0.0), IDLE_S)
+
+    def remains(self) -> dict[str, int]:
+        """Return how much there is of what must not last: all 0 when nothing is going on."""
+        links = [link for session in self._sessions.by_id.values() for link in session.links]
+        return {
+            "live tasks": len(self._scheduler.tasks),
+            "payloads": self._tasks.payload_count,
+            "messages to send": sum(len(link.sender.waiting) for link in links),
+            "envelopes kept": sum(link.sender.kept_count for link in links),
+            "envelopes not acknowledged": self._recording.holding_count,
+            "requests": self._requests.open_count,
+            "suspects": len(self._suspects),
+        }
+
+    def validate(self) -> None:
+        """Check every invariant of the core; costs time linear in the number of tasks."""
+        self._scheduler.validate()
 
     # -- taking in -------------------------------------------------------------------------
 
@@ -191,7 +220,7 @@ class Controller:
             end = start + getattr(message, "frame_count", 0)
             self._handle(link, message, arrival, arrival.buffers[start:end], now_s)
             start = end
-            if self._dirty and time.monotonic() - self._flushed_s > FLUSH_PERIOD_S:
+            if self._dirty and self._clock() - self._flushed_s > FLUSH_PERIOD_S:
                 self._flush()  # engines need not idle until a long envelope is through
         if envelope.number:
             self._recording.when_safe(link, envelope.number)
@@ -268,16 +297,13 @@ class Controller:
             logger.warning("! refused a %s (pid %d): %s", hello.role, hello.peer.pid, objection)
             self._router.send(arrival.routing_id, [pack(0, 0, [Refused(objection)])])
             return
-        link = self._sessions.attach(hello, arrival.routing_id, line.fd)
+        if line.fd in self._broken_fds:
+            # It broke, or is a new one with the number of one that did: who is alive answers.
+            self._router.send(arrival.routing_id, [pack(0, 0, [SayHello()])])
+            return
+        link = self._sessions.link_of(hello)
         session = link.session
-        self._suspects.pop(session.id, None)
-        if hello.role == "recorder":
-            self._recording.attach(link)
-        if hello.controller_id == self.id:
-            again = link.sender.resend(hello.received)
-        else:
-            link.receiver.restart()
-            again = link.sender.restart()
+        is_going_on = hello.controller_id == self.id
         engines = [
             other.engine
             for other in self._sessions.by_engine.values()
@@ -285,11 +311,25 @@ class Controller:
         ]
         welcome = Welcome(
             self.id,
-            link.receiver.received,
+            link.receiver.received if is_going_on else 0,
             NOWHERE if session.engine is None else session.engine.engine_id,
             engines if hello.role == "client" else [],
         )
-        self._router.send(arrival.routing_id, [pack(0, 0, [welcome])])
+        if not self._router.send(arrival.routing_id, [pack(0, 0, [welcome])]):
+            if link.routing_id is None:  # it broke meanwhile, and nobody will say so again
+                self._suspect(session, now_s)
+            return
+        self._sessions.attach(link, arrival.routing_id, line.fd)
+        self._suspects.pop(session.id, None)
+        if hello.role == "recorder":
+            self._recording.attach(link)
+        if is_going_on:
+            link.receiver.retell()
+            self._untold[id(link)] = link
+            again = link.sender.resend(hello.received)
+        else:
+            link.receiver.restart()
+            again = link.sender.restart()
         for frames in again:
             self._router.send(arrival.routing_id, frames)
         self._touch(link)
@@ -301,16 +341,17 @@ class Controller:
 
     def _see_broken_lines(self, now_s: float) -> None:
         for fd in self._router.broken_fds():
+            self._broken_fds.add(fd)
             link = self._sessions.broken(fd)
             if link is not None and link.session.id in self._sessions.by_id:
                 self._suspect(link.session, now_s)
 
     def _suspect(self, session: Session, now_s: float) -> None:
         """A line broke: find out why, and how long to wait for its peer."""
-        verdict = judge(session.peer, self._host_id)
+        verdict = self._judge(session.peer, self._host_id)
         logger.info("= a line to %r broke: it is %s", session, verdict.value)
         if session.role == "engine" and verdict is Verdict.FROZEN:
-            self._lose(session, "it is frozen (stopped by a signal)", now_s)
+            self._give_up(session, "it is frozen (stopped by a signal)", now_s)
             return
         grace_s, cause = AWAY_GRACE_S, f"no sign of life for {AWAY_GRACE_S:g} s"
         if verdict is Verdict.DEAD:
@@ -322,6 +363,17 @@ class Controller:
         elif session.role == "client":
             grace_s = CLIENT_GRACE_S
         self._suspects.setdefault(session.id, (now_s + grace_s, cause))
+
+    def _give_up(self, session: Session, cause: str, now_s: float) -> None:
+        """Do without a peer that may live; one that still has a line must not wait on it."""
+        for link in session.links:
+            if link.routing_id is not None:
+                refused = Refused(GIVEN_UP.format(cause))
+                self._router.send(link.routing_id, [pack(0, 0, [refused])])
+        if session.role == "engine":
+            self._lose(session, cause, now_s)
+        else:
+            self._forget(session, cause, now_s)
 
     def _part(self, session: Session, reason: str, now_s: float) -> None:
         if session.role == "engine":
@@ -356,11 +408,7 @@ class Controller:
             self._tasks.handle(Tick(), SessionId(""), now_s)
         for session_id, (give_up_s, cause) in list(self._suspects.items()):
             if give_up_s <= now_s:
-                session = self._sessions.by_id[session_id]
-                if session.role == "engine":
-                    self._lose(session, cause, now_s)
-                else:
-                    self._forget(session, cause, now_s)
+                self._give_up(self._sessions.by_id[session_id], cause, now_s)
         self._recording.see_to_timers(now_s)
         if self._parent_pid is not None and os.getppid() != self._parent_pid:
             self._stop_reason = "the process that started it is gone"
@@ -369,14 +417,14 @@ class Controller:
         self._dirty[id(link)] = link
 
     def _flush(self) -> None:
-        self._flushed_s = time.monotonic()
+        self._flushed_s = self._clock()
         dirty, self._dirty = self._dirty, {}
         for link in dirty.values():
             if link.routing_id is not None and link.sender.waiting:
                 self._router.send(link.routing_id, link.sender.take(link.receiver.tell()))
         if not self._untold:
             return
-        now_s = time.monotonic()
+        now_s = self._clock()
         if not self._tell_by_s:
             self._tell_by_s = now_s + TELL_PERIOD_S
         is_due = now_s >= self._tell_by_s
@@ -399,4 +447,4 @@ class Controller:
                 session.control.put(Goodbye(reason))
                 self._touch(session.control)
         self._flush()
-        self._recording.finish(self._turn)
+        self._recording.finish(self.turn)

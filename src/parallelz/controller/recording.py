@@ -9,10 +9,10 @@ not with the controller, to keep out of the way of the start; a dead one is star
 from __future__ import annotations
 
 import logging
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -46,6 +46,21 @@ FINISH_TIMEOUT_S = 5.0
 ASKERS_COUNT_MAX = 10_000
 
 
+class RecorderProcess(Protocol):
+    """What is needed of a recorder's `subprocess.Popen`."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return the exit code; None: it lives."""
+
+    def kill(self) -> None:
+        """End it by force."""
+
+    def wait(self) -> int:
+        """Return the exit code once there is one."""
+
+
 LOOKUP_KEYS = ["msg_id", "status", "engine_uuid"]
 
 
@@ -69,12 +84,22 @@ class Recording:
     ----------
     start
         Starts a recorder process. None: nothing is remembered.
+    clock, wall_clock
+        What tells the time: seconds from any origin, and Unix time.
     """
 
-    def __init__(self, start: Callable[[], subprocess.Popen[bytes]] | None) -> None:
+    def __init__(
+        self,
+        start: Callable[[], RecorderProcess] | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self.link: Link | None = None
         self._start = start
-        self._process: subprocess.Popen[bytes] | None = None
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._process: RecorderProcess | None = None
         self._check_s = 0.0
         self._is_finishing = False
         self._sender = Sender()
@@ -104,17 +129,17 @@ class Recording:
     ) -> None:
         """Remember a submission."""
         if self._start is not None:
-            self._add(record.submitted(session_id, message, name, buffers, time.time()))
+            self._add(record.submitted(session_id, message, name, buffers, self._wall_clock()))
 
     def ended(self, message: TaskEnded, engine_uuid: str, buffers: Sequence[Buffer]) -> None:
         """Remember an end."""
         if self._start is not None:
-            self._add(record.ended(message, engine_uuid, buffers, time.time()))
+            self._add(record.ended(message, engine_uuid, buffers, self._wall_clock()))
 
     def engine_changed(self, engine: EngineInfo, cause: str) -> None:
         """Remember that an engine came (`cause` is ""), or went and why."""
         if self._start is not None:
-            self._add(record.engine_changed(engine, cause, time.time()))
+            self._add(record.engine_changed(engine, cause, self._wall_clock()))
 
     def _add(self, item: msgspec.Raw) -> None:
         if self._sender.kept_bytes > KEPT_BYTES_MAX:
@@ -124,7 +149,7 @@ class Recording:
             return
         self._records.append(item)
         if self._flush_by_s is None:
-            self._flush_by_s = time.monotonic() + RECORD_PERIOD_S
+            self._flush_by_s = self._clock() + RECORD_PERIOD_S
         if len(self._records) >= RECORDS_COUNT_MAX:
             self._flush()
 
@@ -174,6 +199,11 @@ class Recording:
     def is_holding(self, link: Link) -> bool:
         """Whether any envelope of this link waits for the recorder."""
         return any(held is link for _, held, _ in self._holding)
+
+    @property
+    def holding_count(self) -> int:
+        """How many envelopes of peers wait for the recorder."""
+        return len(self._holding)
 
     def _settle(self) -> None:
         acked = self._acked_before + self._acked
@@ -225,6 +255,11 @@ class Recording:
         """Return who asked this, and under which request id; once."""
         return self._askers.pop(question, None)
 
+    @property
+    def question_count(self) -> int:
+        """How many questions have no answer yet."""
+        return len(self._askers) + len(self._lookups)
+
     def dump(self) -> dict[str, object]:
         """Return its state, for a bug report."""
         return {
@@ -261,8 +296,8 @@ class Recording:
         self._is_finishing = True
         self._flush()
         self._put(Goodbye("the controller ends"))
-        give_up_s = time.monotonic() + FINISH_TIMEOUT_S
-        while self._process.poll() is None and time.monotonic() < give_up_s:
+        give_up_s = self._clock() + FINISH_TIMEOUT_S
+        while self._process.poll() is None and self._clock() < give_up_s:
             turn()
         if self._process.poll() is None:
             logger.error("! the recorder did not end in %g s: killed", FINISH_TIMEOUT_S)

@@ -67,6 +67,11 @@ class Requests:
         self._clears: dict[str, tuple[Session, int, set[EngineId]]] = {}
         self.hub_is_to_stop = False
 
+    @property
+    def open_count(self) -> int:
+        """How many requests wait for others to answer."""
+        return len(self._clears) + self._recording.question_count
+
     def handle(self, session: Session, message: Request, now_s: float) -> None:
         """Do what a client asks, or see to it that it is done."""
         match message:

@@ -27,6 +27,7 @@ from parallelz.transport.router import Line
 from parallelz.transport.security import ClusterSecrets
 
 GIVEN_UP_COUNT_MAX = 10_000
+GIVEN_UP = "it was given up ({}); start afresh"
 
 
 class Definition(NamedTuple):
@@ -108,11 +109,11 @@ class Sessions:
         if known is not None and known.role != hello.role:
             return f"its session is that of a {known.role}"
         if hello.session_id in self._given_up:
-            return f"it was given up ({self._given_up[hello.session_id]}); start afresh"
+            return GIVEN_UP.format(self._given_up[hello.session_id])
         return None
 
-    def attach(self, hello: Hello, routing_id: bytes, fd: int) -> Link:
-        """Connect a line to its session, a new one or a known one."""
+    def link_of(self, hello: Hello) -> Link:
+        """Return which link of which session, a new one or a known one, a peer greets on."""
         session = self.by_id.get(hello.session_id)
         if session is None:
             session = Session(hello.session_id, hello.role, hello.peer)
@@ -124,12 +125,14 @@ class Sessions:
                     engine_id, session.id, hello.peer, hello.labels, hello.resources
                 )
                 self.by_engine[engine_id] = session
-        link = session.bulk if hello.link == "bulk" else session.control
+        return session.bulk if hello.link == "bulk" else session.control
+
+    def attach(self, link: Link, routing_id: bytes, fd: int) -> None:
+        """Let this line carry the link from now on."""
         self._cut(link)
         link.routing_id, link.fd = routing_id, fd
         self.routes[routing_id] = link
         self._by_fd[fd] = link
-        return link
 
     def broken(self, fd: int) -> Link | None:
         """Take in that a line broke; return the link that lost it."""

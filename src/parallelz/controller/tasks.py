@@ -109,6 +109,11 @@ class Tasks:
         self._values: dict[TaskId, Value] = {}
         self._later: deque[tuple[Event, SessionId]] = deque()  # what actions bring about
 
+    @property
+    def payload_count(self) -> int:
+        """How many tasks it keeps the payload or the result of."""
+        return len(self._work) + len(self._values) + len(self._wanted)
+
     def submit(
         self,
         session: Session,

@@ -131,6 +131,10 @@ class Receiver:
         self.told = self.settled
         return self.told
 
+    def retell(self) -> None:
+        """Tell once more what is settled: what was said of it may have been lost in a break."""
+        self.told = 0
+
     @property
     def untold_count(self) -> int:
         """How many settled envelopes the other side still keeps."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import zmq
 
@@ -35,7 +35,7 @@ class Arrival(NamedTuple):
     routing_id: bytes  # of the line; a peer that reconnects has another
     first: Buffer
     buffers: list[Buffer]
-    frame: zmq.Frame  # knows the line, see `line_of`
+    frame: zmq.Frame | None = None  # libzmq's, which knows the line; see `line_of`
 
 
 class Line(NamedTuple):
@@ -43,6 +43,31 @@ class Line(NamedTuple):
 
     fd: int
     role: str  # whose key was used; "" on the host's own socket file, which needs none
+
+
+class MessageRouter(Protocol):
+    """What a controller needs of its connections: a `Router`, or a simulated one."""
+
+    def receive(self, count_max: int) -> Iterable[Arrival]:
+        """Yield what has arrived, at most `count_max`, without waiting."""
+
+    def line_of(self, arrival: Arrival) -> Line:
+        """Return where a message came from."""
+
+    def send(self, routing_id: bytes, frames: Sequence[Buffer]) -> bool:
+        """Send without waiting; return whether the line still exists."""
+
+    def broken_fds(self) -> list[int]:
+        """Return the lines that broke since the last call, in order."""
+
+    def watch(self, waker: Waker) -> None:
+        """Let `poll` also end when this is woken."""
+
+    def poll(self, timeout_s: float) -> None:
+        """Wait until a message, a break or a wake-up has come, at most `timeout_s`."""
+
+    def close(self, linger_s: float) -> None:
+        """Close; what was sent gets at most `linger_s` to leave."""
 
 
 class Router:
@@ -111,6 +136,7 @@ class Router:
 
     def line_of(self, arrival: Arrival) -> Line:
         """Return where a message came from."""
+        assert arrival.frame is not None
         key = ""
         with contextlib.suppress(zmq.ZMQError):  # lines without keys have no such property
             key = str(arrival.frame.get("User-Id"))

@@ -1,0 +1,1 @@
+"""A cluster in one thread: real decisions and links, simulated network, time and processes."""

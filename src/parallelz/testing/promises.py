@@ -1,0 +1,243 @@
+"""What must be true of a simulation when the network is healthy again and all is quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from parallelz.core.ended import NOWHERE
+from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
+from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.messages import (
+    Dependency,
+    SubmitDirect,
+    SubmitMap,
+    SubmitTask,
+    TaskEnded,
+    TaskOptions,
+)
+from parallelz.store.memory import MemoryStore
+from parallelz.store.record import EndRecord, EngineRecord, Record, SubmissionRecord
+from parallelz.testing.clients import SimClient
+from parallelz.testing.work import Plan, Witness, result_of
+
+NO_OPTIONS = TaskOptions()
+TOLERANCE_S = 1e-6  # of differences of Unix times
+
+
+class WitnessStore(MemoryStore):
+    """A store that notes what it was told in a log that outlives it."""
+
+    def __init__(self, log: RecordLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def apply(self, records: Sequence[Record]) -> None:
+        """Keep these, and note them."""
+        super().apply(records)
+        self._log.add(records)
+
+
+class RecordLog:
+    """All that any recorder of a simulation has ever stored."""
+
+    def __init__(self) -> None:
+        self.submitted: dict[TaskId, None] = {}
+        self.ends: dict[TaskId, list[EndRecord]] = {}
+        self.lost: dict[EngineId, SessionId] = {}
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Note what was stored."""
+        for record in records:
+            if isinstance(record, EndRecord):
+                self.ends.setdefault(record.message.task_id, []).append(record)
+            elif isinstance(record, SubmissionRecord):
+                self.submitted.update(dict.fromkeys(_ids_of(record.client, record.message)))
+            elif isinstance(record, EngineRecord) and record.cause:
+                self.lost[record.engine.engine_id] = record.engine.session_id
+
+
+def _ids_of(client: SessionId, message: SubmitTask | SubmitMap | SubmitDirect) -> list[TaskId]:
+    if isinstance(message, SubmitTask):
+        return [message.task_id]
+    items = message.items if isinstance(message, SubmitMap) else message.engine_ids
+    return [task_id_of(client, message.first_number + index) for index in range(len(items))]
+
+
+class Promises:
+    """Checks them all; each method yields what is broken, in words.
+
+    Parameters
+    ----------
+    living
+        The sessions of the engines that are there.
+    """
+
+    def __init__(
+        self,
+        clients: Sequence[SimClient],
+        witness: Witness,
+        log: RecordLog,
+        living: set[SessionId],
+    ) -> None:
+        self._clients = clients
+        self._witness = witness
+        self._log = log
+        self._lost_engines = {e for e, session in log.lost.items() if session not in living}
+        self._plans = {p.task_id: p for client in clients for p in client.plans.values()}
+
+    def broken(self) -> Iterator[str]:
+        """Yield every promise that was not kept."""
+        for client in self._clients:
+            if client.is_alive:
+                yield from self._answers_of(client)
+            yield from self._order_of(client)
+        yield from self._starts()
+        yield from self._records()
+
+    # -- answers ---------------------------------------------------------------------------
+
+    def _answers_of(self, client: SimClient) -> Iterator[str]:
+        for task_id, plan in client.plans.items():
+            answers = client.ends.get(task_id, [])
+            if len(answers) != 1:
+                yield f"{task_id} has {len(answers)} answers"
+            for ended, buffers in answers[:1]:
+                yield from self._answer(client, plan, ended, buffers)
+        for request_id, replies in client.replies.items():
+            if len(replies) != 1:
+                yield f"request {request_id} of {client.name} has {len(replies)} replies"
+
+    def _answer(
+        self, client: SimClient, plan: Plan, ended: TaskEnded, buffers: Sequence[Buffer]
+    ) -> Iterator[str]:
+        if ended.status == "ok":
+            yield from self._success(plan, ended, buffers)
+        else:
+            if not self._may_fail(client, plan, ended):
+                yield f"{ended.task_id} ended as {ended.status} for no reason: {ended.error}"
+
+    def _success(
+        self, plan: Plan, ended: TaskEnded, buffers: Sequence[Buffer]
+    ) -> Iterator[str]:
+        task_id = ended.task_id
+        if (ended.engine_id, "ok") not in self._witness.finished.get(task_id, []):
+            yield f"{task_id} ended ok and engine {ended.engine_id} saw nothing of it"
+        if msgspec.msgpack.decode(ended.data) != self._result_of(plan):
+            yield f"{task_id} has a wrong result"
+        if b"".join(buffers) != plan.frame:
+            yield f"{task_id} has frames that are not its own"
+
+    def _may_fail(self, client: SimClient, plan: Plan, ended: TaskEnded) -> bool:
+        """Whether there is a reason for how a task failed."""
+        options = plan.options or NO_OPTIONS
+        is_asked_for = client.aborts_all or plan.task_id in client.aborted
+        match ended.status:
+            case "error":
+                is_interrupted = is_asked_for or any(c.interrupts for c in self._clients)
+                is_to_fail = plan.work.outcome != "ok" or is_interrupted
+                runs = self._witness.finished.get(plan.task_id, [])
+                return is_to_fail and any(how != "ok" for _, how in runs)
+            case "aborted":
+                return is_asked_for
+            case "timeout":
+                return options.wait_timeout_s > 0.0
+            case "impossible":
+                is_bound = options.after or options.follow or options.engine_ids
+                is_choosy = options.inputs or plan.work.outcome == "unmet"
+                return bool(is_bound or is_choosy)
+            case "engine-lost":
+                if ended.engine_id >= 0:
+                    return ended.engine_id in self._lost_engines
+                if plan.kind == "direct":
+                    return plan.engine_id in self._lost_engines
+                is_choosy = plan.work.outcome == "unmet"  # all that it had not refused
+                return bool(options.engine_ids or options.follow or is_choosy)
+            case _:
+                return True
+
+    def _result_of(self, plan: Plan) -> int:
+        inputs = [] if plan.options is None else plan.options.inputs
+        values = [self._result_of(self._plans[task_id]) for task_id in inputs]
+        return result_of(plan.work.value, values)
+
+    # -- starts ----------------------------------------------------------------------------
+
+    def _starts(self) -> Iterator[str]:
+        for task_id, runs in self._witness.starts.items():
+            plan = self._plans[task_id]
+            ends = self._witness.finished.get(task_id, [])
+            refusals = sum(how == "unmet" for _, how in ends)  # which use up no retry
+            if len(runs) - refusals > 1 + plan.retries:
+                yield f"{task_id} started {len(runs)} times with {plan.retries} retries"
+            if plan.kind == "direct" and runs[0].engine_id != plan.engine_id:
+                yield f"{task_id} started on engine {runs[0].engine_id}, not {plan.engine_id}"
+            options = plan.options
+            if options is None:
+                continue
+            for run in runs:
+                if options.engine_ids is not None and run.engine_id not in options.engine_ids:
+                    yield f"{task_id} started on engine {run.engine_id}, which it may not"
+                for dependency in (options.after, options.follow):
+                    if dependency is not None and not self._is_met(dependency, run.started_s):
+                        yield f"{task_id} started before what it depends on: {dependency}"
+                if options.follow is not None and not self._follows(
+                    options.follow, run.engine_id
+                ):
+                    yield f"{task_id} does not follow {options.follow} on {run.engine_id}"
+
+    def _ends_before(self, dependency: Dependency, started_s: float) -> list[TaskEnded]:
+        """Return those ends of a dependency that were decided before, if they count for it."""
+        ends = [self._log.ends[t][0] for t in dependency.task_ids if t in self._log.ends]
+        return [
+            end.message
+            for end in ends
+            if end.ended_s <= started_s + TOLERANCE_S
+            and (dependency.success if end.message.status == "ok" else dependency.failure)
+        ]
+
+    def _is_met(self, dependency: Dependency, started_s: float) -> bool:
+        count = len(self._ends_before(dependency, started_s))
+        return count == len(dependency.task_ids) if dependency.all else count > 0
+
+    def _follows(self, follow: Dependency, engine_id: EngineId) -> bool:
+        engines = {end.engine_id for end in self._ends_before(follow, float("inf"))}
+        if not follow.all and NOWHERE in engines:
+            return True  # the first to end may have run nowhere, and so have left the choice
+        engines.discard(NOWHERE)
+        return not engines or engine_id in engines
+
+    def _order_of(self, client: SimClient) -> Iterator[str]:
+        """Direct tasks of one client start on an engine in the order of submission."""
+        latest: dict[EngineId, int] = {}
+        for task_id, engine_id in self._witness.order:
+            plan = client.plans.get(task_id)
+            if plan is None or plan.kind != "direct":
+                continue
+            number = int(task_id.rpartition("-")[2])
+            if number < latest.get(engine_id, -1):
+                yield f"{task_id} started on engine {engine_id} after {latest[engine_id]}"
+            latest[engine_id] = number
+
+    # -- records ---------------------------------------------------------------------------
+
+    def _records(self) -> Iterator[str]:
+        for task_id in self._log.submitted:
+            if task_id not in self._log.ends:
+                yield f"the end of {task_id} was not recorded"
+        answers = {
+            task_id: answers[0][0]
+            for client in self._clients
+            for task_id, answers in client.ends.items()
+        }
+        for task_id, records in self._log.ends.items():
+            statuses = {record.message.status for record in records}
+            if len(statuses) > 1:
+                yield f"{task_id} was recorded as {sorted(statuses)}"
+            answer = answers.get(task_id)
+            if answer is not None and answer.status not in statuses:
+                yield f"{task_id} is {answer.status} and was recorded as {sorted(statuses)}"
+        for task_id in answers:
+            if task_id not in self._log.ends:
+                yield f"{task_id} was answered and its end was not recorded"
