@@ -23,17 +23,19 @@ from parallelz.core.events import (
     Action,
     EndsFound,
     Event,
+    KillEngine,
     LookUpTasks,
     PastEnd,
     RecallTasks,
     Tick,
     Warn,
 )
+from parallelz.core.placement import SCHEMES
 from parallelz.core.scheduler import Scheduler
 from parallelz.core.story import queue_status
 from parallelz.core.task import TaskState
 from parallelz.ids import EngineId, SessionId
-from parallelz.protocol.messages import AbortTasks
+from parallelz.protocol.messages import AbortTasks, CancelTasks
 
 
 class Play:
@@ -267,6 +269,47 @@ def test_abort_ends_what_waits_and_asks_the_engine_about_the_rest() -> None:
     assert ended(actions) == [(1, "aborted")]
     assert RecallTasks(EngineId(0), [task(0)], [1]) in actions
     assert ended(play(dropped([0]), engine_session(0))) == [(0, "aborted")]
+
+
+def test_nothing_is_placed_before_every_recall_is_answered() -> None:
+    play = Play(1)
+    play(submit(0))
+    play.finish(0, 0, duration_s=0.001)
+    play(submit_map(1, 3))
+    play(AbortTasks(1, [task(2)]))
+    play(AbortTasks(1, [task(3)]))
+    play(submit_direct(4, [0]))
+    assert placed(play(dropped([2]), engine_session(0))) == []
+    assert placed(play(dropped([3]), engine_session(0))) == [(4, 0)]
+
+
+def test_engine_is_not_killed_for_a_cancelled_task_that_it_does_not_run() -> None:
+    play = Play(1)
+    play(submit(0))
+    play.finish(0, 0, duration_s=0.001)
+    play(submit_map(1, 2))
+    play(CancelTasks(1, [task(2)], 0.5))
+    play.now_s += 1.0
+    assert not [a for a in play(Tick(), NOBODY) if isinstance(a, KillEngine)]
+    play.finish(1, 0)
+    play.now_s += 10.0
+    kills = [a for a in play(Tick(), NOBODY) if isinstance(a, KillEngine)]
+    assert [kill.engine_id for kill in kills] == [0]
+
+
+def test_pure_scheme_refuses_dependencies() -> None:
+    core = Scheduler(SCHEMES["pure"])
+    core.handle(arrive(0), engine_session(0), 0.0)
+    core.handle(submit(0), ME, 1.0)
+    end = next(a for a in core.handle(submit(1, after=[0]), ME, 1.0) if ended([a]))
+    assert (end.status, end.error.ename) == ("impossible", "InvalidDependency")
+
+
+def test_hwm_is_how_many_tasks_are_placed_whatever_they_take() -> None:
+    core = Scheduler(hwm=3)
+    core.handle(arrive(0), engine_session(0), 0.0)
+    assert placed(core.handle(submit_map(0, 10), ME, 1.0)) == [(0, 0), (1, 0), (2, 0)]
+    assert placed(core.handle(finish(0), engine_session(0), 2.0)) == [(3, 0)]
 
 
 def test_abort_of_an_empty_list_aborts_nothing() -> None:

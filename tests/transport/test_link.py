@@ -55,6 +55,12 @@ def test_nothing_leaves_before_the_answer_to_the_greeting():
     assert link.sent[-1].messages == [Goodbye("x")]
 
 
+def test_what_came_before_a_break_is_taken_after_it():
+    link = welcomed()
+    link._disconnected()
+    assert link.hear(Goodbye("the last words"), number=1) == [Goodbye("the last words")]
+
+
 def test_what_is_numbered_is_not_taken_before_the_answer_to_the_greeting():
     link = HeldLink()
     assert link.hear(Goodbye("early"), number=1) == []

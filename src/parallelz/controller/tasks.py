@@ -316,6 +316,8 @@ class Tasks:
     def _forget(self, task_id: TaskId) -> None:
         """Drop what a task was made of, and its inputs if no other task wants them."""
         work = self._work.pop(task_id, None)
+        if not self._work:
+            self._work.clear()  # a dict keeps the room of all that it ever held
         for input_id in () if work is None else work.inputs:
             wanted = self._wanted.get(input_id, {})
             wanted.pop(task_id, None)

@@ -303,6 +303,8 @@ class Board:
         was_queued = task.state is TaskState.READY
         self.move(task, TaskState.ENDED, status if error is None else error.evalue or status)
         del self.tasks[task.id]
+        if not self.tasks:
+            self.tasks.clear()  # a dict keeps the room of all that it ever held
         if self.alarms:
             self.alarms.clear(task.id)
         if was_queued:
@@ -360,5 +362,5 @@ class Board:
         self.roster.validate()
         for lane in self.roster.lanes.values():
             head = lane.queue.head()
-            is_left = head is not None and self.roster.has_room(lane, head)
-            assert not is_left, f"an engine lies idle for {head}"
+            idle = [engine for engine in lane.engines.values() if engine.rank == 0]
+            assert head is None or not idle, f"an engine lies idle for {head}"

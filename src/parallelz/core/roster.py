@@ -256,15 +256,8 @@ class Roster:
         self, lane: Lane, digest: Digest, avoid: EngineId | None = None
     ) -> Engine | None:
         """Return the engine of a lane that should have a task of this function now, if any."""
-        return cast("Engine | None", lane.room.choose(self._rank_max(digest), avoid))
-
-    def _rank_max(self, digest: Digest) -> int:
-        return RANK_MAX if self.hwm is not None or digest in self._durations else 0
-
-    def has_room(self, lane: Lane, task: Task) -> bool:
-        """Whether any engine of a lane could take a task; costs time linear in their number."""
-        rank_max = self._rank_max(task.digest)
-        return any(0 <= engine.rank <= rank_max for engine in lane.engines.values())
+        rank_max = RANK_MAX if self.hwm is not None or digest in self._durations else 0
+        return cast("Engine | None", lane.room.choose(rank_max, avoid))
 
     def has_room_for(self, engine: Engine, task: Task) -> bool:
         """Whether this engine could take this direct task now."""

@@ -310,7 +310,12 @@ class Scheduler:
         for lane in lanes:
             if not lane.engines and (lane.needs.engine_ids is not None or lane.needs.refused):
                 for task in lane.queue.tasks():
-                    self.board.end(task, "engine-lost", error=error)
+                    if task.refused:
+                        why = f"{list(task.refused)} refused it, and {error.evalue}"
+                        gone = ErrorInfo("ImpossibleDependency", f"engines {why}")
+                        self.board.end(task, "impossible", error=gone)
+                    else:
+                        self.board.end(task, "engine-lost", error=error)
 
     def _ends_with(
         self, task: Task, engine: Engine, error: ErrorInfo, *, has_started: bool

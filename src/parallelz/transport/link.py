@@ -63,6 +63,7 @@ class LinkEnd(ABC, Generic[M]):
             Envelope[incoming]  # type: ignore[valid-type]
         ).decode
         self._connections_count = 0
+        self._is_greeting = True  # said hello, or is about to, and has no answer yet
         self._greeted_s = 0.0
         self._tell_by_s = 0.0
 
@@ -93,6 +94,7 @@ class LinkEnd(ABC, Generic[M]):
 
     def _greet(self) -> None:
         self.welcome = None
+        self._is_greeting = True
         self._greeted_s = self._clock()
         hello = msgspec.structs.replace(
             self._hello,
@@ -111,7 +113,7 @@ class LinkEnd(ABC, Generic[M]):
         except msgspec.MsgspecError as error:
             logger.warning("dropped a message from the controller: %s", error)
             return
-        if envelope.number and self.welcome is None:
+        if envelope.number and self._is_greeting:
             return  # whose number is it? It comes again behind the answer to the greeting
         receiver = self._receiver
         if not receiver.accept(envelope.number):
@@ -150,6 +152,7 @@ class LinkEnd(ABC, Generic[M]):
         if self.welcome is not None:
             return  # the answer to a greeting that was repeated
         self.welcome = welcome
+        self._is_greeting = False
         if welcome.controller_id == self._controller_id:
             self._receiver.retell()
             again = self._sender.resend(welcome.received)
@@ -199,5 +202,5 @@ class LinkEnd(ABC, Generic[M]):
             self._greet()
 
     def _disconnected(self) -> None:
-        """Take in that the connection broke."""
+        """Take in that the connection broke; what it brought before may be unread still."""
         self.welcome = None
