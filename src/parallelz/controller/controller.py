@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from parallelz.controller.liveness import Verdict, judge
+from parallelz.controller.memory import MemoryReturn
 from parallelz.controller.recording import Recording
 from parallelz.controller.requests import Requests
 from parallelz.controller.sessions import GIVEN_UP, Definition, Link, Session, Sessions
@@ -124,6 +125,7 @@ class Controller:
         self._suspects: dict[SessionId, tuple[float, str]] = {}
         self._broken_fds: set[int] = set()  # of lines that broke in this turn
         self._stop_reason = ""
+        self._memory = MemoryReturn()
         self._scheduler = Scheduler() if scheduler is None else scheduler
         self._sessions = Sessions(secrets)
         self._recording = recording
@@ -164,7 +166,11 @@ class Controller:
             self._stop_reason = "a client asked for it"
 
     def _timeout_s(self) -> float:
-        deadlines = [self._scheduler.next_deadline_s(), self._recording.next_deadline_s()]
+        deadlines = [
+            self._scheduler.next_deadline_s(),
+            self._recording.next_deadline_s(),
+            self._memory.next_deadline_s(),
+        ]
         if self._untold:
             deadlines.append(self._tell_by_s)
         deadlines.extend(deadline_s for deadline_s, _ in self._suspects.values())
@@ -410,6 +416,7 @@ class Controller:
             if give_up_s <= now_s:
                 self._give_up(self._sessions.by_id[session_id], cause, now_s)
         self._recording.see_to_timers(now_s)
+        self._memory.see(len(self._scheduler.tasks), now_s)
         if self._parent_pid is not None and os.getppid() != self._parent_pid:
             self._stop_reason = "the process that started it is gone"
 
