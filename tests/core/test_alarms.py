@@ -17,7 +17,7 @@ def test_the_earliest_is_due_first_and_only_once() -> None:
     assert alarms.pop_due(3.0) == (B, Alarm.DELAY)
     assert alarms.pop_due(3.0) == (A, Alarm.KILL)
     assert alarms.pop_due(3.0) is None
-    assert not alarms
+    assert not alarms.by_task
 
 
 def test_a_task_has_one_alarm_the_last_that_was_set() -> None:

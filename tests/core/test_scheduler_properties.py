@@ -345,7 +345,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         cluster.feed(ClientForgotten(ME))
         cluster.feed(ClientForgotten(YOU))
         board = cluster.scheduler.board
-        assert not board.alarms
+        assert not board.alarms.by_task
         assert not board.waits.by_task or cluster.lookups
         assert all(lane.queue.head() is None for lane in board.roster.lanes.values())
         again = self.make()

@@ -20,30 +20,29 @@ class Alarm(enum.Enum):
 
 
 class Alarms:
-    """A heap in which clearing costs nothing; its size follows the alarms that are set."""
+    """A heap in which clearing costs nothing; its size follows the alarms that are set.
+
+    Attributes
+    ----------
+    by_task
+        When each is due, and which it is; not to be changed from outside.
+    """
 
     def __init__(self) -> None:
-        self._set: dict[TaskId, tuple[float, Alarm]] = {}
+        self.by_task: dict[TaskId, tuple[float, Alarm]] = {}
         self._heap: list[tuple[float, TaskId]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._set)
 
     def set(self, task_id: TaskId, alarm: Alarm, due_s: float) -> None:
         """Set a task's alarm, in place of the one it has."""
-        self._set[task_id] = (due_s, alarm)
+        self.by_task[task_id] = (due_s, alarm)
         heapq.heappush(self._heap, (due_s, task_id))
-        if len(self._heap) > 2 * len(self._set) + SLACK:
-            self._heap = [(due_s, task_id) for task_id, (due_s, _) in self._set.items()]
+        if len(self._heap) > 2 * len(self.by_task) + SLACK:
+            self._heap = [(due_s, task_id) for task_id, (due_s, _) in self.by_task.items()]
             heapq.heapify(self._heap)
 
     def clear(self, task_id: TaskId) -> None:
         """Remove a task's alarm, if it has one."""
-        self._set.pop(task_id, None)
-
-    def of(self, task_id: TaskId) -> tuple[float, Alarm] | None:
-        """Return when a task's alarm is due, and which it is."""
-        return self._set.get(task_id)
+        self.by_task.pop(task_id, None)
 
     def next_s(self) -> float | None:
         """Return when the next one is due."""
@@ -56,12 +55,12 @@ class Alarms:
         if not self._heap or self._heap[0][0] > now_s:
             return None
         _, task_id = heapq.heappop(self._heap)
-        return task_id, self._set.pop(task_id)[1]
+        return task_id, self.by_task.pop(task_id)[1]
 
     def _drop_stale(self) -> None:
         while self._heap:
             due_s, task_id = self._heap[0]
-            current = self._set.get(task_id)
+            current = self.by_task.get(task_id)
             if current is not None and current[0] == due_s:
                 return
             heapq.heappop(self._heap)

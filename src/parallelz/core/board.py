@@ -54,6 +54,7 @@ class Board:
         self._story: deque[tuple[float, TaskId, TaskState, TaskState, str, EngineId | None]] = (
             deque(maxlen=STORY_LENGTH_MAX)  # lines of `Transition`
         )
+        self._news: deque[News] = deque()  # of ends, for those who wait
         self._to_look_at: dict[EngineId, Engine] = {}  # has direct tasks, or is to end
 
     # -- states ----------------------------------------------------------------------------
@@ -98,7 +99,7 @@ class Board:
         self.roster.awake[lane.number] = lane
         if options is None or options.wait_timeout_s <= 0:
             return
-        if self.alarms.of(task.id) is None:
+        if task.id not in self.alarms.by_task:
             self.alarms.set(task.id, Alarm.UNPLACED, self.now_s + options.wait_timeout_s)
 
     def look_at(self, engine: Engine) -> None:
@@ -122,7 +123,9 @@ class Board:
     # -- engines ---------------------------------------------------------------------------
 
     def fill(self) -> None:
-        """Place ready tasks until none is left or no engine has room for one."""
+        """Tell of ends, then place ready tasks until none is left or no engine has room."""
+        while self._news:
+            self.settle(self.waits.settle(self._news.popleft()))
         if self._to_look_at:
             engines, self._to_look_at = self._to_look_at, {}
             for engine in engines.values():
@@ -130,39 +133,36 @@ class Board:
         awake = self.roster.awake
         while awake:
             if len(awake) > 1:
-                next_lane = self._next_lane()
-                if next_lane is not None:
-                    self._fill_one(next_lane)
+                self._fill_next_lane()
                 continue
             (lane,) = awake.values()
-            while self._fill_one(lane):
-                pass
+            queue = lane.queue
+            while (task := queue.head()) is not None:
+                found = self.roster.room_for(lane, task.digest)
+                if found is None:
+                    break
+                queue.pop()
+                self.place(task, found)
             awake.clear()
 
-    def _next_lane(self) -> Lane | None:
-        """Return the lane whose first task comes before those of the others."""
-        best: Lane | None = None
+    def _fill_next_lane(self) -> None:
+        """Place the first task of the lane whose first task comes before those of others."""
+        best: tuple[Lane, Task, Engine] | None = None
         best_rank = (0, 0.0, False)
         for number, lane in list(self.roster.awake.items()):
             task = lane.queue.head()
-            if task is None or self.roster.room_for(lane, task.digest) is None:
+            engine = None if task is None else self.roster.room_for(lane, task.digest)
+            if task is None or engine is None:
                 del self.roster.awake[number]
                 continue
             used_s = self.roster.shares.of(task.session_id)
             rank = (-task.priority, used_s, lane is self.roster.open)  # who has choice waits
             if best is None or rank < best_rank:
-                best, best_rank = lane, rank
-        return best
-
-    def _fill_one(self, lane: Lane) -> bool:
-        """Place the first task of a lane; return whether that could be done."""
-        task = lane.queue.head()
-        engine = None if task is None else self.roster.room_for(lane, task.digest)
-        if task is None or engine is None:
-            return False
-        lane.queue.pop()
-        self.place(task, engine)
-        return True
+                best, best_rank = (lane, task, engine), rank
+        if best is not None:
+            lane, task, engine = best
+            lane.queue.pop()
+            self.place(task, engine)
 
     def _fill_direct(self, engine: Engine) -> None:
         while (task := engine.direct.head()) is not None:
@@ -181,7 +181,7 @@ class Board:
             engine.since_s = self.now_s
         self.roster.place(engine, task)
         self.roster.shares.serve(task.session_id, task.expected_s)
-        if self.alarms:
+        if self.alarms.by_task:
             self.alarms.clear(task.id)
         if task.options is not None and task.options.max_runtime_s > 0:
             engine.has_limits = True
@@ -192,7 +192,7 @@ class Board:
         """Take a task off its engine; what to do with it is for the caller."""
         is_current = next(iter(engine.placed)) == task.id
         self.roster.release(engine, task)
-        if self.alarms:
+        if self.alarms.by_task:
             self.alarms.clear(task.id)
         if is_current:
             engine.since_s = self.now_s
@@ -208,7 +208,7 @@ class Board:
             engine.has_limits = False
         elif task.options is not None and task.options.max_runtime_s > 0:
             due_s = engine.since_s + task.options.max_runtime_s
-            if self.alarms.of(task.id) is None:
+            if task.id not in self.alarms.by_task:
                 self.alarms.set(task.id, Alarm.OVERRUN, due_s)
 
     def recall(self, engine: Engine, tasks: Iterable[Task]) -> None:
@@ -236,43 +236,48 @@ class Board:
         how: str = "",
         root: str = "",
     ) -> None:
-        """Answer the client, then release or end what waits for this task.
+        """Answer the client and forget the task; `fill` tells those who wait for it.
 
         Parameters
         ----------
         how, root
-            For those that wait: see `News`. "": as the status says.
+            For those who wait: see `News`. "": as the status says.
         """
-        news = self._end_alone(task, status, engine_id, error, how, root, by_result=by_result)
-        if news is not None:
-            self._spread([news])
+        if task.state is TaskState.READY:
+            self._skip(task)
+        self.move(task, TaskState.ENDED, status if error is None else error.evalue or status)
+        task_id = task.id
+        del self.tasks[task_id]
+        if not self.tasks:
+            self.tasks.clear()  # a dict keeps the room of all that it ever held
+        if self.alarms.by_task:
+            self.alarms.clear(task_id)
+        session_id = task.session_id
+        ok = status == "ok"
+        self.ended.add(session_id, task.number, engine_id, ok=ok)
+        self.actions.append(
+            EndTask(task_id, session_id, status, engine_id, task.run_count, by_result, error)
+        )
+        if task_id in self.waits.by_task:
+            how = how or HOW[status]
+            root = root or f"{task.name} {how}"
+            self._news.append(News(task_id, ok, engine_id, task.name, how, root))
 
     def settle(self, waits: list[Wait]) -> None:
         """Do what decided waits mean for their tasks."""
-        self._spread([news for wait in waits if (news := self._settle(wait)) is not None])
-
-    def _spread(self, ended: list[News]) -> None:
-        """Tell those who wait, and those who wait for what that ends, and so on."""
-        waves = deque(ended)
-        while waves:
-            for wait in self.waits.settle(waves.popleft()):
-                news = self._settle(wait)
-                if news is not None:
-                    waves.append(news)
-
-    def _settle(self, wait: Wait) -> News | None:
-        """Do what a decided wait means for its task; return the news if that ends it."""
-        task = wait.task
-        if task.state is not TaskState.WAITING:
-            return None  # another of its dependencies ended it first
-        error = self.apply(wait)
-        if error is not None:
-            how = f"could not run as {wait.root}" if wait.root else ""
-            return self._end_alone(task, "impossible", NOWHERE, error, how, wait.root)
-        task.unresolved -= 1
-        if not task.unresolved:
-            self.make_ready(task, f"after {wait.last.task_id}" if wait.last else "submitted")
-        return None
+        for wait in waits:
+            task = wait.task
+            if task.state is not TaskState.WAITING:
+                continue  # another of its dependencies ended it first
+            error = self.apply(wait)
+            if error is not None:
+                how = f"could not run as {wait.root}" if wait.root else ""
+                self.end(task, "impossible", error=error, how=how, root=wait.root)
+                continue
+            task.unresolved -= 1
+            if not task.unresolved:
+                last = wait.last
+                self.make_ready(task, "submitted" if last is None else f"after {last.task_id}")
 
     def apply(self, wait: Wait) -> ErrorInfo | None:
         """Note what a decided wait says of where its task may run; return why it cannot."""
@@ -287,39 +292,6 @@ class Board:
             text = f"the engine of {wait.some_ids}, which it is to follow, is gone"
             return ErrorInfo("ImpossibleDependency", text)
         return None
-
-    def _end_alone(
-        self,
-        task: Task,
-        status: Status,
-        engine_id: EngineId,
-        error: ErrorInfo | None,
-        how: str,
-        root: str,
-        *,
-        by_result: bool = False,
-    ) -> News | None:
-        """End one task; return the news if anybody waits for it."""
-        was_queued = task.state is TaskState.READY
-        self.move(task, TaskState.ENDED, status if error is None else error.evalue or status)
-        del self.tasks[task.id]
-        if not self.tasks:
-            self.tasks.clear()  # a dict keeps the room of all that it ever held
-        if self.alarms:
-            self.alarms.clear(task.id)
-        if was_queued:
-            self._skip(task)
-        ok = status == "ok"
-        self.ended.add(task.session_id, task.number, engine_id, ok=ok)
-        self.actions.append(
-            EndTask(
-                task.id, task.session_id, status, engine_id, task.run_count, by_result, error
-            )
-        )
-        if task.id not in self.waits.by_task:
-            return None
-        how = how or HOW[status]
-        return News(task.id, ok, engine_id, task.name, how, root or f"{task.name} {how}")
 
     def _skip(self, task: Task) -> None:
         if not task.is_direct:

@@ -31,12 +31,15 @@ class EndedTasks:
 
     def __init__(self) -> None:
         self._full_below = 0  # blocks
+        self._end = 0  # numbers from here on have not ended
         self._full: set[int] = set()
         self._partial: dict[int, int] = {}
         self._details: OrderedDict[int, int] = OrderedDict()  # twice the engine, plus ok
 
     def add(self, number: int, engine_id: EngineId, *, ok: bool) -> None:
         """Remember an end; of the latest `DETAILS_COUNT_MAX` also where and how."""
+        if number >= self._end:
+            self._end = number + 1
         block, bit = divmod(number, BLOCK_BITS)
         bits = self._partial.get(block, 0) | (1 << bit)
         if bits == FULL_BLOCK:
@@ -52,6 +55,8 @@ class EndedTasks:
             self._details.popitem(last=False)
 
     def __contains__(self, number: int) -> bool:
+        if number >= self._end:
+            return False
         block, bit = divmod(number, BLOCK_BITS)
         if block < self._full_below or block in self._full:
             return True

@@ -39,7 +39,8 @@ class Shares:
     def serve(self, session_id: SessionId, expected_s: float) -> None:
         """Charge a client for a task that is placed."""
         used_s = self._used_s.get(session_id, self._present_s)
-        self._present_s = max(self._present_s, used_s)
+        if used_s > self._present_s:
+            self._present_s = used_s
         self._used_s[session_id] = used_s + expected_s
 
     def charge(self, session_id: SessionId, more_s: float) -> None:

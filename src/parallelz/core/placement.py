@@ -97,13 +97,15 @@ class LeastLoad(Room):
 
     def choose(self, rank_max: int, avoid: EngineId | None = None) -> Candidate | None:
         """See `Room.choose`."""
-        by_rank = self._by_rank
-        while self._lowest < len(by_rank) and not by_rank[self._lowest]:
-            self._lowest += 1
-        for rank in range(self._lowest, min(rank_max + 1, len(by_rank))):
-            for engine in by_rank[rank].values():
+        by_rank, lowest = self._by_rank, self._lowest
+        while lowest < len(by_rank) and not by_rank[lowest]:
+            lowest += 1
+        self._lowest = lowest
+        while lowest < len(by_rank) and lowest <= rank_max:
+            for engine in by_rank[lowest].values():
                 if engine.id != avoid:
                     return engine
+            lowest += 1
         return None
 
 

@@ -16,7 +16,7 @@ its lanes are *awake* until that is used.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from parallelz.core.fairness import FairQueue, Shares
 from parallelz.core.placement import Draw, LeastLoad, Room
@@ -257,7 +257,8 @@ class Roster:
     ) -> Engine | None:
         """Return the engine of a lane that should have a task of this function now, if any."""
         rank_max = RANK_MAX if self.hwm is not None or digest in self._durations else 0
-        return cast("Engine | None", lane.room.choose(rank_max, avoid))
+        chosen = lane.room.choose(rank_max, avoid)
+        return None if chosen is None else self.engines[chosen.id]
 
     def has_room_for(self, engine: Engine, task: Task) -> bool:
         """Whether this engine could take this direct task now."""

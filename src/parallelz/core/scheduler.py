@@ -32,7 +32,7 @@ from parallelz.core.events import (
 )
 from parallelz.core.intake import Intake
 from parallelz.core.placement import Draw, LeastLoad, Room
-from parallelz.core.roster import PREFETCH_S, Engine, Roster
+from parallelz.core.roster import PREFETCH_S, Engine, Lane, Roster
 from parallelz.core.task import Stop, Task, TaskState, Transition
 from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
 from parallelz.protocol.messages import (
@@ -308,14 +308,20 @@ class Scheduler:
         for task in engine.direct.tasks():
             self.board.end(task, "engine-lost", error=error)
         for lane in lanes:
-            if not lane.engines and (lane.needs.engine_ids is not None or lane.needs.refused):
-                for task in lane.queue.tasks():
-                    if task.refused:
-                        why = f"{list(task.refused)} refused it, and {error.evalue}"
-                        gone = ErrorInfo("ImpossibleDependency", f"engines {why}")
-                        self.board.end(task, "impossible", error=gone)
-                    else:
-                        self.board.end(task, "engine-lost", error=error)
+            if not lane.engines:
+                self._give_up_on(lane, error)
+
+    def _give_up_on(self, lane: Lane, error: ErrorInfo) -> None:
+        """End what no engine can have any more, now that the last one is gone."""
+        refused = lane.needs.refused
+        if refused:
+            text = f"engines {list(refused)} refused it, and {error.evalue}"
+            impossible = ErrorInfo("ImpossibleDependency", text)
+            for task in lane.queue.tasks():
+                self.board.end(task, "impossible", error=impossible)
+        elif lane.needs.engine_ids is not None:
+            for task in lane.queue.tasks():
+                self.board.end(task, "engine-lost", error=error)
 
     def _ends_with(
         self, task: Task, engine: Engine, error: ErrorInfo, *, has_started: bool

@@ -100,7 +100,7 @@ def _why_over(scheduler: Scheduler, task_id: TaskId, now_s: float) -> str:
 
 def _why_waiting(scheduler: Scheduler, task: Task, now_s: float) -> str:
     board = scheduler.board
-    alarm = board.alarms.of(task.id)
+    alarm = board.alarms.by_task.get(task.id)
     if alarm is not None and alarm[1] is Alarm.DELAY:
         return f"it is tried again in {_span(alarm[0] - now_s)}"
     awaited = board.waits.awaited_by(task)
