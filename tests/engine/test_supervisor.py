@@ -90,7 +90,9 @@ def test_engine_that_is_ended_is_replaced_by_one_that_is_like_it(
     controller.tell("bulk", *gate.task("t"))
     gate.wait_until_it_runs(controller)
     controller.tell_supervisor(EndEngine(old, "task t was cancelled", restart=True))
-    assert controller.heard(EngineDied) == EngineDied(old, "task t was cancelled")
+    assert controller.heard(EngineDied) == EngineDied(
+        old, "task t was cancelled", started_count=1
+    )
     new = replacement(controller, old)
     for session_id in (old, new):
         for link in ("bulk", "control"):
@@ -127,7 +129,9 @@ def test_engine_that_ends_within_its_grace_is_not_killed(
     gate.wait_until_it_runs(controller)
     session_id = controller.engine_session()
     controller.tell_supervisor(EndEngine(session_id, "it is drained", grace_s=TIMEOUT_S))
-    assert controller.heard(EngineDied) == EngineDied(session_id, "it is drained")
+    assert controller.heard(EngineDied) == EngineDied(
+        session_id, "it is drained", started_count=1
+    )
     assert controller.pump(supervisor.poll) == 0
 
 
@@ -140,7 +144,7 @@ def test_engine_that_does_not_end_is_killed_after_its_grace(
     os.kill(controller.engine_pid(), signal.SIGSTOP)
     controller.tell_supervisor(EndEngine(session_id, "it froze", grace_s=0.05))
     cause = "it froze; killed, as it did not end when asked to"
-    assert controller.heard(EngineDied) == EngineDied(session_id, cause)
+    assert controller.heard(EngineDied) == EngineDied(session_id, cause, started_count=1)
     assert controller.pump(supervisor.poll) == 0
 
 
