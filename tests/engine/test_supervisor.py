@@ -144,7 +144,7 @@ def test_engine_that_does_not_end_is_killed_after_its_grace(
     os.kill(controller.engine_pid(), signal.SIGSTOP)
     controller.tell_supervisor(EndEngine(session_id, "it froze", grace_s=0.05))
     cause = "it froze; killed, as it did not end when asked to"
-    assert controller.heard(EngineDied) == EngineDied(session_id, cause, started_count=1)
+    assert controller.heard(EngineDied) == EngineDied(session_id, cause, started_count=0)
     assert controller.pump(supervisor.poll) == 0
 
 
