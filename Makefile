@@ -1,4 +1,4 @@
-.PHONY: check test process sim docs bench clean
+.PHONY: check test process sim bugs bench
 START ?= 0
 SEEDS ?= 200
 check:  ## what CI runs first: format, lint, layers, types, fast tests
@@ -12,5 +12,7 @@ process:  ## tests with real processes
 	pytest -q -m "slow or process"
 sim:  ## whole clusters under faults: SEEDS of them, beginning with seed START
 	python -m parallelz.testing.simulation --start $(START) --count $(SEEDS)
+bugs:  ## plant bugs in the core; which kinds of tests notice?
+	python tests/planted_bugs.py
 bench:  ## every figure, beside the peers that are installed
 	python -m benchmarks

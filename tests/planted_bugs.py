@@ -36,8 +36,8 @@ BUGS = [
     Bug(
         "impossible also through chains",
         "board",
-        "                if news is not None:\n                    waves.append(news)",
-        "                del news",
+        "if task_id in self.waits.by_task:",
+        'if task_id in self.waits.by_task and status != "impossible":',
     ),
     Bug(
         "follow says where",

@@ -236,6 +236,14 @@ def test_follow_runs_where_the_other_ran() -> None:
     assert placed(play.finish(1, 1)) == [(2, 1)]
 
 
+def test_follow_to_an_engine_that_is_not_among_the_targets_is_impossible() -> None:
+    play = Play(2)
+    play(submit(0, engines=[1]))
+    play(submit(1, follow=[0], engines=[0]))
+    end = next(a for a in play.finish(0, 1) if ended([a]) == [(1, "impossible")])
+    assert end.error.evalue == "it is to follow me-0, which ran on [1], and not on [0]"
+
+
 def test_follow_of_tasks_on_two_engines_is_impossible() -> None:
     play = Play(2)
     play(submit(0))

@@ -286,7 +286,11 @@ class Board:
         task = wait.task
         if wait.is_place and wait.engines:
             allowed = wait.engines if task.engine_ids is None else task.engine_ids
+            targets = task.engine_ids
             task.engine_ids = tuple(e for e in wait.engines if e in allowed)
+            if not task.engine_ids and targets:
+                text = f"it is to follow {wait.some_ids}, which ran on {list(wait.engines)}"
+                return ErrorInfo("ImpossibleDependency", f"{text}, and not on {list(targets)}")
         is_gone = wait.is_place and not any(e in self.roster.engines for e in wait.engines)
         if is_gone and (wait.engines or wait.is_place_lost):
             text = f"the engine of {wait.some_ids}, which it is to follow, is gone"
