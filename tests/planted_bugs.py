@@ -36,8 +36,8 @@ BUGS = [
     Bug(
         "impossible also through chains",
         "board",
-        "if task_id in self.waits.by_task:",
-        'if task_id in self.waits.by_task and status != "impossible":',
+        "        if is_awaited:\n",
+        '        if is_awaited and status != "impossible":\n',
     ),
     Bug(
         "follow says where",

@@ -13,7 +13,7 @@ from itertools import islice
 
 from parallelz.core.alarms import Alarm, Alarms
 from parallelz.core.dependencies import News, Wait, Waits
-from parallelz.core.ended import NOWHERE, EndedTasksByClient
+from parallelz.core.ended import NOWHERE, Blame, EndedTasksByClient
 from parallelz.core.events import Action, EndTask, PlaceTask, RecallTasks, ReleaseEngine
 from parallelz.core.roster import Engine, Lane, Roster
 from parallelz.core.task import InvalidTransition, Stop, Task, TaskState, Transition
@@ -258,10 +258,15 @@ class Board:
         self.actions.append(
             EndTask(task_id, session_id, status, engine_id, task.run_count, by_result, error)
         )
-        if task_id in self.waits.by_task:
-            how = how or HOW[status]
-            root = root or f"{task.name} {how}"
-            self._news.append(News(task_id, ok, engine_id, task.name, how, root))
+        is_awaited = task_id in self.waits.by_task
+        if ok and not is_awaited:
+            return
+        how = how or HOW[status]
+        blame = Blame(task.name, how, root or f"{task.name} {how}")
+        if not ok:
+            self.ended.add_blame(session_id, task.number, blame)
+        if is_awaited:
+            self._news.append(News(task_id, ok, engine_id, *blame))
 
     def settle(self, waits: list[Wait]) -> None:
         """Do what decided waits mean for their tasks."""

@@ -26,6 +26,14 @@ class End(NamedTuple):
     ok: bool
 
 
+class Blame(NamedTuple):
+    """What those who depend on a task that did not end well are told."""
+
+    name: str  # such as "'b' (client-7)"
+    how: str  # such as "failed", or "could not run as 'a' (client-3) failed"
+    root: str  # what was at the bottom of it, such as "'a' (client-3) failed"
+
+
 class EndedTasks:
     """The ended tasks of one client, by number from 0."""
 
@@ -35,6 +43,7 @@ class EndedTasks:
         self._full: set[int] = set()
         self._partial: dict[int, int] = {}
         self._details: OrderedDict[int, int] = OrderedDict()  # twice the engine, plus ok
+        self._blames: OrderedDict[int, Blame] = OrderedDict()
 
     def add(self, number: int, engine_id: EngineId, *, ok: bool) -> None:
         """Remember an end; of the latest `DETAILS_COUNT_MAX` also where and how."""
@@ -61,6 +70,16 @@ class EndedTasks:
         if block < self._full_below or block in self._full:
             return True
         return bool(self._partial.get(block, 0) >> bit & 1)
+
+    def add_blame(self, number: int, blame: Blame) -> None:
+        """Remember of the latest `DETAILS_COUNT_MAX` failures what to tell of them."""
+        self._blames[number] = blame
+        if len(self._blames) > DETAILS_COUNT_MAX:
+            self._blames.popitem(last=False)
+
+    def blame(self, number: int) -> Blame | None:
+        """Return what to tell of a failure, if that is still remembered."""
+        return self._blames.get(number)
 
     def details(self, number: int) -> End | None:
         """Return how a task ended, if that is still remembered."""
@@ -90,6 +109,19 @@ class EndedTasksByClient:
         ended = self._clients.get(session_id)
         if ended is not None:
             ended.add(number, engine_id, ok=ok)
+
+    def add_blame(self, session_id: SessionId, number: int, blame: Blame) -> None:
+        """Remember what to tell of a failure, if its client may still name the task."""
+        ended = self._clients.get(session_id)
+        if ended is not None:
+            ended.add_blame(number, blame)
+
+    def blame_of(self, task_id: TaskId) -> Blame:
+        """Return what to tell of a task that did not end well."""
+        session_id, _, number_text = task_id.rpartition("-")
+        ended = self._clients.get(SessionId(session_id))
+        blame = None if ended is None else ended.blame(int(number_text))
+        return blame or Blame(task_id, "failed", f"{task_id} failed")
 
     def find(self, task_id: TaskId) -> End | None:
         """Return how a task ended; None: it has not, or that is known no more."""

@@ -10,7 +10,7 @@ from parallelz.core.alarms import Alarm
 from parallelz.core.board import Board
 from parallelz.core.dependencies import News, Wait
 from parallelz.core.early import EarlyStops
-from parallelz.core.ended import GONE, NOWHERE
+from parallelz.core.ended import GONE, NOWHERE, Blame
 from parallelz.core.events import AskValues, EndsFound, LookUpTasks, ValueProvided, Warn
 from parallelz.core.task import Task, TaskState
 from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
@@ -128,8 +128,10 @@ class Intake:
                 if task_id not in self._tasks and task_id not in self._looked_up:
                     unknown.append(task_id)
             else:
-                how = "ended well" if end.ok else "failed"
-                wait.count(_news(task_id, how, ok=end.ok, engine_id=end.engine_id))
+                blame = Blame(task_id, "ended well", f"{task_id} ended well")
+                if not end.ok:
+                    blame = board.ended.blame_of(task_id)
+                wait.count(News(task_id, end.ok, end.engine_id, *blame))
         return wait
 
     def submit_direct(self, event: SubmitDirect, source: SessionId) -> None:
