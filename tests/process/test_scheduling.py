@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -247,6 +248,25 @@ def test_shutdown_with_restart_replaces_engines(own: Client) -> None:
     wait_for_ids(own, [1, 2])
     assert own[1].apply_sync(os.getpid) == pids[1]
     assert own[2].apply_sync(os.getpid) not in pids
+
+
+def test_tasks_that_had_not_started_on_a_killed_engine_run_elsewhere(tmp_path: Path) -> None:
+    with Cluster(n=1, hwm=10, profile_dir=tmp_path / "profile") as rc:
+        lv = rc.load_balanced_view()
+        pid = rc[0].apply_sync(os.getpid)
+        started = lv.apply_async(begin_and_wait, tmp_path / "begun", 60)
+        behind = [lv.apply_async(abs, -number) for number in range(5)]
+        wait_for(tmp_path / "begun")
+        while "behind" not in rc.why(behind[-1]):
+            rc.spin()
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(parallelz.EngineError, match="SIGKILL"):
+            started.get(TIMEOUT_S)
+        cluster = rc.cluster
+        assert isinstance(cluster, Cluster)
+        cluster.start_engines_sync(1)
+        assert [ar.get(TIMEOUT_S) for ar in behind] == list(range(5))
+        assert {ar.metadata["retries"] for ar in behind} == {0}
 
 
 # -- asking ----------------------------------------------------------------------------------
