@@ -118,7 +118,7 @@ def test_interrupt_of_a_task_spares_any_other_that_runs(
 ) -> None:
     controller.tell("bulk", *call("a", "builtins:abs", -1), *gate.task("b"))
     gate.wait_until_it_runs(controller)
-    controller.tell("control", InterruptTask(TaskId("a")), DropTasks([], []))
+    controller.tell("control", InterruptTask(TaskId("a"), 1), DropTasks([], []))
     controller.heard(TasksDropped)  # so the interrupt was obeyed
     gate.let_go()
     assert controller.value("b") == ""
@@ -127,7 +127,19 @@ def test_interrupt_of_a_task_spares_any_other_that_runs(
 def test_interrupt_of_a_task_ends_it_if_it_runs(controller: FakeController, gate: Gate) -> None:
     controller.tell("bulk", *gate.task("a"), *call("b", "builtins:abs", -1))
     gate.wait_until_it_runs(controller)
-    controller.tell("control", InterruptTask(TaskId("a")), InterruptTask(TaskId("b")))
+    controller.tell("control", InterruptTask(TaskId("a"), 1), InterruptTask(TaskId("b"), 2))
+    finished = controller.result("a")
+    assert finished.error is not None
+    assert finished.error.ename == "KeyboardInterrupt"
+    assert controller.value("b") == 1
+
+
+def test_interrupt_that_comes_before_its_task_has_started_ends_it_when_it_does(
+    controller: FakeController,
+) -> None:
+    controller.tell("control", InterruptTask(TaskId("a"), 1), DropTasks([], []))
+    controller.heard(TasksDropped)  # so the interrupt was obeyed
+    controller.tell("bulk", *call("a", "builtins:abs", -1), *call("b", "builtins:abs", -1))
     finished = controller.result("a")
     assert finished.error is not None
     assert finished.error.ename == "KeyboardInterrupt"

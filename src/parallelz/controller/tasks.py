@@ -197,7 +197,7 @@ class Tasks:
             case RecallTasks():
                 self._put_control(action.engine_id, DropTasks(action.task_ids, action.runs))
             case StopTask():
-                self._put_control(action.engine_id, InterruptTask(action.task_id))
+                self._put_control(action.engine_id, InterruptTask(action.task_id, action.run))
             case KillEngine():
                 self.end_engine(action.engine_id, action.reason, grace_s=0.0)
             case ReleaseEngine():

@@ -124,10 +124,11 @@ class RecallTasks(Item, frozen=True):
 
 
 class StopTask(Item, frozen=True):
-    """Interrupt the task, if it is what the engine runs."""
+    """Interrupt this run of the task, if it is what the engine runs."""
 
     engine_id: EngineId
     task_id: TaskId
+    run: int
 
 
 class KillEngine(Item, frozen=True):

@@ -266,7 +266,7 @@ class Scheduler:
         is_current = engine.current is task
         engine.is_late = engine.is_late or is_current
         self.board.recall(engine, engine.placed.values() if is_current else [task])
-        self.board.actions.append(StopTask(engine.id, task.id))
+        self.board.actions.append(StopTask(engine.id, task.id, task.placed_count))
         self.board.alarms.set(task.id, Alarm.KILL, self.board.now_s + grace_s)
 
     def _drain(self, event: DrainEngines) -> None:

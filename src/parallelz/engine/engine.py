@@ -18,7 +18,6 @@ import os
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from types import FrameType
 
@@ -30,7 +29,7 @@ from parallelz.engine.started import StartedCount
 from parallelz.engine.workqueue import Job, WorkQueue
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import UnknownFunction
-from parallelz.ids import SessionId, TaskId
+from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.functions import FunctionTable
@@ -110,7 +109,6 @@ class Engine:
         self._results_lock = threading.Lock()
         self._results_since_s = 0.0
         self._is_armed = False
-        self._to_interrupt: deque[TaskId] = deque()
         self._clears: list[str] = []
         self._cleared: list[str] = []
         self._stop_reason = ""
@@ -233,14 +231,10 @@ class Engine:
     def _on_interrupt_task(self, number: int, frame: FrameType | None) -> None:
         """Interrupt the task that is meant, if it still runs.
 
-        Nothing else runs in this thread until it is decided. Two signals may come as one, so
-        all that is wanted is looked at.
+        Nothing else runs in this thread until it is decided.
         """
         running = self._runner.running
-        is_wanted = False
-        while self._to_interrupt:
-            is_wanted |= self._to_interrupt.popleft() == running
-        if running and is_wanted:
+        if running is not None and self._runner.is_to_interrupt(running):
             raise KeyboardInterrupt
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
@@ -282,7 +276,7 @@ class Engine:
             case InterruptTask(""):
                 signal.pthread_kill(self._main_thread_id, signal.SIGINT)
             case InterruptTask():
-                self._to_interrupt.append(message.task_id)
+                self._runner.interrupt(message.task_id, message.run)
                 signal.pthread_kill(self._main_thread_id, INTERRUPT_TASK_SIGNAL)
             case ClearNamespace():
                 self._clears.append(message.request_key)

@@ -27,7 +27,7 @@ from parallelz.protocol.messages import ErrorInfo, TaskFinished
 
 Call = tuple[int, tuple[object, ...], dict[str, object]]
 
-NO_TASK = TaskId("")
+INTERRUPTS_COUNT_MAX = 1000
 
 PLAIN, BOUND, CHUNK, BOUND_CHUNK = range(4)
 
@@ -38,24 +38,27 @@ class Runner:
     Attributes
     ----------
     running
-        The task whose code an interrupt would hit now; "": it would hit ours.
+        The task whose code an interrupt would hit now; None: it would hit ours.
     """
 
     def __init__(self, main: Main) -> None:
         self._main = main
-        self.running = NO_TASK
+        self.running: Job | None = None
+        self._to_interrupt: dict[tuple[TaskId, int], None] = {}
 
     def run(self, job: Job) -> tuple[TaskFinished, Sequence[Buffer]]:
         """Run a task to its end; whatever the user's code raises is part of the answer."""
         started_s = time.time()
         output.begin()
         try:
-            self.running = job.task_id
+            self.running = job
+            if self._to_interrupt and self.is_to_interrupt(job):
+                raise KeyboardInterrupt
             value = self._call(job)
-            self.running = NO_TASK
+            self.running = None
             data, buffers = payload.dump(value)
         except BaseException as error:  # noqa: BLE001 - it is the user's code, and may exit, too
-            self.running = NO_TASK
+            self.running = None
             return self._failed(job, error, started_s)
         completed_s = time.time()
         finished = TaskFinished(
@@ -69,6 +72,17 @@ class Runner:
             output.end(),
         )
         return finished, buffers
+
+    def interrupt(self, task_id: TaskId, run: int) -> None:
+        """Keep in mind that a run of a task is to be interrupted; from any thread."""
+        self._to_interrupt[task_id, run] = None
+        if len(self._to_interrupt) > INTERRUPTS_COUNT_MAX:  # what had ended when it was wanted
+            self._to_interrupt.pop(next(iter(self._to_interrupt)), None)
+
+    def is_to_interrupt(self, job: Job) -> bool:
+        """Whether this run is to be interrupted; only once."""
+        key = (job.task_id, job.run)
+        return self._to_interrupt.pop(key, self) is None
 
     def _call(self, job: Job) -> object:
         if job.function is None:

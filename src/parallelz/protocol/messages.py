@@ -395,6 +395,9 @@ class InterruptTask(Message, frozen=True):
     """Controller to engine: raise KeyboardInterrupt in what runs now."""
 
     task_id: TaskId = TaskId("")  # only if it is this one; "": whatever it is
+    run: int = (
+        0  # `RunTask.run` of it; a run that is about to start is interrupted when it does
+    )
 
 
 class ClearNamespace(Message, frozen=True):
