@@ -36,8 +36,8 @@ BUGS = [
     Bug(
         "impossible also through chains",
         "board",
-        "        if is_awaited:\n",
-        '        if is_awaited and status != "impossible":\n',
+        "        self.ended.add_blame(session_id, task.number, blame)\n        if is_awaited:",
+        "        if is_awaited and status != 'impossible':",
     ),
     Bug(
         "follow says where",

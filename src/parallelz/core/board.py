@@ -259,12 +259,13 @@ class Board:
             EndTask(task_id, session_id, status, engine_id, task.run_count, by_result, error)
         )
         is_awaited = task_id in self.waits.by_task
-        if ok and not is_awaited:
+        if ok:
+            if is_awaited:
+                self._news.append(News(task_id, ok, engine_id, task_id, HOW["ok"], task_id))
             return
         how = how or HOW[status]
         blame = Blame(task.name, how, root or f"{task.name} {how}")
-        if not ok:
-            self.ended.add_blame(session_id, task.number, blame)
+        self.ended.add_blame(session_id, task.number, blame)
         if is_awaited:
             self._news.append(News(task_id, ok, engine_id, *blame))
 

@@ -72,11 +72,10 @@ class Intake:
             error = ErrorInfo("InvalidDependency", text)
             board.end(task, "impossible", error=error)
             return
-        waits = self._waits_of(task, options) if depends else []
-        task.unresolved = sum(not wait.is_settled for wait in waits)
-        for wait in waits:
-            reason = board.apply(wait) if wait.is_settled else None
-            if reason is not None:
+        for wait in self._waits_of(task, options) if depends else ():
+            if not wait.is_settled:
+                task.unresolved += 1
+            elif (reason := board.apply(wait)) is not None:
                 how = f"could not run as {wait.root}" if wait.root else ""
                 board.end(task, "impossible", error=reason, how=how, root=wait.root)
                 return
