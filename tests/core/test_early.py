@@ -46,3 +46,16 @@ def test_orders_of_others_and_for_what_has_ended_are_not_kept() -> None:
     core.handle(AbortTasks(1, [task(3)]), SessionId("you"), 1.0)
     assert placed(core.handle(submit(3), ME, 2.0)) == [(3, 0)]
     assert not core._intake.early_stops
+
+
+def test_tasks_that_depend_on_each_other_are_all_aborted() -> None:
+    core = scheduler()
+    core.handle(submit(0), ME, 1.0)
+    core.handle(submit(1), ME, 1.0)
+    core.handle(submit(2, after=[1]), ME, 1.0)
+    named = core.handle(AbortTasks(1, [task(1), task(2)]), ME, 2.0)
+    assert ended(named) == [(1, "aborted"), (2, "aborted")]
+    core.handle(submit(3), ME, 3.0)
+    core.handle(submit(4, after=[3]), ME, 3.0)
+    cancelled = core.handle(CancelTasks(2, [task(3), task(4)], 1.0), ME, 4.0)
+    assert ended(cancelled) == [(3, "aborted"), (4, "aborted")]

@@ -267,6 +267,8 @@ class Board:
             return None  # another of its dependencies ended it first
         error = self.apply(wait)
         if error is not None:
+            if task.stop is not Stop.NO:
+                return self._end_alone(task, "aborted", NOWHERE, None, "", "")
             how = f"could not run as {wait.root}" if wait.root else ""
             return self._end_alone(task, "impossible", NOWHERE, error, how, wait.root)
         task.unresolved -= 1

@@ -236,14 +236,16 @@ class Scheduler:
             absent = [task_id for task_id in event.task_ids if task_id not in self.tasks]
             early_stops.add(absent, source, event.engine_ids, self.board.ended)
         recalls: dict[EngineId, list[Task]] = {}
+        unplaced: list[Task] = []
         for task in tasks:
             if event.engine_ids is not None and not _bound_for(task, event.engine_ids):
                 continue
+            task.ask_to_stop(Stop.ABORT)
             if task.engine_id is not None:
-                task.ask_to_stop(Stop.ABORT)
                 recalls.setdefault(task.engine_id, []).append(task)
-            elif task.state is not TaskState.ENDED:
-                self.board.end(task, "aborted")
+            else:
+                unplaced.append(task)
+        self._give_up(unplaced)
         for engine_id, placed in recalls.items():
             self.board.recall(self.roster.engines[engine_id], placed)
 
@@ -251,15 +253,19 @@ class Scheduler:
         grace_s = min(max(event.grace_s, 0.0), CANCEL_GRACE_MAX_S)
         absent = [task_id for task_id in event.task_ids if task_id not in self.tasks]
         self._intake.early_stops.add(absent, source, None, self.board.ended)
-        for task_id in event.task_ids:
-            task = self.tasks.get(task_id)
-            if task is None:
-                continue
-            if task.engine_id is None:
-                self.board.end(task, "aborted")
-                continue
+        tasks = [t for task_id in event.task_ids if (t := self.tasks.get(task_id))]
+        for task in tasks:
             task.ask_to_stop(Stop.CANCEL)
-            self._stop(task, self.roster.engines[task.engine_id], grace_s)
+        self._give_up([task for task in tasks if task.engine_id is None])
+        for task in tasks:
+            if task.engine_id is not None:
+                self._stop(task, self.roster.engines[task.engine_id], grace_s)
+
+    def _give_up(self, unplaced: list[Task]) -> None:
+        """Abort tasks that were asked to stop, also those that depend on others of them."""
+        for task in unplaced:
+            if task.state is not TaskState.ENDED:
+                self.board.end(task, "aborted")
 
     def _stop(self, task: Task, engine: Engine, grace_s: float) -> None:
         """Interrupt a task if it runs, and what would die with it get back before a kill."""
