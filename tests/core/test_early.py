@@ -59,3 +59,21 @@ def test_tasks_that_depend_on_each_other_are_all_aborted() -> None:
     core.handle(submit(4, after=[3]), ME, 3.0)
     cancelled = core.handle(CancelTasks(2, [task(3), task(4)], 1.0), ME, 4.0)
     assert ended(cancelled) == [(3, "aborted"), (4, "aborted")]
+
+
+def test_an_abort_of_everything_leaves_what_was_submitted_after_it_and_came_before() -> None:
+    core = scheduler()
+    core.handle(submit(0), ME, 1.0)
+    core.handle(submit(1), ME, 1.0)
+    core.handle(submit(2), ME, 1.0)
+    assert ended(core.handle(AbortTasks(1, None, number_end=2), ME, 2.0)) == [(1, "aborted")]
+
+
+def test_a_narrower_order_does_not_replace_one_that_came_before_it() -> None:
+    core = scheduler()
+    core.handle(AbortTasks(1, None, number_end=5), ME, 1.0)
+    core.handle(AbortTasks(2, None, [EngineId(7)], number_end=9), ME, 1.0)
+    assert ended(core.handle(submit(4), ME, 2.0)) == [(4, "aborted")]
+    core.handle(AbortTasks(3, [task(10)]), ME, 3.0)
+    core.handle(AbortTasks(4, [task(10)], [EngineId(7)]), ME, 3.0)
+    assert ended(core.handle(submit(10), ME, 4.0)) == [(10, "aborted")]

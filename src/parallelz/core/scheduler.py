@@ -229,7 +229,9 @@ class Scheduler:
     def _abort(self, event: AbortTasks, source: SessionId) -> None:
         early_stops = self._intake.early_stops
         if event.task_ids is None:
-            tasks = [task for task in self.tasks.values() if task.session_id == source]
+            end = event.number_end or float("inf")  # what it submitted later may be here first
+            own = (task for task in self.tasks.values() if task.session_id == source)
+            tasks = [task for task in own if task.number < end]
             early_stops.add_below(event.number_end, source, event.engine_ids)
         else:
             tasks = [t for task_id in event.task_ids if (t := self.tasks.get(task_id))]
