@@ -74,6 +74,7 @@ class SimEngine(SimProcess):
         self.resources = dict(resources or {})
         self.engine_id = EngineId(-1)
         self.started_count = 0
+        self.ended_s = float("inf")  # Unix time
         self._witness = witness
         self._on_end = on_end
         self._queue = WorkQueue()
@@ -275,6 +276,7 @@ class SimEngine(SimProcess):
     def die(self, cause: str) -> None:
         """End now, with all that it has."""
         if self.is_alive:
+            self.ended_s = self.timeline.wall_clock()
             super().die(cause)
             self._on_end(self, cause)
 

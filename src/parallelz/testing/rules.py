@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from parallelz.core.board import STORY_LENGTH_MAX
+from parallelz.core.scheduler import STOP_GRACE_S
 from parallelz.core.task import TaskState, Transition
 from parallelz.ids import EngineId, SessionId, TaskId
 from parallelz.protocol.messages import Dependency, EngineInfo, TaskOptions
@@ -20,6 +21,7 @@ from parallelz.testing.work import BUSY_S, Plan, Run, Witness
 NO_OPTIONS = TaskOptions()
 TOLERANCE_S = 1e-6  # of differences of times
 TIMER_SLACK_S = 0.05
+STOP_SLACK_S = 1.0  # for all messages that it takes to end an engine
 
 Needs = tuple[frozenset[str], frozenset[tuple[str, float]]]
 
@@ -31,6 +33,11 @@ class Rules:
     ----------
     plans
         All that was to be submitted.
+    sound
+        Engines that were always within reach, as was who could kill them; and when they ended
+        (Unix time).
+    late_s
+        By how much the controller may come too late to what is due.
     is_forgetful
         Whether the history may not know what has ended.
     """
@@ -40,12 +47,16 @@ class Rules:
         plans: Mapping[TaskId, Plan],
         witness: Witness,
         watch: Watch,
+        sound: Mapping[SessionId, float],
+        late_s: float,
         *,
         is_forgetful: bool,
     ) -> None:
         self._plans = plans
         self._witness = witness
         self._watch = watch
+        self._sound = sound
+        self._late_s = late_s
         self._is_forgetful = is_forgetful
 
     def broken(self) -> Iterator[str]:
@@ -55,6 +66,7 @@ class Rules:
         for task_id, runs in self._witness.starts.items():
             yield from self._retries(task_id)
             yield from self._pauses(task_id, sorted(runs, key=lambda run: run.run))
+            yield from self._lengths(task_id, runs)
         for plan in self._plans.values():
             if plan.options is not None and plan.options.after is not None:
                 yield from self._impossible(plan, plan.options.after)
@@ -89,18 +101,12 @@ class Rules:
 
     # -- retries ---------------------------------------------------------------------------
 
-    def _runs_of(self, task_id: TaskId) -> list[Run]:
-        """Return the runs that count: those that were not refused."""
-        refused = [
-            f.run for f in self._witness.finished.get(task_id, ()) if f.status == "unmet"
-        ]
-        return [run for run in self._witness.starts[task_id] if run.run not in refused]
-
     def _retries(self, task_id: TaskId) -> Iterator[str]:
         """What had not started on an engine that died runs elsewhere and costs no retry.
 
-        So a task is given up with its engine only when it has started as often as it may. That
-        can be told where a supervisor knew what had started.
+        So a task is given up with its engine only when it has started as often as it may, and
+        the count of its runs is right. That can be told where a supervisor knew what had
+        started. A refusal does not count, unless it died with its engine.
         """
         plan = self._plans[task_id]
         end = self._watch.end_of(task_id)
@@ -109,14 +115,21 @@ class Rules:
         is_known = all(losses[e].is_counted for e in placed_on if e in losses)
         if end is None or plan.kind == "direct" or not is_known:
             return
-        count = len(self._runs_of(task_id))
-        if end.status == "engine-lost" and end.engine_id >= 0 and count != 1 + plan.retries:
-            yield f"{task_id} was lost after {count} runs with {plan.retries} retries"
+        finished = self._witness.finished.get(task_id, ())
+        refused_by = [finish.engine_id for finish in finished if finish.status == "unmet"]
+        most = len(self._witness.starts[task_id]) - sum(e not in losses for e in refused_by)
+        least = most - sum(e in losses for e in refused_by)
+        if end.status == "engine-lost" and end.engine_id >= 0:
+            if not least <= 1 + plan.retries <= most:
+                yield f"{task_id} was lost after {most} runs with {plan.retries} retries"
+        elif end.status in ("ok", "error") and not least <= end.run_count <= most:
+            yield f"{task_id} ran {most} times, of which {end.run_count} were counted"
 
     def _pauses(self, task_id: TaskId, runs: Sequence[Run]) -> Iterator[str]:
         """What refused an engine does not go there again; what is to wait a while does."""
         options = self._plans[task_id].options or NO_OPTIONS
-        ends = {finish.run: finish for finish in self._witness.finished.get(task_id, ())}
+        finished = self._witness.finished.get(task_id, ())
+        ends = {finish.run: finish for finish in finished}
         is_busy = self._plans[task_id].work.outcome == "busy"
         refused_by: list[EngineId] = []
         retry_delay_s = options.retry_delay_s
@@ -139,6 +152,21 @@ class Rules:
                 ended_s = run.started_s if finish is None else finish.ended_s
                 free_s = ended_s + retry_delay_s
             retry_delay_s *= 2
+
+    def _lengths(self, task_id: TaskId, runs: Sequence[Run]) -> Iterator[str]:
+        """What may run only for so long does not run much longer, even if it does not listen."""
+        max_runtime_s = (self._plans[task_id].options or NO_OPTIONS).max_runtime_s
+        ends = {
+            finish.run: finish.ended_s for finish in self._witness.finished.get(task_id, ())
+        }
+        if not max_runtime_s:
+            return
+        most_s = max_runtime_s + STOP_GRACE_S + 2 * self._late_s + STOP_SLACK_S
+        for run in runs:
+            gone_s = self._sound.get(run.session_id, 0.0)
+            ran_s = min(ends.get(run.run, float("inf")), gone_s) - run.started_s
+            if ran_s > most_s:
+                yield f"{task_id} ran for {ran_s:g} s and may run for {max_runtime_s:g} s"
 
     # -- dependencies ----------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import TypeVar
@@ -28,6 +29,7 @@ from parallelz.core.board import STORY_LENGTH_MAX
 from parallelz.core.placement import SCHEMES, LeastLoad
 from parallelz.core.scheduler import Scheduler
 from parallelz.errors import ParallelzError
+from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
 from parallelz.protocol.messages import PeerInfo
 from parallelz.testing.clients import SimClient
@@ -52,6 +54,7 @@ LIMIT_S = 400.0  # simulated, for all
 TURNS_MAX = 50_000
 THINKING_S = 2e-6  # how much time the controller spends between two looks at the clock
 JOURNAL_TAIL = 60
+HARM = ("freezes", "is cut off")
 NO_HISTORY = 0.15  # part of the simulations in which nothing is recorded
 
 
@@ -376,9 +379,35 @@ class Simulation:
     def _broken_rules(self) -> Iterator[str]:
         plans = {t: plan for client in self.clients for t, plan in client.plans.items()}
         is_forgetful = self._was_store_lost or not self.keeps_history
-        yield from Rules(plans, self.witness, self.watch, is_forgetful=is_forgetful).broken()
+        late_s = self.faults.controller_busy_s
+        yield from Rules(
+            plans,
+            self.witness,
+            self.watch,
+            self._sound_engines(),
+            late_s,
+            is_forgetful=is_forgetful,
+        ).broken()
         rules = MoveRules(plans, self.watch, self.watch.engines, self.faults.controller_busy_s)
         yield from rules.broken(self.scheduler.board.last_moves(STORY_LENGTH_MAX))
+
+    def _sound_engines(self) -> dict[SessionId, float]:
+        """Return engines that nothing kept apart from the controller, and when they ended.
+
+        Nor their supervisors. What was lost on a line counts, too: an engine that runs a task
+        learns of it only afterwards.
+        """
+        if self.faults.drop or self.faults.overtake:
+            return {}
+        connected = Counter(x.who for x in self.timeline.journal if x.what == "connects")
+        twice = {who.rpartition("/")[0] for who, count in connected.items() if count > 1}
+        unsound = {x.who for x in self.timeline.journal if x.what in HARM} | twice
+        hosts = {s.peer.host for s in self.supervisors if s.name in unsound or not s.is_alive}
+        return {
+            engine.session_id: engine.ended_s
+            for engine in self.engines
+            if engine.name not in unsound and engine.peer.host not in hosts
+        }
 
     def _report(self, error: Exception) -> str:
         tail = "\n".join(map(str, self.timeline.journal[-JOURNAL_TAIL:]))

@@ -47,6 +47,7 @@ class Decision(NamedTuple):
     now_s: float
     status: Status
     engine_id: EngineId  # or NOWHERE
+    run_count: int  # as the core counts them
 
 
 class Loss(NamedTuple):
@@ -146,7 +147,8 @@ class Watch:
         task_ids: Iterable[TaskId] | None = event.task_ids
         if task_ids is None:
             self._orders.setdefault(source, []).append((event.number_end, event.engine_ids))
-            task_ids = [t.id for t in scheduler.tasks.values() if t.session_id == source]
+            own = [task for task in scheduler.tasks.values() if task.session_id == source]
+            task_ids = [task.id for task in own if task.number < event.number_end]
         self._see_order(scheduler, task_ids, event.engine_ids, source, now_s)
 
     def _see_order(
@@ -177,7 +179,9 @@ class Watch:
                     placement = Placement(now_s, action.engine_id, action.run)
                     self.placements.setdefault(action.task_id, []).append(placement)
                 case EndTask():
-                    decision = Decision(now_s, action.status, action.engine_id)
+                    decision = Decision(
+                        now_s, action.status, action.engine_id, action.run_count
+                    )
                     self.ends.setdefault(action.task_id, []).append(decision)
                 case _:
                     pass

@@ -31,7 +31,7 @@ QUESTIONS: tuple[Literal["story", "why", "dump"], ...] = ("story", "why", "dump"
 FRAME = bytes(range(256)) * 80
 LABELS = ["big", "fast"]
 RESOURCES = {"gpu": 2.0}
-ENDLESS_S = 1e4
+ENDLESS_S = 20.0  # far more than any `max_runtime_s` and all that it takes to enforce it
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Workload:
         engine.
     picky, limited
         Part of the tasks that need labels or resources, and of those that may run only for so
-        long, some of which would not end by themselves.
+        long, some of which take much longer.
     foreign
         Part of the dependencies and orders that name tasks of other clients.
     cancels, restarts
