@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from helpers_core import ME, arrive, ended, engine_session, placed, submit, submit_direct, task
+from helpers_core import (
+    ME,
+    arrive,
+    ended,
+    engine_session,
+    finish,
+    lose,
+    placed,
+    submit,
+    submit_direct,
+    task,
+)
 
 from parallelz.core.scheduler import Scheduler
 from parallelz.ids import EngineId, SessionId
@@ -77,3 +88,14 @@ def test_a_narrower_order_does_not_replace_one_that_came_before_it() -> None:
     core.handle(AbortTasks(3, [task(10)]), ME, 3.0)
     core.handle(AbortTasks(4, [task(10)], [EngineId(7)]), ME, 3.0)
     assert ended(core.handle(submit(10), ME, 4.0)) == [(10, "aborted")]
+
+
+def test_what_started_in_the_place_of_an_aborted_task_does_not_start_again() -> None:
+    core = Scheduler(hwm=3)
+    core.handle(arrive(0), engine_session(0), 0.0)
+    for number in range(3):
+        core.handle(submit(number), ME, 0.0)
+    core.handle(AbortTasks(1, [task(1)]), ME, 1.0)
+    core.handle(finish(0), engine_session(0), 2.0)
+    lost = core.handle(lose(0, started_count=2), engine_session(0), 3.0)
+    assert ended(lost) == [(1, "aborted"), (2, "engine-lost")]

@@ -303,12 +303,8 @@ class Scheduler:
         lanes = list(engine.lanes)
         self.roster.remove(engine, text)
         error = ErrorInfo("EngineError", text)
-        started_max = len(engine.placed)
-        if event.started_count >= 0:
-            started_max = max(event.started_count - engine.ended_count, 0)
         again: list[tuple[Task, bool]] = []
-        for place, task in enumerate(engine.placed.values()):
-            has_started = place < started_max
+        for task, has_started in _starts_on(engine, event.started_count):
             if not self._ends_with(task, engine, error, has_started=has_started):
                 again.append((task, has_started))
         for task, has_started in reversed(again):
@@ -396,6 +392,23 @@ class Scheduler:
             what = "ran too long" if task.stop is Stop.OVERRUN else "was cancelled"
             reason = f"killed, as its task {task.name} {what} and did not stop"
             self.board.actions.append(KillEngine(engine.id, reason))
+
+
+def _starts_on(engine: Engine, started_count: int) -> list[tuple[Task, bool]]:
+    """Tell for each task placed on an engine that is gone whether it may have started.
+
+    Tasks start in their order, but for those that were given up: until the engine has answered,
+    these may have been left out, and others have started instead.
+    """
+    left = len(engine.placed)
+    if started_count >= 0:
+        left = max(started_count - engine.ended_count, 0)
+    starts: list[tuple[Task, bool]] = []
+    for task in engine.placed.values():
+        starts.append((task, left > 0))
+        if not (engine.recall_count and task.stop in (Stop.ABORT, Stop.CANCEL)):
+            left -= 1
+    return starts
 
 
 def _bound_for(task: Task, engine_ids: list[EngineId]) -> bool:
