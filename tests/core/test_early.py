@@ -70,6 +70,10 @@ def test_tasks_that_depend_on_each_other_are_all_aborted() -> None:
     core.handle(submit(4, after=[3]), ME, 3.0)
     cancelled = core.handle(CancelTasks(2, [task(3), task(4)], 1.0), ME, 4.0)
     assert ended(cancelled) == [(3, "aborted"), (4, "aborted")]
+    core.handle(submit(5), ME, 5.0)
+    core.handle(submit(6, after=[5], failure=True, engines=[8]), ME, 5.0)
+    both = core.handle(AbortTasks(3, [task(5), task(6)]), ME, 6.0)
+    assert ended(both) == [(5, "aborted"), (6, "aborted")]
 
 
 def test_an_abort_of_everything_leaves_what_was_submitted_after_it_and_came_before() -> None:

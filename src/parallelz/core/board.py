@@ -265,10 +265,10 @@ class Board:
         task = wait.task
         if task.state is not TaskState.WAITING:
             return None  # another of its dependencies ended it first
+        if task.stop is not Stop.NO:  # it was given up together with what it waits for
+            return self._end_alone(task, "aborted", NOWHERE, None, "", "")
         error = self.apply(wait)
         if error is not None:
-            if task.stop is not Stop.NO:
-                return self._end_alone(task, "aborted", NOWHERE, None, "", "")
             how = f"could not run as {wait.root}" if wait.root else ""
             return self._end_alone(task, "impossible", NOWHERE, error, how, wait.root)
         task.unresolved -= 1
