@@ -154,7 +154,7 @@ class Rules:
             retry_delay_s *= 2
 
     def _lengths(self, task_id: TaskId, runs: Sequence[Run]) -> Iterator[str]:
-        """What may run only for so long does not run much longer, even if it does not listen."""
+        """What may run only for so long is ended soon after, even if it does not listen."""
         max_runtime_s = (self._plans[task_id].options or NO_OPTIONS).max_runtime_s
         ends = {
             finish.run: finish.ended_s for finish in self._witness.finished.get(task_id, ())
