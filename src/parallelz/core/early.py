@@ -12,6 +12,7 @@ from parallelz.core.ended import EndedTasksByClient
 from parallelz.ids import EngineId, SessionId, TaskId
 
 ORDERS_COUNT_MAX = 100_000
+RANGES_COUNT_MAX = 1000  # of each client, for different sets of engines
 
 EngineIds = frozenset[EngineId] | None
 
@@ -20,8 +21,8 @@ class EarlyStops:
     """Orders for tasks that have not come yet; of many, the oldest are forgotten."""
 
     def __init__(self) -> None:
-        self._by_id: OrderedDict[TaskId, EngineIds] = OrderedDict()
-        self._below: dict[SessionId, tuple[int, EngineIds]] = {}
+        self._by_id: OrderedDict[TaskId, set[EngineIds]] = OrderedDict()
+        self._below: dict[SessionId, dict[EngineIds, int]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._by_id or self._below)
@@ -40,7 +41,7 @@ class EarlyStops:
             session_id, _, number = task_id.rpartition("-")
             is_own = session_id == source and number.isascii() and number.isdecimal()
             if is_own and int(number) not in known:
-                self._by_id[task_id] = only
+                self._by_id.setdefault(task_id, set()).add(only)
                 if len(self._by_id) > ORDERS_COUNT_MAX:
                     self._by_id.popitem(last=False)
 
@@ -49,18 +50,24 @@ class EarlyStops:
     ) -> None:
         """Keep an order of a client for all of its tasks with smaller numbers."""
         only = None if engine_ids is None else frozenset(engine_ids)
-        self._below[source] = (number_end, only)
+        if not number_end:
+            return
+        if only is None:
+            self._below[source] = {}  # it takes in all orders before it
+        ends = self._below.setdefault(source, {})
+        ends.pop(only, None)
+        ends[only] = number_end
+        if len(ends) > RANGES_COUNT_MAX:
+            del ends[next(iter(ends))]
 
     def take(
         self, task_id: TaskId, source: SessionId, number: int, engine_id: EngineId | None
     ) -> bool:
         """Return whether a task that has just come was given up; of one that was, once."""
-        below, only = self._below.get(source, (0, None))
-        is_below = number < below and (only is None or engine_id in only)
+        orders = [only for only, end in self._below.get(source, {}).items() if number < end]
         if task_id in self._by_id:
-            only = self._by_id.pop(task_id)
-            return is_below or only is None or engine_id in only
-        return is_below
+            orders.extend(self._by_id.pop(task_id))
+        return any(only is None or engine_id in only for only in orders)
 
     def forget(self, source: SessionId) -> None:
         """Drop what a client has ordered."""

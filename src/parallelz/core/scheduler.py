@@ -229,21 +229,25 @@ class Scheduler:
     def _abort(self, event: AbortTasks, source: SessionId) -> None:
         early_stops = self._intake.early_stops
         if event.task_ids is None:
-            tasks = [task for task in self.tasks.values() if task.session_id == source]
+            end = event.number_end or float("inf")  # what it submitted later may be here first
+            own = (task for task in self.tasks.values() if task.session_id == source)
+            tasks = [task for task in own if task.number < end]
             early_stops.add_below(event.number_end, source, event.engine_ids)
         else:
             tasks = [t for task_id in event.task_ids if (t := self.tasks.get(task_id))]
             absent = [task_id for task_id in event.task_ids if task_id not in self.tasks]
             early_stops.add(absent, source, event.engine_ids, self.board.ended)
         recalls: dict[EngineId, list[Task]] = {}
+        unplaced: list[Task] = []
         for task in tasks:
             if event.engine_ids is not None and not _bound_for(task, event.engine_ids):
                 continue
+            task.ask_to_stop(Stop.ABORT)
             if task.engine_id is not None:
-                task.ask_to_stop(Stop.ABORT)
                 recalls.setdefault(task.engine_id, []).append(task)
-            elif task.state is not TaskState.ENDED:
-                self.board.end(task, "aborted")
+            else:
+                unplaced.append(task)
+        self._give_up(unplaced)
         for engine_id, placed in recalls.items():
             self.board.recall(self.roster.engines[engine_id], placed)
 
@@ -251,15 +255,19 @@ class Scheduler:
         grace_s = min(max(event.grace_s, 0.0), CANCEL_GRACE_MAX_S)
         absent = [task_id for task_id in event.task_ids if task_id not in self.tasks]
         self._intake.early_stops.add(absent, source, None, self.board.ended)
-        for task_id in event.task_ids:
-            task = self.tasks.get(task_id)
-            if task is None:
-                continue
-            if task.engine_id is None:
-                self.board.end(task, "aborted")
-                continue
+        tasks = [t for task_id in event.task_ids if (t := self.tasks.get(task_id))]
+        for task in tasks:
             task.ask_to_stop(Stop.CANCEL)
-            self._stop(task, self.roster.engines[task.engine_id], grace_s)
+        self._give_up([task for task in tasks if task.engine_id is None])
+        for task in tasks:
+            if task.engine_id is not None:
+                self._stop(task, self.roster.engines[task.engine_id], grace_s)
+
+    def _give_up(self, unplaced: list[Task]) -> None:
+        """Abort tasks that were asked to stop, also those that depend on others of them."""
+        for task in unplaced:
+            if task.state is not TaskState.ENDED:
+                self.board.end(task, "aborted")
 
     def _stop(self, task: Task, engine: Engine, grace_s: float) -> None:
         """Interrupt a task if it runs, and what would die with it get back before a kill."""
@@ -295,12 +303,8 @@ class Scheduler:
         lanes = list(engine.lanes)
         self.roster.remove(engine, text)
         error = ErrorInfo("EngineError", text)
-        started_max = len(engine.placed)
-        if event.started_count >= 0:
-            started_max = max(event.started_count - engine.ended_count, 0)
         again: list[tuple[Task, bool]] = []
-        for place, task in enumerate(engine.placed.values()):
-            has_started = place < started_max
+        for task, has_started in _starts_on(engine, event.started_count):
             if not self._ends_with(task, engine, error, has_started=has_started):
                 again.append((task, has_started))
         for task, has_started in reversed(again):
@@ -394,6 +398,23 @@ class Scheduler:
             what = "ran too long" if task.stop is Stop.OVERRUN else "was cancelled"
             reason = f"killed, as its task {task.name} {what} and did not stop"
             self.board.actions.append(KillEngine(engine.id, reason))
+
+
+def _starts_on(engine: Engine, started_count: int) -> list[tuple[Task, bool]]:
+    """Tell for each task placed on an engine that is gone whether it may have started.
+
+    Tasks start in their order, but for those that were given up: until the engine has answered,
+    these may have been left out, and others have started instead.
+    """
+    left = len(engine.placed)
+    if started_count >= 0:
+        left = max(started_count - engine.ended_count, 0)
+    starts: list[tuple[Task, bool]] = []
+    for task in engine.placed.values():
+        starts.append((task, left > 0))
+        if not (engine.recall_count and task.stop in (Stop.ABORT, Stop.CANCEL)):
+            left -= 1
+    return starts
 
 
 def _bound_for(task: Task, engine_ids: list[EngineId]) -> bool:

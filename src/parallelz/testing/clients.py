@@ -31,6 +31,7 @@ from parallelz.testing.network import Network
 from parallelz.testing.peers import SimProcess
 from parallelz.testing.work import Kind, Plan, SimWork
 
+LINGER_S = 0.3  # from the goodbye to the end of the process
 DIGESTS = [Digest(bytes([n]) * 16) for n in range(4)]
 
 
@@ -44,10 +45,9 @@ class SimClient(SimProcess):
     ends, replies
         Every answer that came, also those that should not have.
     aborted
-        What it asked not to be run.
-    aborts_all, interrupts
-        Whether it asked so of all, which means also what it submits next: control passes the
-        queues; and whether it interrupted engines, whatever they ran.
+        Of its tasks, those that somebody asked not to be run.
+    interrupts
+        Whether it interrupted engines, whatever they ran.
     """
 
     def __init__(self, network: Network, name: str, host: str, pid: int) -> None:
@@ -57,13 +57,18 @@ class SimClient(SimProcess):
         self.replies: dict[int, list[Reply]] = {}
         self.engine_ids: list[EngineId] = []
         self.aborted: dict[TaskId, None] = {}
-        self.aborts_all = False
+        self.is_leaving = False
         self.interrupts = False
         self.is_given_up = False  # the controller refused it
         self._sent = SentDefinitions()
         self._loop = self.loop(self._step)
         self.bulk = self.link("bulk", ToClient, self._loop)
         self.control = self.link("control", ToClient, self._loop)
+
+    @property
+    def is_present(self) -> bool:
+        """Whether it is there and means to stay."""
+        return self.is_alive and not self.is_leaving
 
     @property
     def is_satisfied(self) -> bool:
@@ -111,6 +116,13 @@ class SimClient(SimProcess):
         self.bulk.put(SubmitDirect(first, engine_ids, self._define(), now_s, data))
         self._loop.wake()
         return task_ids
+
+    def leave(self) -> None:
+        """Say goodbye behind all that was submitted, and end; nothing is awaited."""
+        self.is_leaving = True
+        self.bulk.put(Goodbye("the client was closed"))
+        self._loop.wake()
+        self.timeline.after(LINGER_S, lambda: self.die("it was closed"))
 
     def next_request_id(self) -> int:
         """Return the id of the request that is about to be made."""

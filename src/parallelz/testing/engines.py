@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -31,7 +31,7 @@ from parallelz.protocol.messages import (
 )
 from parallelz.testing.network import Network
 from parallelz.testing.peers import SimProcess
-from parallelz.testing.work import Run, SimWork, Witness, result_of
+from parallelz.testing.work import BUSY_S, Finish, Run, SimWork, Witness, result_of
 
 RESULTS_PERIOD_S = 0.002  # as in `engine.engine`
 RESCUE_PERIOD_S = 0.005
@@ -54,6 +54,8 @@ class SimEngine(SimProcess):
     ----------
     on_end
         Called with the engine and the cause when it ends.
+    labels, resources
+        What it says of itself.
     """
 
     def __init__(
@@ -64,10 +66,15 @@ class SimEngine(SimProcess):
         pid: int,
         witness: Witness,
         on_end: Callable[[SimEngine, str], None],
+        labels: Sequence[str] = (),
+        resources: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(network, name, "engine", host, pid)
+        self.labels = list(labels)
+        self.resources = dict(resources or {})
         self.engine_id = EngineId(-1)
         self.started_count = 0
+        self.ended_s = float("inf")  # Unix time
         self._witness = witness
         self._on_end = on_end
         self._queue = WorkQueue()
@@ -166,9 +173,17 @@ class SimEngine(SimProcess):
         if error is not None:
             result = TaskFinished(job.task_id, "error", started_s, now_s, error=error)
             buffers: Sequence[Buffer] = ()
-        elif work.outcome == "unmet" and self.engine_id % 2:
+        elif _refuses(work, self.engine_id, is_first=is_first):
             error = ErrorInfo("UnmetDependency", "as the payload says")
-            result = TaskFinished(job.task_id, "unmet", started_s, now_s, error=error)
+            retry_after_s = BUSY_S if work.outcome == "busy" else 0.0
+            result = TaskFinished(
+                job.task_id,
+                "unmet",
+                started_s,
+                now_s,
+                error=error,
+                retry_after_s=retry_after_s,
+            )
             buffers = ()
         else:
             data = msgspec.msgpack.encode(result_of(work.value, inputs))
@@ -176,7 +191,8 @@ class SimEngine(SimProcess):
             result = TaskFinished(
                 job.task_id, "ok", started_s, now_s, data, frame_count=len(buffers)
             )
-        self._witness.ended(job.task_id, self.engine_id, result.status)
+        finish = Finish(now_s, job.run, self.engine_id, result.status)
+        self._witness.ended(job.task_id, finish)
         self.timeline.note(self.name, "finishes", f"{job.task_id} {result.status}")
         if not self._results:
             self._results_since_s = self.timeline.now_s
@@ -260,5 +276,12 @@ class SimEngine(SimProcess):
     def die(self, cause: str) -> None:
         """End now, with all that it has."""
         if self.is_alive:
+            self.ended_s = self.timeline.wall_clock()
             super().die(cause)
             self._on_end(self, cause)
+
+
+def _refuses(work: SimWork, engine_id: EngineId, *, is_first: bool) -> bool:
+    if work.outcome == "busy":
+        return is_first
+    return work.outcome == "unmet" and engine_id % 2 == 1

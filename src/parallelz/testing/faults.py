@@ -21,7 +21,8 @@ class Faults:
         Probability for each envelope, see `network.Mishaps`.
     line_break, partition
         Per second: a line breaks; a peer is out of reach for a while, in one direction or both.
-    engine_crash, engine_pause, client_crash, client_pause, recorder_crash, recorder_pause
+    engine_crash, engine_pause, client_crash, client_pause, recorder_crash, recorder_pause,
+    supervisor_crash
         Per second: a process is killed, or stopped for a while.
     controller_busy_s
         For how long at most the controller does not look at its lines.
@@ -43,6 +44,7 @@ class Faults:
     client_pause: float = 0.0
     recorder_crash: float = 0.0
     recorder_pause: float = 0.0
+    supervisor_crash: float = 0.0
     controller_busy_s: float = 0.0
     restart: float = 0.7
     store_loss: float = 0.3
@@ -66,6 +68,7 @@ class Faults:
             client_pause=0.2,
             recorder_crash=0.3,
             recorder_pause=0.2,
+            supervisor_crash=0.1,
             controller_busy_s=3.0,
         )
         drawn = cls()

@@ -33,7 +33,8 @@ from parallelz.testing.timeline import Loop, Timeline
 
 TOKEN_FORMAT = "token of the role {}"
 WAKE_MAX_S = 100e-6  # from the arrival of something to the thread that waits for it
-DEATH_NOTICE_MAX_S = 0.05  # until a supervisor reports
+DEATH_NOTICE_MAX_S = 0.05  # until a supervisor reports, or its children see that it is gone
+THAW_CHECK_S = 0.5
 IDLE_TICK_S = 3600.0  # `LinkEnd.tick` says at least so when nothing is due
 
 
@@ -60,6 +61,8 @@ class SimProcess:
         self.peer = PeerInfo(host, host, pid)
         self.is_alive = True
         self.is_frozen = False
+        self.labels: list[str] = []
+        self.resources: dict[str, float] = {}
         self.loops: list[Loop] = []
         self._loop_of: dict[LinkName, Loop] = {}
 
@@ -77,6 +80,8 @@ class SimProcess:
             received=0,
             controller_id="",
             peer=self.peer,
+            labels=self.labels,
+            resources=self.resources,
         )
         return SimLink(self.network, self, hello, incoming, settle=settle)
 
@@ -133,6 +138,7 @@ class Child(Protocol):
     session_id: SessionId
     name: str
     is_alive: bool
+    is_frozen: bool
     started_count: int
 
     def die(self, cause: str) -> None:
@@ -198,6 +204,22 @@ class SimSupervisor(SimProcess):
         self.control.put(Goodbye("its engines have ended"))
         self.control.flush()
         self.die(reason)
+
+    def die(self, cause: str) -> None:
+        """End now; the children end when they see it."""
+        if self.is_alive:
+            super().die(cause)
+            for child in self._children.values():
+                self._orphan(child)
+
+    def _orphan(self, child: Child) -> None:
+        def end() -> None:
+            if child.is_frozen:
+                self.timeline.after(THAW_CHECK_S, end)
+            else:
+                child.die("its supervisor is gone")
+
+        self.timeline.after(self.timeline.random.random() * DEATH_NOTICE_MAX_S, end)
 
 
 class SimRecorder(SimProcess):

@@ -18,9 +18,11 @@ from parallelz.protocol.messages import (
     TaskOptions,
 )
 from parallelz.store.memory import MemoryStore
-from parallelz.store.record import EndRecord, EngineRecord, Record, SubmissionRecord
+from parallelz.store.record import EndRecord, Record, SubmissionRecord
 from parallelz.testing.clients import SimClient
-from parallelz.testing.work import Plan, Witness, result_of
+from parallelz.testing.rules import unix_s
+from parallelz.testing.watch import Decision, Watch
+from parallelz.testing.work import Plan, Run, Witness, result_of
 
 NO_OPTIONS = TaskOptions()
 TOLERANCE_S = 1e-6  # of differences of Unix times
@@ -45,7 +47,6 @@ class RecordLog:
     def __init__(self) -> None:
         self.submitted: dict[TaskId, None] = {}
         self.ends: dict[TaskId, list[EndRecord]] = {}
-        self.lost: dict[EngineId, SessionId] = {}
 
     def add(self, records: Sequence[Record]) -> None:
         """Note what was stored."""
@@ -54,8 +55,6 @@ class RecordLog:
                 self.ends.setdefault(record.message.task_id, []).append(record)
             elif isinstance(record, SubmissionRecord):
                 self.submitted.update(dict.fromkeys(_ids_of(record.client, record.message)))
-            elif isinstance(record, EngineRecord) and record.cause:
-                self.lost[record.engine.engine_id] = record.engine.session_id
 
 
 def _ids_of(client: SessionId, message: SubmitTask | SubmitMap | SubmitDirect) -> list[TaskId]:
@@ -70,31 +69,32 @@ class Promises:
 
     Parameters
     ----------
-    living
-        The sessions of the engines that are there.
+    log
+        What was recorded. None: nothing was to be.
     """
 
     def __init__(
         self,
         clients: Sequence[SimClient],
         witness: Witness,
-        log: RecordLog,
-        living: set[SessionId],
+        watch: Watch,
+        log: RecordLog | None,
     ) -> None:
         self._clients = clients
         self._witness = witness
+        self._watch = watch
         self._log = log
-        self._lost_engines = {e for e, session in log.lost.items() if session not in living}
         self._plans = {p.task_id: p for client in clients for p in client.plans.values()}
 
     def broken(self) -> Iterator[str]:
         """Yield every promise that was not kept."""
         for client in self._clients:
-            if client.is_alive:
+            if client.is_present:
                 yield from self._answers_of(client)
             yield from self._order_of(client)
         yield from self._starts()
-        yield from self._records()
+        if self._log is not None:
+            yield from self._records(self._log)
 
     # -- answers ---------------------------------------------------------------------------
 
@@ -122,7 +122,8 @@ class Promises:
         self, plan: Plan, ended: TaskEnded, buffers: Sequence[Buffer]
     ) -> Iterator[str]:
         task_id = ended.task_id
-        if (ended.engine_id, "ok") not in self._witness.finished.get(task_id, []):
+        finished = self._witness.finished.get(task_id, [])
+        if (ended.engine_id, "ok") not in [(f.engine_id, f.status) for f in finished]:
             yield f"{task_id} ended ok and engine {ended.engine_id} saw nothing of it"
         if msgspec.msgpack.decode(ended.data) != self._result_of(plan):
             yield f"{task_id} has a wrong result"
@@ -132,26 +133,27 @@ class Promises:
     def _may_fail(self, client: SimClient, plan: Plan, ended: TaskEnded) -> bool:
         """Whether there is a reason for how a task failed."""
         options = plan.options or NO_OPTIONS
-        is_asked_for = client.aborts_all or plan.task_id in client.aborted
+        is_asked_for = plan.task_id in client.aborted
         match ended.status:
             case "error":
                 is_interrupted = is_asked_for or any(c.interrupts for c in self._clients)
-                is_to_fail = plan.work.outcome != "ok" or is_interrupted
+                is_to_fail = plan.work.outcome in ("error", "flaky") or is_interrupted
+                is_to_fail = is_to_fail or (plan.kind == "direct" and plan.work.outcome != "ok")
                 runs = self._witness.finished.get(plan.task_id, [])
-                return is_to_fail and any(how != "ok" for _, how in runs)
+                return is_to_fail and any(run.status != "ok" for run in runs)
             case "aborted":
                 return is_asked_for
             case "timeout":
-                return options.wait_timeout_s > 0.0
+                return options.wait_timeout_s > 0.0 or options.max_runtime_s > 0.0
             case "impossible":
                 is_bound = options.after or options.follow or options.engine_ids
                 is_choosy = options.inputs or plan.work.outcome == "unmet"
                 return bool(is_bound or is_choosy)
             case "engine-lost":
                 if ended.engine_id >= 0:
-                    return ended.engine_id in self._lost_engines
+                    return ended.engine_id in self._watch.losses
                 if plan.kind == "direct":
-                    return plan.engine_id in self._lost_engines
+                    return plan.engine_id in self._watch.losses
                 is_choosy = plan.work.outcome == "unmet"  # all that it had not refused
                 return bool(options.engine_ids or options.follow or is_choosy)
             case _:
@@ -168,33 +170,42 @@ class Promises:
         for task_id, runs in self._witness.starts.items():
             plan = self._plans[task_id]
             ends = self._witness.finished.get(task_id, [])
-            refusals = sum(how == "unmet" for _, how in ends)  # which use up no retry
+            refusals = sum(end.status == "unmet" for end in ends)  # which use up no retry
             if len(runs) - refusals > 1 + plan.retries:
                 yield f"{task_id} started {len(runs)} times with {plan.retries} retries"
             if plan.kind == "direct" and runs[0].engine_id != plan.engine_id:
                 yield f"{task_id} started on engine {runs[0].engine_id}, not {plan.engine_id}"
-            options = plan.options
-            if options is None:
-                continue
-            for run in runs:
-                if options.engine_ids is not None and run.engine_id not in options.engine_ids:
-                    yield f"{task_id} started on engine {run.engine_id}, which it may not"
-                for dependency in (options.after, options.follow):
-                    if dependency is not None and not self._is_met(dependency, run.started_s):
-                        yield f"{task_id} started before what it depends on: {dependency}"
-                if options.follow is not None and not self._follows(
-                    options.follow, run.engine_id
-                ):
-                    yield f"{task_id} does not follow {options.follow} on {run.engine_id}"
+            if plan.options is not None:
+                for run in runs:
+                    yield from self._start(task_id, run, plan.options)
 
-    def _ends_before(self, dependency: Dependency, started_s: float) -> list[TaskEnded]:
+    def _start(self, task_id: TaskId, run: Run, options: TaskOptions) -> Iterator[str]:
+        if options.engine_ids is not None and run.engine_id not in options.engine_ids:
+            yield f"{task_id} started on engine {run.engine_id}, which it may not"
+        if not self._has_all(run.engine_id, options):
+            yield f"{task_id} started on engine {run.engine_id}, which lacks something"
+        for dependency in (options.after, options.follow):
+            if dependency is not None and not self._is_met(dependency, run.started_s):
+                yield f"{task_id} started before what it depends on: {dependency}"
+        if options.follow is not None and not self._follows(options.follow, run.engine_id):
+            yield f"{task_id} does not follow {options.follow} on {run.engine_id}"
+
+    def _has_all(self, engine_id: EngineId, options: TaskOptions) -> bool:
+        engine = self._watch.engines[engine_id]
+        return set(options.labels) <= set(engine.labels) and all(
+            engine.resources.get(name, 0.0) >= amount
+            for name, amount in options.resources.items()
+        )
+
+    def _ends_before(self, dependency: Dependency, started_s: float) -> list[Decision]:
         """Return those ends of a dependency that were decided before, if they count for it."""
-        ends = [self._log.ends[t][0] for t in dependency.task_ids if t in self._log.ends]
+        ends = [self._watch.end_of(task_id) for task_id in dependency.task_ids]
         return [
-            end.message
+            end
             for end in ends
-            if end.ended_s <= started_s + TOLERANCE_S
-            and (dependency.success if end.message.status == "ok" else dependency.failure)
+            if end is not None
+            and unix_s(end.now_s) <= started_s + TOLERANCE_S
+            and (dependency.success if end.status == "ok" else dependency.failure)
         ]
 
     def _is_met(self, dependency: Dependency, started_s: float) -> bool:
@@ -222,22 +233,20 @@ class Promises:
 
     # -- records ---------------------------------------------------------------------------
 
-    def _records(self) -> Iterator[str]:
-        for task_id in self._log.submitted:
-            if task_id not in self._log.ends:
+    def _records(self, log: RecordLog) -> Iterator[str]:
+        """What is decided is recorded, and what is answered is what was decided."""
+        for task_id in log.submitted:
+            if task_id not in log.ends:
                 yield f"the end of {task_id} was not recorded"
         answers = {
             task_id: answers[0][0]
             for client in self._clients
             for task_id, answers in client.ends.items()
         }
-        for task_id, records in self._log.ends.items():
-            statuses = {record.message.status for record in records}
-            if len(statuses) > 1:
-                yield f"{task_id} was recorded as {sorted(statuses)}"
-            answer = answers.get(task_id)
-            if answer is not None and answer.status not in statuses:
-                yield f"{task_id} is {answer.status} and was recorded as {sorted(statuses)}"
-        for task_id in answers:
-            if task_id not in self._log.ends:
-                yield f"{task_id} was answered and its end was not recorded"
+        for task_id, decisions in self._watch.ends.items():
+            status = decisions[0].status
+            recorded = sorted({end.message.status for end in log.ends.get(task_id, ())})
+            if recorded != [status]:
+                yield f"{task_id} is {status} and was recorded as {recorded}"
+            if task_id in answers and answers[task_id].status != status:
+                yield f"{task_id} is {status} and was answered as {answers[task_id].status}"

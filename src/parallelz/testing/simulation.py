@@ -17,14 +17,19 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import TypeVar
 
 from parallelz.controller.controller import Controller
 from parallelz.controller.liveness import Verdict
 from parallelz.controller.recording import Recording
+from parallelz.core.board import STORY_LENGTH_MAX
+from parallelz.core.placement import SCHEMES, LeastLoad
+from parallelz.core.scheduler import Scheduler
 from parallelz.errors import ParallelzError
+from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
 from parallelz.protocol.messages import PeerInfo
 from parallelz.testing.clients import SimClient
@@ -33,9 +38,11 @@ from parallelz.testing.faults import FaultPlan, Faults
 from parallelz.testing.network import Network
 from parallelz.testing.peers import SimProcess, SimRecorder, SimSupervisor, token_of
 from parallelz.testing.promises import Promises, RecordLog, WitnessStore
+from parallelz.testing.rules import MoveRules, Rules
 from parallelz.testing.timeline import Timeline
+from parallelz.testing.watch import Watch, WatchedScheduler
 from parallelz.testing.work import Witness
-from parallelz.testing.workload import Script, Workload
+from parallelz.testing.workload import LABELS, RESOURCES, Script, Workload
 from parallelz.transport.security import ClusterSecrets
 
 P = TypeVar("P", bound=SimProcess)
@@ -47,6 +54,8 @@ LIMIT_S = 400.0  # simulated, for all
 TURNS_MAX = 50_000
 THINKING_S = 2e-6  # how much time the controller spends between two looks at the clock
 JOURNAL_TAIL = 60
+HARM = ("freezes", "is cut off")
+NO_HISTORY = 0.15  # part of the simulations in which nothing is recorded
 
 
 class PromiseBroken(ParallelzError):
@@ -72,7 +81,9 @@ class Simulation:
         random = self.timeline.random
         self.faults = Faults.drawn(random) if faults is None else faults
         self.witness = Witness()
+        self.watch = Watch()
         self.log = RecordLog()
+        self.keeps_history = random.random() >= NO_HISTORY
         self._processes: dict[int, SimProcess] = {}
         self._troubled: dict[str, None] = {}  # names of those who cannot be harmed further
         self._has_healed = False
@@ -81,6 +92,8 @@ class Simulation:
             self.timeline, self.faults.mishaps, self.faults.controller_busy_s
         )
         self._store = WitnessStore(self.log)
+        self._was_store_lost = False
+        self.scheduler = self._new_scheduler(random)
         self.controller = self._new_controller()
         self.hosts = [HERE, *(f"host-{n}" for n in range(1, random.randint(1, 3)))]
         self.supervisors = [
@@ -96,17 +109,24 @@ class Simulation:
         self._engines_count = random.randint(1, 6)
         for _ in range(self._engines_count):
             self.start_engine(random.choice(self.hosts))
-        self.clients = [
-            self._add(
-                SimClient(self.network, f"client-{n}", random.choice(self.hosts), n + 2000)
-            )
-            for n in range(random.randint(1, 3))
-        ]
+        self.clients: list[SimClient] = []
+        for _ in range(random.randint(1, 3)):
+            self._add_client()
         self.recorders: list[SimRecorder] = []
-        self._script = Script(self.timeline, self.clients, workload or Workload())
+        self._script = Script(
+            self.timeline, self.clients, self._add_client, workload or Workload()
+        )
         self._plan = self._new_plan(random)
 
     # -- building --------------------------------------------------------------------------
+
+    def _new_scheduler(self, random: Random) -> Scheduler:
+        """Return a scheduler, mostly as it is when nobody wishes otherwise."""
+        draw = Random(random.random()).randrange
+        if random.random() < 0.7:
+            return WatchedScheduler(self.watch, LeastLoad, None, draw)
+        scheme = random.choice([s for s in SCHEMES.values() if s.has_dependencies])
+        return WatchedScheduler(self.watch, scheme, random.choice([None, 0, 1, 3]), draw)
 
     def _new_controller(self) -> Controller:
         infos = {
@@ -116,7 +136,9 @@ class Simulation:
             for role in ("client", "engine", "recorder")
         }
         recording = Recording(
-            self._start_recorder, clock=self._clock, wall_clock=self.timeline.wall_clock
+            self._start_recorder if self.keeps_history else None,
+            clock=self._clock,
+            wall_clock=self.timeline.wall_clock,
         )
         return Controller(
             ClusterSecrets("", [], "", infos),
@@ -125,6 +147,7 @@ class Simulation:
             clock=self._clock,
             judging=self._judge,
             controller_id="controller-0",
+            scheduler=self.scheduler,
         )
 
     def _clock(self) -> float:
@@ -143,9 +166,21 @@ class Simulation:
         self._processes[process.peer.pid] = process
         return process
 
+    def _add_client(self) -> None:
+        number = len(self.clients)
+        host = self.timeline.random.choice(self.hosts)
+        self.clients.append(
+            self._add(SimClient(self.network, f"client-{number}", host, number + 2000))
+        )
+
     def start_engine(self, host: str) -> None:
-        """Start one more engine."""
+        """Start one more engine; once the network has healed, one that can run anything."""
         number = len(self.engines)
+        random = self.timeline.random
+        labels, resources = LABELS, RESOURCES
+        if not self._has_healed and random.random() < 0.7:
+            labels = random.sample(LABELS, random.randint(0, len(LABELS)))
+            resources = {"gpu": float(random.randint(0, 2))}
         engine = SimEngine(
             self.network,
             f"engine-{number}",
@@ -153,6 +188,8 @@ class Simulation:
             number + 3000,
             self.witness,
             self._engine_ended,
+            labels,
+            resources,
         )
         self.engines.append(self._add(engine))
         for supervisor in self.supervisors:
@@ -187,6 +224,7 @@ class Simulation:
             (faults.client_pause, lambda: self._pause(self.clients, 70.0)),
             (faults.recorder_crash, self._crash_recorder),
             (faults.recorder_pause, lambda: self._pause(self.recorders, 20.0)),
+            (faults.supervisor_crash, lambda: self._crash(self.supervisors)),
         ]
         self.timeline.after(FAULTS_PERIOD_S, self._heal)
         return FaultPlan(random, deeds, self.timeline.after)
@@ -251,6 +289,7 @@ class Simulation:
         self._crash(self.recorders)
         if self.timeline.random.random() < self.faults.store_loss:
             self._store = WitnessStore(self.log)
+            self._was_store_lost = True
 
     def _heal(self) -> None:
         """End all harm; what is gone is replaced."""
@@ -260,7 +299,7 @@ class Simulation:
             process.thaw()
         self.network.heal_all()
         living = sum(engine.is_alive for engine in self.engines)
-        for _ in range(self._engines_count - living):
+        for _ in range(max(self._engines_count - living, 1)):
             self.start_engine(HERE)
         self.timeline.after(QUIET_CHECK_S, self._look)
 
@@ -320,7 +359,9 @@ class Simulation:
         ]
         if not self._script.is_over:
             unrest.append("clients still submit")
-        unrest += [f"{c.name} waits" for c in self.clients if c.is_alive and not c.is_satisfied]
+        unrest += [
+            f"{c.name} waits" for c in self.clients if c.is_present and not c.is_satisfied
+        ]
         unrest += [
             f"{e.name} is not idle" for e in self.engines if e.is_alive and not e.is_idle
         ]
@@ -328,8 +369,45 @@ class Simulation:
 
     def _broken(self) -> list[str]:
         unrest = [f"it is not quiet after {LIMIT_S:g} s: {what}" for what in self._unrest()]
-        living = {engine.session_id for engine in self.engines if engine.is_alive}
-        return unrest or list(Promises(self.clients, self.witness, self.log, living).broken())
+        return unrest or [
+            *Promises(
+                self.clients, self.witness, self.watch, self.log if self.keeps_history else None
+            ).broken(),
+            *self._broken_rules(),
+        ]
+
+    def _broken_rules(self) -> Iterator[str]:
+        plans = {t: plan for client in self.clients for t, plan in client.plans.items()}
+        is_forgetful = self._was_store_lost or not self.keeps_history
+        late_s = self.faults.controller_busy_s
+        yield from Rules(
+            plans,
+            self.witness,
+            self.watch,
+            self._sound_engines(),
+            late_s,
+            is_forgetful=is_forgetful,
+        ).broken()
+        rules = MoveRules(plans, self.watch, self.watch.engines, self.faults.controller_busy_s)
+        yield from rules.broken(self.scheduler.board.last_moves(STORY_LENGTH_MAX))
+
+    def _sound_engines(self) -> dict[SessionId, float]:
+        """Return engines that nothing kept apart from the controller, and when they ended.
+
+        Nor their supervisors. What was lost on a line counts, too: an engine that runs a task
+        learns of it only afterwards.
+        """
+        if self.faults.drop or self.faults.overtake:
+            return {}
+        connected = Counter(x.who for x in self.timeline.journal if x.what == "connects")
+        twice = {who.rpartition("/")[0] for who, count in connected.items() if count > 1}
+        unsound = {x.who for x in self.timeline.journal if x.what in HARM} | twice
+        hosts = {s.peer.host for s in self.supervisors if s.name in unsound or not s.is_alive}
+        return {
+            engine.session_id: engine.ended_s
+            for engine in self.engines
+            if engine.name not in unsound and engine.peer.host not in hosts
+        }
 
     def _report(self, error: Exception) -> str:
         tail = "\n".join(map(str, self.timeline.journal[-JOURNAL_TAIL:]))

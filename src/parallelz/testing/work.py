@@ -13,8 +13,10 @@ import msgspec
 from parallelz.ids import EngineId, SessionId, TaskId
 from parallelz.protocol.messages import TaskOptions
 
-Outcome = Literal["ok", "error", "flaky", "unmet"]
+Outcome = Literal["ok", "error", "flaky", "unmet", "busy"]
 Kind = Literal["balanced", "direct"]
+
+BUSY_S = 0.1  # after which an engine that refused a busy task may have it
 
 
 class SimWork(msgspec.Struct, array_like=True, frozen=True):
@@ -22,7 +24,9 @@ class SimWork(msgspec.Struct, array_like=True, frozen=True):
 
     value: int
     duration_s: float
-    outcome: Outcome = "ok"  # flaky: the first run fails; unmet: on every second engine
+    # flaky: the first run fails; unmet: every second engine refuses; busy: the first run is
+    # refused for `BUSY_S`
+    outcome: Outcome = "ok"
     is_stubborn: bool = False  # an interrupt does not end it
 
 
@@ -56,12 +60,21 @@ class Run(NamedTuple):
     engine_id: EngineId
 
 
+class Finish(NamedTuple):
+    """One end of a run, as its engine saw it."""
+
+    ended_s: float  # Unix time
+    run: int
+    engine_id: EngineId
+    status: str
+
+
 class Witness:
     """Every start of a task, and every end that an engine saw."""
 
     def __init__(self) -> None:
         self.starts: dict[TaskId, list[Run]] = {}
-        self.finished: dict[TaskId, list[tuple[EngineId, str]]] = {}
+        self.finished: dict[TaskId, list[Finish]] = {}
         self.order: list[tuple[TaskId, EngineId]] = []
 
     def started(self, task_id: TaskId, run: Run) -> None:
@@ -69,6 +82,6 @@ class Witness:
         self.starts.setdefault(task_id, []).append(run)
         self.order.append((task_id, run.engine_id))
 
-    def ended(self, task_id: TaskId, engine_id: EngineId, status: str) -> None:
+    def ended(self, task_id: TaskId, finish: Finish) -> None:
         """Take in how a run ended."""
-        self.finished.setdefault(task_id, []).append((engine_id, status))
+        self.finished.setdefault(task_id, []).append(finish)
