@@ -30,6 +30,7 @@ from parallelz.protocol.messages import TaskOptions
 
 N = TypeVar("N", bound=Hashable)
 
+_LASTING = frozenset({*CHECKS, "label"})  # flags that are the same in many calls
 _STALE = TaskOptions()  # to be made of the flags anew
 
 OUTSTANDING_PER_ENGINE = 4  # items of an imap: one runs, the others are on their way
@@ -91,7 +92,7 @@ class LoadBalancedView(View):
     def __setattr__(self, name: str, value: object) -> None:
         if name in CHECKS:
             value = CHECKS[name](name, value)
-        if name in self.flag_names:
+        if name in _LASTING:
             self._lasting = _STALE
         super().__setattr__(name, value)
 
@@ -109,7 +110,9 @@ class LoadBalancedView(View):
         after, follow = depends_on(self.after), depends_on(self.follow)
         if after is None and follow is None:
             return lasting
-        return msgspec.structs.replace(lasting or TaskOptions(), after=after, follow=follow)
+        if lasting is None:
+            return TaskOptions(after, follow)
+        return msgspec.structs.replace(lasting, after=after, follow=follow)
 
     def _options_by_flags(self) -> TaskOptions | None:
         engine_ids = None

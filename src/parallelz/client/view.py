@@ -115,8 +115,8 @@ class View(ABC):
     def temp_flags(self, **flags: object) -> Iterator[None]:
         """Set attributes by name for the length of a ``with`` block."""
         before = {name: getattr(self, name) for name in self.flag_names}
-        self.set_flags(**flags)
         try:
+            self.set_flags(**flags)
             yield
         finally:
             for name, value in before.items():
