@@ -111,7 +111,8 @@ def depends_on(tasks: object) -> messages.Dependency | None:
     if isinstance(tasks, Mapping):
         tasks = Dependency(**tasks)
     if not isinstance(tasks, Dependency):
-        tasks = Dependency(tasks)
+        ids = sorted(set(task_ids_of(tasks)))
+        return messages.Dependency(ids) if ids else None
     if not tasks:
         return None
     ids = [TaskId(task_id) for task_id in sorted(tasks)]

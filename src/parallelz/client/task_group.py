@@ -170,6 +170,8 @@ class TaskGroup:
     @property
     def msg_ids(self) -> list[TaskId]:
         """The ids of the tasks."""
+        if self._submission is not None:
+            return self._submission.task_ids()
         return [submission.task_id(index) for submission, index in self._places]
 
     def _all_metadata(self) -> list[Metadata]:
