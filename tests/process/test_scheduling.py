@@ -282,10 +282,10 @@ def test_why_says_what_a_task_waits_for(
     with lv.temp_flags(after=[waiting]):
         after = lv.apply_async(abs, -1)
     direct = rc[0].apply_async(abs, -1)
-    assert "runs on engine" in rc.why(running[0])
+    assert "running on engine" in rc.why(running[0])
     assert "is ready: the 2 engines all have something to do" in rc.why(waiting)
     assert f"waits: for {waiting.msg_ids[0]}, which is ready" in rc.why(after)
-    assert "engine 0 runs" in rc.why(direct)
+    assert "engine 0 has been running" in rc.why(direct)
     state = rc.dump(tmp_path / "state.json")
     assert state["tasks"] == {"placed": 2, "ready": 2, "waiting": 1}
     assert (tmp_path / "state.json").stat().st_size > 100

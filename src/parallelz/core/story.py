@@ -166,7 +166,7 @@ def _lane_busy(scheduler: Scheduler, lane: Lane, now_s: float) -> str:
 def _busy(engine: Engine, now_s: float) -> str:
     if engine.current is not None:
         what = engine.current.name
-        return f"engine {engine.id} runs {what} for {_span(now_s - engine.since_s)}"
+        return f"engine {engine.id} has been running {what} for {_span(now_s - engine.since_s)}"
     if engine.recall_count:
         return f"engine {engine.id} has not answered yet what it gives back"
     return f"engine {engine.id} is being drained"
@@ -187,11 +187,13 @@ def _why_placed(scheduler: Scheduler, task: Task, now_s: float) -> str:
     engine = scheduler.roster.engines[task.engine_id]
     asked = "" if task.stop is Stop.NO else f" and was asked to stop ({task.stop.value})"
     if engine.current is task:
-        return f"runs on engine {engine.id} for {_span(now_s - engine.since_s)}{asked}"
+        return (
+            f"has been running on engine {engine.id} for {_span(now_s - engine.since_s)}{asked}"
+        )
     place = _place(list(engine.placed.values()), task)
     return (
         f"is at engine {engine.id}, {place} {'places' if place > 1 else 'place'} behind"
-        f" {engine.current.name if engine.current else '?'}, which runs for"
+        f" {engine.current.name if engine.current else '?'}, which has been running for"
         f" {_span(now_s - engine.since_s)}{asked}"
     )
 
