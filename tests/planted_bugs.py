@@ -87,8 +87,8 @@ BUGS = [
     Bug(
         "a cancelled task is killed only if it is what runs",
         "scheduler",
-        "        if engine.current is task:\n            what",
-        "        if engine.current is not None:\n            what",
+        "if engine.current is task or engine.kept_id == task.id:",
+        "if engine.current is not None:",
     ),
     Bug(
         "an aborted task does not run again",

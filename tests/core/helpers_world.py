@@ -113,9 +113,9 @@ class Cluster:
                 stop = self.scheduler.tasks[action.task_id].stop
                 assert stop in (Stop.CANCEL, Stop.OVERRUN), "stopped what nobody wants stopped"
             case KillEngine():
-                current = self.scheduler.roster.engines[action.engine_id].current
-                assert current is not None, "killed an engine with nothing to do"
-                assert current.stop in (Stop.CANCEL, Stop.OVERRUN), "killed it for nothing"
+                placed = self.scheduler.roster.engines[action.engine_id].placed.values()
+                stops = {task.stop for task in placed}
+                assert stops & {Stop.CANCEL, Stop.OVERRUN}, "killed it for nothing"
                 self.engines[action.engine_id].is_to_die = True
             case ReleaseEngine():
                 engine = self.engines[action.engine_id]

@@ -35,7 +35,7 @@ from parallelz.core.scheduler import Scheduler
 from parallelz.core.story import queue_status
 from parallelz.core.task import TaskState
 from parallelz.ids import EngineId, SessionId
-from parallelz.protocol.messages import AbortTasks, CancelTasks
+from parallelz.protocol.messages import AbortTasks, CancelTasks, TasksDropped
 
 
 class Play:
@@ -301,6 +301,20 @@ def test_engine_is_not_killed_for_a_cancelled_task_that_it_does_not_run() -> Non
     assert not [a for a in play(Tick(), NOBODY) if isinstance(a, KillEngine)]
     play.finish(1, 0)
     play.now_s += 10.0
+    kills = [a for a in play(Tick(), NOBODY) if isinstance(a, KillEngine)]
+    assert [kill.engine_id for kill in kills] == [0]
+
+
+def test_engine_is_killed_for_what_it_runs_though_results_before_that_are_on_their_way() -> (
+    None
+):
+    play = Play(1)
+    play(submit(0))
+    play.finish(0, 0, duration_s=0.001)
+    play(submit_map(1, 2))
+    play(CancelTasks(1, [task(2)], 0.5))
+    play(TasksDropped([], [task(2)]), engine_session(0))  # so task 1 has ended there
+    play.now_s += 1.0
     kills = [a for a in play(Tick(), NOBODY) if isinstance(a, KillEngine)]
     assert [kill.engine_id for kill in kills] == [0]
 

@@ -69,6 +69,7 @@ class Engine:
         "info",
         "is_draining",
         "is_late",
+        "kept_id",
         "lanes",
         "load_s",
         "placed",
@@ -91,6 +92,7 @@ class Engine:
         self.recall_count = 0  # how often it was asked to give back and has not answered
         self.is_draining = False  # nothing new, but what is for it alone
         self.is_late = False  # its task takes too long, or is to be stopped: nothing behind it
+        self.kept_id: TaskId | None = None  # the last of which it said that it had started
         self.has_limits = False  # a task that may run only for so long was placed
         self.since_s = 0.0  # when the first of `placed` came to be that
         self.ended_count = 0

@@ -221,6 +221,8 @@ class Scheduler:
             else:
                 task.stop = Stop.NO
                 self.board.make_ready(task, f"given back by {engine.id}", first=True)
+        if event.kept:
+            engine.kept_id = event.kept[-1]
         self.roster.sort(engine)
         self.board.look_at(engine)
 
@@ -394,7 +396,8 @@ class Scheduler:
         assert task.engine_id is not None
         engine = self.roster.engines[task.engine_id]
         self.board.alarms.set(task.id, Alarm.KILL, self.board.now_s + STOP_GRACE_S)
-        if engine.current is task:
+        # Results of what ran before it may be on their way on a line that broke.
+        if engine.current is task or engine.kept_id == task.id:
             what = "ran too long" if task.stop is Stop.OVERRUN else "was cancelled"
             reason = f"killed, as its task {task.name} {what} and did not stop"
             self.board.actions.append(KillEngine(engine.id, reason))
