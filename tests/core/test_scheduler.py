@@ -319,6 +319,13 @@ def test_engine_is_killed_for_what_it_runs_though_results_before_that_are_on_the
     assert [kill.engine_id for kill in kills] == [0]
 
 
+def test_aborted_task_that_runs_ends_as_it_does_by_itself_and_is_not_retried() -> None:
+    play = Play(1)
+    play(submit(0, retries=3))
+    play(AbortTasks(1, [task(0)]))
+    assert ended(play.finish(0, 0, ok=False)) == [(0, "error")]
+
+
 def test_pure_scheme_refuses_dependencies() -> None:
     core = Scheduler(SCHEMES["pure"])
     core.handle(arrive(0), engine_session(0), 0.0)

@@ -160,11 +160,11 @@ class Scheduler:
         task.run_count += 1
         if event.status == "ok":
             self.board.end(task, "ok", engine_id=engine.id, by_result=True)
-        elif task.stop is Stop.CANCEL or task.stop is Stop.ABORT:
+        elif task.stop is Stop.CANCEL:
             self.board.fail_stopped(task, engine)
         elif event.status == "unmet" and not task.is_direct:
             self._reroute(task, engine, event)
-        elif task.retries_left:
+        elif task.retries_left and task.stop is not Stop.ABORT:
             self._retry(task, f"failed on {engine.id}", avoid=engine.id)
         elif task.stop is Stop.OVERRUN:
             self.board.fail_stopped(task, engine)
@@ -174,6 +174,9 @@ class Scheduler:
     def _reroute(self, task: Task, engine: Engine, event: TaskFinished) -> None:
         """Let another engine have a task that refused this one, or later any."""
         task.run_count -= 1
+        if task.stop is Stop.ABORT:
+            self.board.end(task, "aborted")
+            return
         task.stop = Stop.NO
         if event.retry_after_s > 0:
             self._delay(task, event.retry_after_s, f"refused by {engine.id} for now")
