@@ -32,7 +32,7 @@ class Bug(NamedTuple):
 
 
 BUGS = [
-    Bug("after waits for all", "dependencies", "return self.left == 0 and not", "return not"),
+    Bug("after waits for all", "dependencies", "elif not self.left:", "else:"),
     Bug(
         "impossible also through chains",
         "board",

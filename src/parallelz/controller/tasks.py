@@ -318,7 +318,9 @@ class Tasks:
         work = self._work.pop(task_id, None)
         if not self._work:
             self._work.clear()  # a dict keeps the room of all that it ever held
-        for input_id in () if work is None else work.inputs:
+        if work is None or not work.inputs:
+            return
+        for input_id in work.inputs:
             wanted = self._wanted.get(input_id, {})
             wanted.pop(task_id, None)
             if not wanted:

@@ -287,17 +287,19 @@ class Board:
 
     def apply(self, wait: Wait) -> ErrorInfo | None:
         """Note what a decided wait says of where its task may run; return why it cannot."""
-        if wait.is_impossible:
+        if wait.verdict is False:
             return wait.error
+        if not wait.is_place:
+            return None
         task = wait.task
-        if wait.is_place and wait.engines:
+        if wait.engines:
             allowed = wait.engines if task.engine_ids is None else task.engine_ids
             targets = task.engine_ids
             task.engine_ids = tuple(e for e in wait.engines if e in allowed)
             if not task.engine_ids and targets:
                 text = f"it is to follow {wait.some_ids}, which ran on {list(wait.engines)}"
                 return ErrorInfo("ImpossibleDependency", f"{text}, and not on {list(targets)}")
-        is_gone = wait.is_place and not any(e in self.roster.engines for e in wait.engines)
+        is_gone = not any(engine_id in self.roster.engines for engine_id in wait.engines)
         if is_gone and (wait.engines or wait.is_place_lost):
             text = f"the engine of {wait.some_ids}, which it is to follow, is gone"
             return ErrorInfo("ImpossibleDependency", text)

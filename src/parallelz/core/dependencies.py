@@ -29,7 +29,13 @@ class News(NamedTuple):
 
 
 class Wait:
-    """One dependency of one task, counting down."""
+    """One dependency of one task, counting down.
+
+    Attributes
+    ----------
+    verdict
+        Whether it is satisfied, or never can be; None: further ends decide.
+    """
 
     __slots__ = (
         "dependency",
@@ -41,6 +47,7 @@ class Wait:
         "met",
         "task",
         "unmet",
+        "verdict",
     )
 
     def __init__(
@@ -52,9 +59,10 @@ class Wait:
         self.is_place_lost = False  # one ran, on an engine that is not here
         self.left = count
         self.met = 0
-        self.engines: dict[EngineId, None] = {}
+        self.engines: dict[EngineId, None] = {}  # where they ran, if that matters
         self.unmet: News | None = None  # the first that ended the other way
         self.last: News | None = None
+        self.verdict: bool | None = None
 
     def count(self, news: News) -> None:
         """Take in that one of the tasks has ended."""
@@ -62,12 +70,11 @@ class Wait:
         self.last = news
         if self.dependency.success if news.ok else self.dependency.failure:
             self.met += 1
-            if news.engine_id >= 0:
-                self.engines[news.engine_id] = None
-            elif news.engine_id == GONE:
-                self.is_place_lost = True
+            if self.is_place:
+                self._take_place(news.engine_id)
         elif self.unmet is None:
             self.unmet = news
+        self._judge()
 
     def reject(self, news: News) -> None:
         """Take in that one of the tasks cannot ever count."""
@@ -75,25 +82,22 @@ class Wait:
         self.last = news
         if self.unmet is None:
             self.unmet = news
+        self._judge()
 
-    @property
-    def is_satisfied(self) -> bool:
-        """Whether enough has ended the right way."""
-        if self.dependency.all:
-            return self.left == 0 and not self.is_impossible
-        return self.met > 0
+    def _take_place(self, engine_id: EngineId) -> None:
+        if engine_id >= 0:
+            self.engines[engine_id] = None
+        elif engine_id == GONE:
+            self.is_place_lost = True
 
-    @property
-    def is_impossible(self) -> bool:
-        """Whether it is certain that it never will be satisfied."""
-        if self.dependency.all:
-            return self.unmet is not None or (self.is_place and len(self.engines) > 1)
-        return self.left == 0 and self.met == 0
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether further ends change nothing."""
-        return self.is_satisfied or self.is_impossible
+    def _judge(self) -> None:
+        if not self.dependency.all:
+            if self.met or not self.left:
+                self.verdict = self.met > 0
+        elif self.unmet is not None or len(self.engines) > 1:
+            self.verdict = False
+        elif not self.left:
+            self.verdict = True
 
     @property
     def root(self) -> str:
@@ -145,12 +149,12 @@ class Waits:
         """
         settled: list[Wait] = []
         for wait in self.by_task.pop(news.task_id, ()):
-            if wait.task.unresolved and not wait.is_settled:
+            if wait.verdict is None and wait.task.unresolved:
                 if is_lost:
                     wait.reject(news)
                 else:
                     wait.count(news)
-                if wait.is_settled:
+                if wait.verdict is not None:
                     settled.append(wait)
         return settled
 
@@ -159,5 +163,5 @@ class Waits:
         return [
             task_id
             for task_id, waits in self.by_task.items()
-            if any(wait.task is task and not wait.is_settled for wait in waits)
+            if any(wait.task is task and wait.verdict is None for wait in waits)
         ]

@@ -16,6 +16,7 @@ from collections import deque
 from parallelz.core.task import Task, TaskState
 from parallelz.ids import SessionId
 
+LINES_KEPT_MAX = 16  # of clients that have nothing ready
 STALE_SLACK = 64  # skipped tasks that may stand among the others
 
 
@@ -58,8 +59,8 @@ class _Line:
 
     __slots__ = ("entered", "ready_count", "tasks")
 
-    def __init__(self, entered: int) -> None:
-        self.entered = entered
+    def __init__(self) -> None:
+        self.entered = 0
         self.tasks: deque[Task] = deque()
         self.ready_count = 0  # the others have ended and are to be skipped
 
@@ -67,14 +68,15 @@ class _Line:
 class _Level:
     """What waits with one priority."""
 
-    __slots__ = ("entered_count", "lines", "turns")
+    __slots__ = ("entered_count", "lines", "ready_count", "turns")
 
     def __init__(self) -> None:
         self.lines: dict[SessionId, _Line] = {}
-        # A heap; whoever stands there may have gone (then `entered` differs), and its clock
-        # may have gone on.
+        # A heap; whoever stands there may have left (then `entered` differs, or nothing is
+        # ready), and its clock may have gone on.
         self.turns: list[tuple[float, int, SessionId]] = []
         self.entered_count = 0
+        self.ready_count = 0
 
 
 class FairQueue:
@@ -93,39 +95,42 @@ class FairQueue:
 
     def push(self, task: Task, *, first: bool = False) -> None:
         """Add a task behind those of its client and priority, or before them."""
-        options = task.options
+        options, session_id = task.options, task.session_id
         priority = 0 if options is None else options.priority
         level = self._levels.get(priority)
         if level is None:
             level = self._levels[priority] = _Level()
             insort(self._priorities, priority)
-        line = level.lines.get(task.session_id)
+        line = level.lines.get(session_id)
         if line is None:
+            line = level.lines[session_id] = _Line()
+        if not line.ready_count:
+            line.tasks.clear()
             level.entered_count += 1
-            line = level.lines[task.session_id] = _Line(level.entered_count)
-            used_s = self._shares.enter(task.session_id)
-            heapq.heappush(level.turns, (used_s, line.entered, task.session_id))
+            line.entered = level.entered_count
+            used_s = self._shares.enter(session_id)
+            heapq.heappush(level.turns, (used_s, line.entered, session_id))
         if first:
             line.tasks.appendleft(task)
         else:
             line.tasks.append(task)
         line.ready_count += 1
+        level.ready_count += 1
         self.count += 1
 
     def head(self) -> Task | None:
         """Return the task whose turn it is; it stays."""
         if not self.count:
             return None
-        while True:
-            level = self._levels[self._priorities[-1]]
-            if level.lines:
-                break
+        level = self._levels[self._priorities[-1]]
+        while not level.ready_count:
             del self._levels[self._priorities.pop()]
+            level = self._levels[self._priorities[-1]]
         turns = level.turns
         while True:
             used_s, entered, session_id = turns[0]
             line = level.lines.get(session_id)
-            if line is None or line.entered != entered:
+            if line is None or line.entered != entered or not line.ready_count:
                 heapq.heappop(turns)
             elif len(turns) > 1 and (now_s := self._shares.of(session_id)) > used_s:
                 heapq.heapreplace(turns, (now_s, entered, session_id))
@@ -139,24 +144,25 @@ class FairQueue:
     def pop(self) -> None:
         """Take away what `head` has just returned."""
         level = self._levels[self._priorities[-1]]
-        session_id = level.turns[0][2]
-        line = level.lines[session_id]
+        line = level.lines[level.turns[0][2]]
         line.tasks.popleft()
-        self._count_down(level, session_id, line)
+        self._count_down(level, line)
 
     def skip(self, task: Task) -> None:
         """Take in that a task which stands here has ended."""
         level = self._levels[task.priority]
         line = level.lines[task.session_id]
-        self._count_down(level, task.session_id, line)
+        self._count_down(level, line)
         if len(line.tasks) > 2 * line.ready_count + STALE_SLACK:
             line.tasks = deque(t for t in line.tasks if t.state is TaskState.READY)
 
-    def _count_down(self, level: _Level, session_id: SessionId, line: _Line) -> None:
+    def _count_down(self, level: _Level, line: _Line) -> None:
         self.count -= 1
+        level.ready_count -= 1
         line.ready_count -= 1
-        if not line.ready_count:
-            del level.lines[session_id]
+        if not level.ready_count and len(level.lines) > LINES_KEPT_MAX:
+            level.lines.clear()  # of clients that may never come back
+            level.turns.clear()
 
     def tasks(self) -> list[Task]:
         """Return all that waits: by priority, then by client."""

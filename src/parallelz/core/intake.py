@@ -7,10 +7,10 @@ may want the value of a task that had ended before it came: its client has that,
 from __future__ import annotations
 
 from parallelz.core.alarms import Alarm
-from parallelz.core.board import Board
+from parallelz.core.board import HOW, Board
 from parallelz.core.dependencies import News, Wait
 from parallelz.core.early import EarlyStops
-from parallelz.core.ended import GONE, NOWHERE, Blame
+from parallelz.core.ended import GONE, NOWHERE, End
 from parallelz.core.events import AskValues, EndsFound, LookUpTasks, ValueProvided, Warn
 from parallelz.core.task import Task, TaskState
 from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
@@ -73,7 +73,7 @@ class Intake:
             board.end(task, "impossible", error=error)
             return
         for wait in self._waits_of(task, options) if depends else ():
-            if not wait.is_settled:
+            if wait.verdict is None:
                 task.unresolved += 1
             elif (reason := board.apply(wait)) is not None:
                 how = f"could not run as {wait.root}" if wait.root else ""
@@ -119,19 +119,22 @@ class Intake:
         ids = dict.fromkeys(dependency.task_ids)
         wait = Wait(task, dependency, len(ids), is_place=is_place)
         for task_id in ids:
-            end = board.ended.find(task_id)
             if task_id == task.id:
                 wait.reject(_news(task_id, "is that task itself"))
-            elif task_id in self._tasks or end is None:
+            elif task_id in self._tasks:
                 board.waits.add(wait, task_id)
-                if task_id not in self._tasks and task_id not in self._looked_up:
-                    unknown.append(task_id)
+            elif (end := board.ended.find(task_id)) is not None:
+                wait.count(self._past_news(task_id, end))
             else:
-                blame = Blame(task_id, "ended well", f"{task_id} ended well")
-                if not end.ok:
-                    blame = board.ended.blame_of(task_id)
-                wait.count(News(task_id, end.ok, end.engine_id, *blame))
+                board.waits.add(wait, task_id)
+                if task_id not in self._looked_up:
+                    unknown.append(task_id)
         return wait
+
+    def _past_news(self, task_id: TaskId, end: End) -> News:
+        if end.ok:
+            return News(task_id, end.ok, end.engine_id, task_id, HOW["ok"], task_id)
+        return News(task_id, end.ok, end.engine_id, *self._board.ended.blame_of(task_id))
 
     def submit_direct(self, event: SubmitDirect, source: SessionId) -> None:
         """Take in a task for each of some engines."""

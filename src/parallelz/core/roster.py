@@ -209,16 +209,11 @@ class Roster:
     def lane_of(self, task: Task) -> Lane:
         """Return where a task waits that is not direct."""
         options = task.options
-        if options is None:
-            needs = ANY if not task.refused else Needs(refused=task.refused)
-        else:
-            labels, resources = options.labels, options.resources
-            needs = Needs(
-                task.engine_ids,
-                tuple(sorted(labels)) if labels else (),
-                tuple(sorted(resources.items())) if resources else (),
-                task.refused,
-            )
+        labels = () if options is None else tuple(sorted(options.labels))
+        resources = () if options is None else tuple(sorted(options.resources.items()))
+        if task.engine_ids is None and not (labels or resources or task.refused):
+            return self.open
+        needs = Needs(task.engine_ids, labels, resources, task.refused)
         return self.lanes.get(needs) or self._new_lane(needs)
 
     def _new_lane(self, needs: Needs) -> Lane:
