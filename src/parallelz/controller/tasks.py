@@ -266,8 +266,8 @@ class Tasks:
         if session.sent.need(work.digest):
             name, data, frames = work.definition
             sender.put(DefineFunction(work.digest, name, data, len(frames)), frames)
-        inputs: list[Input] = []
         buffers = work.buffers
+        inputs: Sequence[Input] = ()
         if work.inputs:
             values = [self._values[task_id] for task_id in work.inputs]
             inputs = [Input(value.data, len(value.buffers)) for value in values]

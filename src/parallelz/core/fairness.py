@@ -57,25 +57,24 @@ class Shares:
 class _Line:
     """What one client has waiting with one priority."""
 
-    __slots__ = ("entered", "ready_count", "tasks")
+    __slots__ = ("has_turn", "number", "ready_count", "tasks")
 
-    def __init__(self) -> None:
-        self.entered = 0
+    def __init__(self, number: int) -> None:
+        self.number = number  # breaks ties
         self.tasks: deque[Task] = deque()
         self.ready_count = 0  # the others have ended and are to be skipped
+        self.has_turn = False  # it stands in `_Level.turns`
 
 
 class _Level:
     """What waits with one priority."""
 
-    __slots__ = ("entered_count", "lines", "ready_count", "turns")
+    __slots__ = ("lines", "ready_count", "turns")
 
     def __init__(self) -> None:
         self.lines: dict[SessionId, _Line] = {}
-        # A heap; whoever stands there may have left (then `entered` differs, or nothing is
-        # ready), and its clock may have gone on.
+        # A heap: the clock of each line, which may have gone on since, or nothing may be ready.
         self.turns: list[tuple[float, int, SessionId]] = []
-        self.entered_count = 0
         self.ready_count = 0
 
 
@@ -103,13 +102,13 @@ class FairQueue:
             insort(self._priorities, priority)
         line = level.lines.get(session_id)
         if line is None:
-            line = level.lines[session_id] = _Line()
+            line = level.lines[session_id] = _Line(len(level.lines))
         if not line.ready_count:
             line.tasks.clear()
-            level.entered_count += 1
-            line.entered = level.entered_count
             used_s = self._shares.enter(session_id)
-            heapq.heappush(level.turns, (used_s, line.entered, session_id))
+            if not line.has_turn:
+                line.has_turn = True
+                heapq.heappush(level.turns, (used_s, line.number, session_id))
         if first:
             line.tasks.appendleft(task)
         else:
@@ -128,12 +127,13 @@ class FairQueue:
             level = self._levels[self._priorities[-1]]
         turns = level.turns
         while True:
-            used_s, entered, session_id = turns[0]
-            line = level.lines.get(session_id)
-            if line is None or line.entered != entered or not line.ready_count:
+            used_s, number, session_id = turns[0]
+            line = level.lines[session_id]
+            if not line.ready_count:
                 heapq.heappop(turns)
+                line.has_turn = False
             elif len(turns) > 1 and (now_s := self._shares.of(session_id)) > used_s:
-                heapq.heapreplace(turns, (now_s, entered, session_id))
+                heapq.heapreplace(turns, (now_s, number, session_id))
             else:
                 break
         tasks = line.tasks

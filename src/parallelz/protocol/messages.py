@@ -11,6 +11,7 @@ controller forwards both and never opens either.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -182,7 +183,7 @@ class RunTask(Message, frozen=True):
     digest: Digest
     data: bytes = b""
     frame_count: int = 0  # its own frames first, then those of each input
-    inputs: list[Input] = []  # in the order of `TaskOptions.inputs`
+    inputs: Sequence[Input] = ()  # in the order of `TaskOptions.inputs`
 
 
 class ErrorInfo(Value, frozen=True):
