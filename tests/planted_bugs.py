@@ -81,8 +81,8 @@ BUGS = [
     Bug(
         "what had not started on a lost engine loses no retry",
         "scheduler",
-        "started_max = max(event.started_count - engine.ended_count, 0)",
-        "started_max = len(engine.placed)",
+        "        left = max(started_count - engine.ended_count, 0)",
+        "        left = len(engine.placed)",
     ),
     Bug(
         "a cancelled task is killed only if it is what runs",
@@ -108,6 +108,10 @@ BUGS = [
 def main() -> int:
     """Run every bug against every kind of test; return 1 if any goes unnoticed."""
     unnoticed = 0
+    for bug in BUGS:
+        module = ROOT / "src" / "parallelz" / "core" / f"{bug.module}.py"
+        if bug.old not in module.read_text():
+            sys.exit(f"{bug.rule!r}: core/{bug.module}.py has no {bug.old!r}")
     print(f"{'rule':<55}" + "".join(f"{kind:>10}" for kind in KINDS))
     with tempfile.TemporaryDirectory() as directory:
         source = Path(directory) / "src"
@@ -115,8 +119,6 @@ def main() -> int:
             shutil.copytree(ROOT / "src", source)
             path = source / "parallelz" / "core" / f"{bug.module}.py"
             text = path.read_text()
-            if bug.old not in text:
-                sys.exit(f"{bug.rule!r}: core/{bug.module}.py has no {bug.old!r}")
             path.write_text(text.replace(bug.old, bug.new))
             caught = [_fails(tests, source) for tests in KINDS.values()]
             unnoticed += not any(caught)
