@@ -46,6 +46,15 @@ def test_an_abort_of_everything_means_what_was_submitted_before_it() -> None:
     assert placed(core.handle(submit(5), ME, 3.0)) == [(5, 0)]
 
 
+def test_an_order_is_forgotten_when_all_that_it_is_for_has_come() -> None:
+    core = scheduler()
+    core.handle(AbortTasks(1, None, number_end=5), ME, 1.0)
+    core.handle(submit(4), ME, 2.0)
+    assert core._intake.early_stops
+    core.handle(submit(5), ME, 3.0)
+    assert not core._intake.early_stops
+
+
 def test_an_abort_for_some_engines_leaves_direct_tasks_of_others() -> None:
     core = scheduler()
     core.handle(AbortTasks(1, None, [EngineId(7)], number_end=9), ME, 1.0)

@@ -64,7 +64,12 @@ class EarlyStops:
         self, task_id: TaskId, source: SessionId, number: int, engine_id: EngineId | None
     ) -> bool:
         """Return whether a task that has just come was given up; of one that was, once."""
-        orders = [only for only, end in self._below.get(source, {}).items() if number < end]
+        orders: list[EngineIds] = []
+        ends = self._below.get(source)
+        if ends is not None:
+            orders = [only for only, end in ends.items() if number < end]
+            if not orders:
+                del self._below[source]  # a client's tasks come in order: all of them are here
         if task_id in self._by_id:
             orders.extend(self._by_id.pop(task_id))
         return any(only is None or engine_id in only for only in orders)

@@ -235,7 +235,7 @@ class Roster:
     def _drop_empty_lanes(self) -> None:
         """Keep the newest few of those without tasks."""
         empty = [lane for lane in self.lanes.values() if not lane.queue.count]
-        for lane in empty[: -EMPTY_LANES_MAX or None]:
+        for lane in empty[:-EMPTY_LANES_MAX]:
             if lane is not self.open:
                 self.drop(lane)
         self._lanes_max = 2 * len(self.lanes) + EMPTY_LANES_MAX
