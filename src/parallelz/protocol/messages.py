@@ -18,11 +18,14 @@ import msgspec
 
 from parallelz.ids import Digest, EngineId, SessionId, TaskId
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 Role = Literal["client", "engine", "supervisor", "recorder"]
 LinkName = Literal["bulk", "control"]
-Status = Literal["ok", "error", "aborted", "engine-lost", "impossible", "timeout"]
+Question = Literal[
+    "query", "history", "result", "status", "purge", "functions", "ends", "restore"
+]
+Status = Literal["ok", "error", "aborted", "engine-lost", "impossible", "timeout", "lost"]
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True):
@@ -69,15 +72,38 @@ class Hello(Message, frozen=True):
     peer: PeerInfo
     labels: list[str] = []  # of an engine
     resources: dict[str, float] = {}
+    engine_id: EngineId = EngineId(-1)  # of an engine that comes back: who it was
 
 
 class Welcome(Message, frozen=True):
     """Controller to peer, the answer to `Hello`: this link is open."""
 
-    controller_id: str  # another one than before: the controller was restarted
+    controller_id: str  # another than before: it was restarted, or had given the peer up
     received: int  # number of the last envelope from the peer that was taken in
     engine_id: EngineId = EngineId(-1)  # an engine learns its id
     engines: list[EngineInfo] = []  # a client learns who is there
+
+
+class EngineReturned(Message, frozen=True):
+    """Engine to a controller that knows nothing of it any more: what it was given before.
+
+    The first message on `control`. What it had not started by now it will not start. Results
+    of what it had are sent again behind this.
+    """
+
+    started: list[TaskId]  # and the result was not acknowledged; the last one may still run
+    started_count: int = -1  # how many tasks it ever started; -1: nobody knows
+
+
+class ResumeTasks(Message, frozen=True):
+    """Client to a controller that knows nothing of it any more: what it waits for.
+
+    The first message on `bulk` but for definitions of functions. Each of these tasks is
+    answered: with its end if it has one, or when it has, or with the end that it is lost.
+    """
+
+    awaited: list[tuple[int, int]]  # numbers of tasks, from the first of each pair up to the last
+    envelope_count: int  # how many envelopes behind this one may have come before
 
 
 class Refused(Message, frozen=True):
@@ -337,12 +363,12 @@ class AskHistory(Message, frozen=True):
     """Client to controller to recorder: look something up. Answered after all before it."""
 
     request_id: int
-    question: Literal["query", "history", "result", "status", "purge"]
+    question: Question
     data: bytes  # msgpack, by `question`; see store/recorder.py
 
 
 class Reply(Message, frozen=True):
-    """To a client: the answer to its request."""
+    """To a client, or from the recorder: the answer to its request."""
 
     request_id: int
     data: bytes = b""  # msgpack, by request
@@ -426,6 +452,7 @@ class EngineDied(Message, frozen=True):
     session_id: SessionId
     cause: str  # such as "killed by signal 9 (SIGKILL)"
     started_count: int = -1  # how many tasks it ever started; -1: nobody knows
+    started: list[TaskId] = []  # the latest of them, oldest first
 
 
 class Supervises(Message, frozen=True):
@@ -449,10 +476,21 @@ class StoreRecords(Message, frozen=True):
     records: list[msgspec.Raw]  # store/record.py knows what they are
 
 
+class StoreTrouble(Message, frozen=True):
+    """Recorder to controller: the database fails, or works again.
+
+    Meanwhile the recorder keeps what it is told and acknowledges nothing.
+    """
+
+    text: str  # what is wrong; "": it works again
+    lost_count: int  # records that could not be written and will not be
+
+
 # -- who may say what ---------------------------------------------------------------------
 
 FromClient = (
     DefineFunction
+    | ResumeTasks
     | SubmitTask
     | SubmitMap
     | SubmitDirect
@@ -468,9 +506,9 @@ FromClient = (
     | AskHistory
     | Goodbye
 )
-FromEngine = TaskFinished | TasksDropped | NamespaceCleared | Goodbye
+FromEngine = EngineReturned | TaskFinished | TasksDropped | NamespaceCleared | Goodbye
 FromSupervisor = Supervises | EngineDied | Goodbye
-FromRecorder = Reply | Goodbye
+FromRecorder = Reply | StoreTrouble | Goodbye
 
 Greeting = Welcome | Refused | SayHello
 ToClient = (
