@@ -42,6 +42,10 @@ class EngineError(ParallelzError):
     """An engine died; the text says which one and why."""
 
 
+class TaskLost(EngineError):
+    """Nobody knows what has become of a task, or its cluster ended before it did."""
+
+
 class TaskAborted(ParallelzError):
     """The task was given up, before it started or, by `Client.cancel`, while it ran."""
 

@@ -113,7 +113,11 @@ class Connection:
             )
 
         inbox = Inbox(self.ledger, self._definitions, self._lock)
-        self.pump = Pump(connect("bulk"), connect("control"), inbox.handle)
+        bulk, control = connect("bulk"), connect("control")
+        bulk.introduction = inbox.introduce_bulk
+        control.introduction = inbox.introduce_control
+        control.is_repeated = False  # what has no answer is asked again
+        self.pump = Pump(bulk, control, inbox.handle)
         inbox.pump = self.pump
         self.pump.start()
         # Refers to no part that refers to us: a client that is dropped is closed.
@@ -405,8 +409,9 @@ class Connection:
         with self._lock:
             self._next_request += 1
             request_id = self._next_request
-            self.ledger.wanted_replies.add(request_id)
-            self.pump.control_waiting.append(Outgoing(request(request_id)))
+            message = request(request_id)
+            self.ledger.wanted_replies[request_id] = message
+            self.pump.control_waiting.append(Outgoing(message))
         self.pump.wake()
         return request_id
 

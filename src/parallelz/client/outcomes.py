@@ -108,6 +108,8 @@ def failure_of(ledger: Ledger, answer: Answer, method: str) -> Exception:
             return errors.TaskAborted(ended.task_id, error.evalue)
         case "engine-lost":
             return errors.EngineError(error.evalue)
+        case "lost":
+            return errors.TaskLost(f"{ended.task_id}: {error.evalue}")
         case "timeout" if error.ename == "DependencyTimeout":
             return errors.DependencyTimeout(error.evalue)
         case "timeout":
