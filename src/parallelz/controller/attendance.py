@@ -128,7 +128,9 @@ class Attendance:
             return
         link = self._sessions.link_of(hello)
         session = link.session
-        is_going_on = hello.controller_id == session.controller_id
+        # A greeting that was repeated may come late: who has spoken on this line is known.
+        is_known = link.routing_id == arrival.routing_id and link.receiver.received > 0
+        is_going_on = is_known or hello.controller_id == session.controller_id
         welcome = Welcome(
             session.controller_id,
             link.receiver.received if is_going_on else 0,
@@ -161,7 +163,7 @@ class Attendance:
         return [
             session.engine
             for session in self._sessions.by_engine.values()
-            if session.engine is not None and (session.has_joined or session.is_returning)
+            if session.engine is not None and (session.has_joined or session.is_expected)
         ]
 
     def _go_on(self, link: Link, hello: Hello, arrival: Arrival, *, is_going_on: bool) -> None:
@@ -266,6 +268,7 @@ class Attendance:
         self._suspects.pop(session.id, None)
         self._sessions.forget(session, reason, may_return=may_return)
         if session.role == "client":
+            self._recording.delivered(session.bulk, all_of_them=True)
             self._tasks.handle(ClientForgotten(session.id), session.id, now_s)
 
     # -- time ------------------------------------------------------------------------------

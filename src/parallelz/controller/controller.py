@@ -229,8 +229,7 @@ class Controller:
                 self._router.send(arrival.routing_id, [pack(0, 0, [SayHello()])])
             return
         link.sender.acknowledge(envelope.acknowledged)
-        if link is self._recording.link:
-            self._recording.acknowledged(envelope.acknowledged)
+        self._recording.take_acknowledgement(link, envelope.acknowledged)
         start = 0
         for message in envelope.messages:
             end = start + getattr(message, "frame_count", 0)

@@ -19,8 +19,9 @@ from typing import Protocol
 
 import msgspec
 
+from parallelz.controller.holding import Holding
 from parallelz.controller.sessions import Link, Session
-from parallelz.ids import Digest, SessionId
+from parallelz.ids import Digest, SessionId, TaskId
 from parallelz.protocol.envelope import Buffer, Sender
 from parallelz.protocol.messages import (
     AskHistory,
@@ -107,7 +108,7 @@ class Recording:
         self._acked = 0
         self._records: list[msgspec.Raw] = []
         self._flush_by_s: float | None = None
-        self._holding: deque[tuple[int, Link, int]] = deque()
+        self._holding = Holding()
         self._askers: dict[int, tuple[Session, int]] = {}
         self._own: dict[int, OnAnswer] = {}
         self._next_question = 1
@@ -136,10 +137,24 @@ class Recording:
         if self._start is not None:
             self._add(record.submitted(session_id, message, name, buffers, self._wall_clock()))
 
-    def ended(self, message: TaskEnded, engine_uuid: str, buffers: Sequence[Buffer]) -> None:
-        """Remember an end."""
-        if self._start is not None:
-            self._add(record.ended(message, engine_uuid, buffers, self._wall_clock()))
+    def ended(
+        self,
+        message: TaskEnded,
+        buffers: Sequence[Buffer],
+        engine: Session | None,
+        client: Session | None,
+    ) -> None:
+        """Remember an end; the answer was put for the client, if that is there."""
+        if self._start is None:
+            return
+        self._holding.ended(message.task_id)
+        engine_uuid = "" if engine is None else engine.id
+        item = record.ended(message, engine_uuid, buffers, self._wall_clock())
+        is_large = buffers and not record.keeps_result(message, buffers)
+        if is_large and engine is not None and client is not None:
+            self._holding.until_delivered(engine.bulk, client.bulk, item)
+        else:
+            self._add(item)
 
     def engine_changed(self, engine: EngineInfo, cause: str) -> None:
         """Remember that an engine came (`cause` is ""), or went and why."""
@@ -202,40 +217,61 @@ class Recording:
         self.link = link
         return link
 
-    def acknowledged(self, number: int) -> None:
-        """Take in that the recorder has everything up to this envelope of ours."""
-        if number > self._acked:
-            self._acked = number
-            self._progress_s = self._clock()
-        self._settle()
+    def take_acknowledgement(self, link: Link, number: int) -> None:
+        """Take in that a peer has everything up to this envelope of ours."""
+        if link is self.link:
+            if number > self._acked:
+                self._acked = number
+                self._progress_s = self._clock()
+            self._settle()
+        elif link.session.role == "client":
+            self.delivered(link)
+
+    @property
+    def _target(self) -> int:
+        """How many envelopes the recorder must have acknowledged to have all of now."""
+        made = self._acked_before + self._sender.number
+        return made + bool(self._sender.waiting) + bool(self._records)
 
     def when_safe(self, link: Link, number: int) -> None:
         """Settle an envelope of a peer once what was made of it is recorded."""
-        made = self._acked_before + self._sender.number
-        target = made + bool(self._sender.waiting) + bool(self._records)
+        target = self._target
         is_safe = self._start is None or target <= self._acked_before + self._acked
-        if is_safe or not self._is_holding_back:
+        if not self._is_holding_back:
+            self._holding.let_go()
             link.receiver.settle(number)
             return
-        if not self._holding:
+        if not (is_safe or self._holding.awaits_records):
             self._progress_s = self._clock()
-        self._holding.append((target, link, number))
+        self._holding.until_recorded(link, number, None if is_safe else target)
+
+    def hold_payloads(self, link: Link, task_ids: list[TaskId]) -> None:
+        """Have a client keep what its envelope holds until these tasks have ended.
+
+        Their arguments are too large to be recorded.
+        """
+        if self._start is not None:
+            self._holding.until_ended(link, task_ids)
+
+    def delivered(self, client: Link, *, all_of_them: bool = False) -> None:
+        """Record the ends whose results the client has now, or will never have."""
+        for item, hold in self._holding.delivered(client, all_of_them=all_of_them):
+            self._add(item)
+            self._holding.until_written(hold, self._target)
 
     def is_holding(self, link: Link) -> bool:
-        """Whether any envelope of this link waits for the recorder."""
-        return any(held is link for _, held, _ in self._holding)
+        """Whether any envelope of this link is held."""
+        return self._holding.is_holding(link)
 
     @property
     def holding_count(self) -> int:
-        """How many envelopes of peers wait for the recorder."""
-        return len(self._holding)
+        """How many envelopes of peers are held."""
+        return self._holding.count
 
     def _settle(self) -> None:
-        acked = self._acked_before + self._acked
         is_idle = not (self._sender.kept_count or self._sender.waiting or self._records)
-        while self._holding and (is_idle or self._holding[0][0] <= acked):
-            _, link, number = self._holding.popleft()
-            link.receiver.settle(number)
+        acked = self._acked_before + self._acked
+        self._holding.recorded(self._target if is_idle else acked)
         if is_idle and not self._is_holding_back:
             self._is_holding_back = True
             self._notify("everything is recorded again")
@@ -243,9 +279,7 @@ class Recording:
     def _let_go(self) -> None:
         """Acknowledge what is not recorded: nothing has been for too long."""
         self._is_holding_back = False
-        while self._holding:
-            _, link, number = self._holding.popleft()
-            link.receiver.settle(number)
+        self._holding.let_go()
         why = self._trouble or "the recorder does not answer"
         self._notify(
             f"for {HOLD_S:g} s nothing could be recorded: {why}. Tasks go on; what is not"
@@ -273,6 +307,7 @@ class Recording:
         """Pass a question on, after all that was recorded; False: there is no recorder."""
         if self._start is None:
             return False
+        self.delivered(session.bulk, all_of_them=True)  # it reads what it has
         question = self._new_question()
         if len(self._askers) >= ASKERS_COUNT_MAX:
             del self._askers[next(iter(self._askers))]
@@ -318,7 +353,7 @@ class Recording:
             "pid": None if self._process is None else self._process.pid,
             "unacknowledged_envelopes": self._sender.kept_count,
             "unacknowledged_bytes": self._sender.kept_bytes,
-            "held_envelopes": len(self._holding),
+            "held_envelopes": self._holding.count,
             "lost_records": self._lost_count,
             "trouble": self._trouble,
         }
@@ -328,7 +363,7 @@ class Recording:
     def next_deadline_s(self) -> float | None:
         """Return when `see_to_timers` has something to do."""
         deadlines = [] if self._flush_by_s is None else [self._flush_by_s]
-        if self._holding:
+        if self._holding.awaits_records:
             deadlines.append(self._progress_s + HOLD_S)
         return min(deadlines, default=None)
 
@@ -336,7 +371,7 @@ class Recording:
         """Send what has collected long enough; start a dead recorder again."""
         if self._flush_by_s is not None and now_s >= self._flush_by_s:
             self._flush()
-        if self._holding and now_s >= self._progress_s + HOLD_S:
+        if self._holding.awaits_records and now_s >= self._progress_s + HOLD_S:
             self._let_go()
         if self._process is None or self._is_finishing or now_s < self._check_s:
             return

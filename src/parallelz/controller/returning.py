@@ -238,7 +238,7 @@ class Returning:
             if not self._is_known(task_id):
                 ended = TaskEnded(task_id, "lost", NOWHERE, error=error)
                 session.bulk.put(ended)
-                self._recording.ended(ended, "", ())
+                self._recording.ended(ended, (), None, session)
         self._touch(session.bulk)
 
     # -- time ------------------------------------------------------------------------------

@@ -83,6 +83,7 @@ class Session:
         self.control = Link(self, "control")
         self.engine: EngineInfo | None = None
         self.has_joined = False  # an engine that is there for the core
+        self.is_expected = False  # one that the core waits for
         self.is_returning = False
         self.backlog: list[tuple[Link, int, Message | None, Sequence[Buffer]]] = []
         self.children: list[SessionId] = []  # of a supervisor
@@ -169,7 +170,7 @@ class Sessions:
         """Keep the place of an engine that was there before the controller was restarted."""
         session = self._new(engine.session_id, "engine", engine.peer)
         session.engine = engine
-        session.is_returning = True
+        session.is_returning = session.is_expected = True
         self.by_engine[engine.engine_id] = session
         return session
 

@@ -60,6 +60,7 @@ from parallelz.protocol.messages import (
     TaskEnded,
     TaskFinished,
 )
+from parallelz.store import record
 from parallelz.store.restored import RestoredTask
 from parallelz.store.rows import PENDING
 
@@ -90,6 +91,9 @@ class Work(msgspec.Struct, frozen=True, gc=False):
     data: bytes
     buffers: Sequence[Buffer]
     inputs: Sequence[TaskId] = ()
+
+
+Submission = SubmitTask | SubmitMap | SubmitDirect
 
 
 class Value(NamedTuple):
@@ -138,7 +142,7 @@ class Tasks:
     def submit(
         self,
         session: Session,
-        message: SubmitTask | SubmitMap | SubmitDirect,
+        message: Submission,
         buffers: Sequence[Buffer],
         now_s: float,
     ) -> None:
@@ -174,6 +178,19 @@ class Tasks:
         self.handle(message, session.id, now_s)
         if len(ids) == 1 and ids[0] not in self._scheduler.tasks:
             self._forget(ids[0])  # it had ended before: the client only says it again
+        self._hold_payloads(session, message, ids, buffers)
+
+    def _hold_payloads(
+        self,
+        session: Session,
+        message: Submission,
+        ids: list[TaskId],
+        buffers: Sequence[Buffer],
+    ) -> None:
+        """Have the client keep what is too large to be recorded."""
+        if not record.keeps_payload(message, buffers):
+            live = [task_id for task_id in ids if task_id in self._scheduler.tasks]
+            self._recording.hold_payloads(session.bulk, live)
 
     def restore(self, task: RestoredTask, definition: Definition, now_s: float) -> None:
         """Take in a task of before a restart, which is recorded already."""
@@ -354,7 +371,7 @@ class Tasks:
             if len(sender.waiting) == 1:
                 self._touch(session.bulk)
         engine = self._sessions.by_engine.get(action.engine_id)
-        self._recording.ended(ended, "" if engine is None else engine.id, buffers)
+        self._recording.ended(ended, buffers, engine, session)
 
     def _forget(self, task_id: TaskId) -> None:
         """Drop what a task was made of, and its inputs if no other task wants them."""
@@ -392,7 +409,7 @@ def _ends_in(reply: Reply, buffers: Sequence[Buffer], task_ids: list[TaskId]) ->
     )
 
 
-def _is_own(source: SessionId, message: SubmitTask | SubmitMap | SubmitDirect) -> bool:
+def _is_own(source: SessionId, message: Submission) -> bool:
     """Whether a client names its tasks as it must: by its session and a number."""
     if not isinstance(message, SubmitTask):
         return message.first_number >= 0
@@ -400,7 +417,7 @@ def _is_own(source: SessionId, message: SubmitTask | SubmitMap | SubmitDirect) -
     return session_id == source and number.isascii() and number.isdecimal()
 
 
-def ids_of(source: SessionId, message: SubmitTask | SubmitMap | SubmitDirect) -> list[TaskId]:
+def ids_of(source: SessionId, message: Submission) -> list[TaskId]:
     """Return the ids of the tasks that a message submits."""
     match message:
         case SubmitTask():
