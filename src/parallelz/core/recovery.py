@@ -206,7 +206,7 @@ class Recovery:
             else:
                 self._claim(task_id, Claim(source, run))
         if event.started_count >= 0:
-            engine.ended_count = max(event.started_count - len(engine.placed), 0)
+            engine.ended_count = max(event.started_count - engine.adopted_count, 0)
         if is_stale:
             stop = StopTask(engine.id, event.started[-1], event.runs[-1])
             self._board.actions.append(stop)
