@@ -274,11 +274,13 @@ class Controller:
             return
         match message:
             case TaskFinished() | TasksDropped():
-                if not self._returning.keeps(message, session.id, buffers):
+                returning = self._returning
+                if not (returning.is_open and returning.keeps(message, session.id, buffers)):
                     self._tasks.handle(message, session.id, now_s, buffers)
             case SubmitTask() | SubmitMap() | SubmitDirect():
                 self._tasks.submit(session, message, buffers, now_s)
-                self._returning.submitted(session.id, message, now_s)
+                if self._returning.is_open:
+                    self._returning.submitted(session.id, message, now_s)
             case DefineFunction():
                 name, data = message.name, message.data
                 session.known.put(message.digest, Definition(name, data, buffers))

@@ -122,6 +122,11 @@ class Returning:
         self._until_s: float | None = None  # strays are kept
 
     @property
+    def is_open(self) -> bool:
+        """Whether there may be peers that come back, and results of unknown tasks."""
+        return self._until_s is not None
+
+    @property
     def open_count(self) -> int:
         """How much is not over: returns of clients, and strays."""
         return len(self._resumes) + sum(map(len, self._strays.values()))
@@ -145,9 +150,7 @@ class Returning:
         buffers: Sequence[Buffer],
     ) -> bool:
         """Keep a result whose task is not known, if it may become so; return whether."""
-        if self._until_s is None or isinstance(message, TasksDropped):
-            return False
-        if self._is_known(message.task_id):
+        if isinstance(message, TasksDropped) or self._is_known(message.task_id):
             return False
         client = SessionId(message.task_id.rpartition("-")[0])
         self._strays.setdefault(client, {})[message.task_id] = _Stray(message, engine, buffers)
@@ -164,7 +167,7 @@ class Returning:
         now_s: float,
     ) -> None:
         """Bring strays to tasks that have just come."""
-        strays = self._strays.get(client) if self._strays else None
+        strays = self._strays.get(client)
         if not strays:
             return
         for task_id in ids_of(client, message):
