@@ -314,10 +314,10 @@ class Controller:
         session = link.session
         if session.is_returning:
             session.backlog.append((link, number, None, ()))
+            self._returning.received(link, number, now_s)
             return
         self._recording.when_safe(link, number)
         self._attendance.untold[id(link)] = link
-        self._returning.handled(link, number, now_s)
 
     def _catch_up(self, session: Session, now_s: float) -> None:
         """Deal with what a peer said before it could be understood."""
