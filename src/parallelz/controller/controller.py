@@ -318,6 +318,7 @@ class Controller:
             return
         self._recording.when_safe(link, number)
         self._attendance.untold[id(link)] = link
+        self._returning.handled(link, number, now_s)
 
     def _catch_up(self, session: Session, now_s: float) -> None:
         """Deal with what a peer said before it could be understood."""

@@ -216,7 +216,8 @@ class Returning:
                 return
             resume.unknown += ids
             resume.asked = []
-        self._end(resume, now_s)
+        resume.session.is_returning = False
+        self._catch_up(resume.session, now_s)
 
     def _take_ends(
         self, resume: _Resume, reply: Reply, buffers: Sequence[Buffer], now_s: float
@@ -241,12 +242,16 @@ class Returning:
         resume.asked = resume.asked[ends.looked_up_count :]
         self._ask(resume, now_s)
 
+    def handled(self, link: Link, number: int, now_s: float) -> None:
+        """Take in that an envelope was dealt with; it may be the last that was sent again."""
+        resume = self._resumes.get(link.session.id)
+        if resume is not None and link is link.session.bulk and number >= resume.last_number:
+            del self._resumes[link.session.id]
+            self._end(resume, now_s)
+
     def _end(self, resume: _Resume, now_s: float) -> None:
-        """Deal with what the client has sent (again), and answer what nobody knows."""
+        """Answer what nobody knows."""
         session = resume.session
-        del self._resumes[session.id]
-        session.is_returning = False
-        self._catch_up(session, now_s)
         self._strays.pop(session.id, None)
         self._tasks.handle(ClientReturned(session.id), session.id, now_s)
         error = ErrorInfo("TaskLost", NOBODY_KNOWS)
