@@ -275,7 +275,7 @@ class Controller:
         match message:
             case TaskFinished() | TasksDropped():
                 returning = self._returning
-                if not (returning.is_open and returning.keeps(message, session.id, buffers)):
+                if not (returning.is_open and returning.keeps(link, message, buffers)):
                     self._tasks.handle(message, session.id, now_s, buffers)
             case SubmitTask() | SubmitMap() | SubmitDirect():
                 self._tasks.submit(session, message, buffers, now_s)

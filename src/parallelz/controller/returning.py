@@ -156,17 +156,23 @@ class Returning:
         self._catch_up(session, now_s)
 
     def keeps(
-        self,
-        message: TaskFinished | TasksDropped,
-        engine: SessionId,
-        buffers: Sequence[Buffer],
+        self, link: Link, message: TaskFinished | TasksDropped, buffers: Sequence[Buffer]
     ) -> bool:
-        """Keep a result whose task is not known, if it may become so; return whether."""
+        """Keep a result whose task is not known, if it may become so; return whether.
+
+        The engine keeps it as well, until the task has ended and that is recorded.
+        """
         if isinstance(message, TasksDropped) or self._is_known(message.task_id):
             return False
-        client = SessionId(message.task_id.rpartition("-")[0])
-        self._strays.setdefault(client, {})[message.task_id] = _Stray(message, engine, buffers)
+        task_id = message.task_id
+        strays = self._strays.setdefault(SessionId(task_id.rpartition("-")[0]), {})
+        strays[task_id] = _Stray(message, link.session.id, buffers)
+        self._recording.hold_until_ended(link, [task_id])
         return True
+
+    def _drop_strays(self, client: SessionId) -> None:
+        for task_id in self._strays.pop(client, ()):
+            self._recording.will_not_end(task_id)
 
     def _is_known(self, task_id: TaskId) -> bool:
         board = self._scheduler.board
@@ -252,7 +258,7 @@ class Returning:
     def _end(self, resume: _Resume, now_s: float) -> None:
         """Answer what nobody knows."""
         session = resume.session
-        self._strays.pop(session.id, None)
+        self._drop_strays(session.id)
         self._tasks.handle(ClientReturned(session.id), session.id, now_s)
         error = ErrorInfo("TaskLost", NOBODY_KNOWS)
         for task_id in resume.unknown:
@@ -287,5 +293,5 @@ class Returning:
         self._until_s = None
         absent = {*self._strays, *self._scheduler.recovery.claiming_clients()}
         for session_id in absent - self._resumes.keys():
-            self._strays.pop(session_id, None)
+            self._drop_strays(session_id)
             self._tasks.handle(ClientReturned(session_id), session_id, now_s)
