@@ -294,7 +294,8 @@ class Controller:
             case EngineDied():
                 died = self._sessions.by_id.get(message.session_id)
                 if died is not None and died.role == "engine":
-                    self._attendance.lose(died, message, now_s)
+                    self._returning.engine_died(link, died, message)
+                    self._attendance.lose(died, message, now_s, record=False)
             case StoreTrouble():
                 self._recording.take_trouble(message)
             case Supervises():
