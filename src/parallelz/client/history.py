@@ -14,33 +14,14 @@ from parallelz.client.outcomes import moment
 from parallelz.client.results import AsyncResult
 from parallelz.client.session import Jobs, Session, Targets
 from parallelz.client.task_group import Place
-from parallelz.ids import EngineId, SessionId, TaskId
+from parallelz.ids import SessionId, TaskId
 from parallelz.protocol.inputs import How
-from parallelz.protocol.messages import AskHistory, ErrorInfo, Outputs, Status, TaskEnded
+from parallelz.protocol.messages import AskHistory
+from parallelz.store.ended_record import ended_from
 from parallelz.store.query import KEYS, Kind, check_keys, parse
+from parallelz.store.restored import ENDED_KEYS
 
 POLL_PERIOD_S = 0.1  # the recorder does not tell by itself that another client's task ended
-
-RESULT_KEYS = (
-    "msg_id",
-    "status",
-    "submitted",
-    "engine_id",
-    "started",
-    "completed",
-    "received",
-    "data",
-    "frames",
-    "data_bytes",
-    "ename",
-    "evalue",
-    "traceback",
-    "stdout",
-    "stderr",
-    "outputs",
-    "execute_result",
-    "retries",
-)
 
 Record = dict[str, object]
 
@@ -244,7 +225,7 @@ class AsyncHubResult(AsyncResult):
         }
         query: dict[str, object] = {
             "query": {"msg_id": {"$in": list(missing)}},
-            "keys": list(RESULT_KEYS),
+            "keys": list(ENDED_KEYS),
         }
         known: set[TaskId] = set()
         for record in cast("list[Record]", self._session._ask("query", query)):
@@ -253,7 +234,8 @@ class AsyncHubResult(AsyncResult):
             submission = missing[task_id]
             submission.submitted_s = cast("float", record["submitted"] or 0.0)
             if record["status"] != "pending":
-                submission.take(0, _answer_from(task_id, record))
+                received_s = cast("float", record["received"] or 0.0)
+                submission.take(0, Answer(*ended_from(record), received_s))
         return known
 
 
@@ -269,40 +251,6 @@ class _Recorded(Submission):
     def task_id(self, index: int) -> TaskId:
         """Return its id."""
         return self._task_id
-
-
-def _answer_from(task_id: TaskId, record: Record) -> Answer:
-    status = cast("Status", record["status"])
-    error = None
-    if record["ename"] is not None:
-        text = cast("str", record["traceback"] or "")
-        error = ErrorInfo(str(record["ename"]), str(record["evalue"]), text)
-    data = cast("bytes", record["data"] or b"")
-    frames = cast("bytes", record["frames"] or b"")
-    buffers: list[bytes] = msgspec.msgpack.decode(frames) if frames else []
-    if status == "ok" and not data and not buffers:
-        status = "error"
-        text = f"the result, of {record['data_bytes']} bytes, is not kept in the database"
-        error = ErrorInfo("LookupError", text)
-    engine_id = record["engine_id"]
-    ended = TaskEnded(
-        task_id,
-        status,
-        EngineId(-1 if engine_id is None else cast("int", engine_id)),
-        cast("float", record["started"] or 0.0),
-        cast("float", record["completed"] or 0.0),
-        data,
-        len(buffers),
-        error,
-        Outputs(
-            cast("str", record["stdout"] or ""),
-            cast("str", record["stderr"] or ""),
-            cast("bytes", record["outputs"] or b""),
-            cast("bytes", record["execute_result"] or b""),
-        ),
-        cast("int", record["retries"] or 0),
-    )
-    return Answer(ended, buffers, cast("float", record["received"] or 0.0))
 
 
 def _with_moments(record: Record) -> Record:
