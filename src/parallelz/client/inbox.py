@@ -59,7 +59,7 @@ class Inbox:
 
     def _provide(self, task_id: TaskId) -> None:
         """Send the result of a task, which another one needs, as soon as it is there."""
-        place = self._ledger.find(task_id)
+        place = self._ledger.find_input(task_id)
         if place is None:
             self._put_value(task_id, None)
             return

@@ -50,6 +50,7 @@ class Session:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.block = False
+        self._history_start = 0  # number of the first task that is not forgotten
 
     # -- engines ---------------------------------------------------------------------------
 
@@ -172,8 +173,13 @@ class Session:
     @property
     def history(self) -> list[TaskId]:
         """The ids of all tasks that this client has submitted, in order."""
-        connection = self.connection
-        return [task_id_of(connection.session_id, n) for n in range(connection.submitted_count)]
+        return [self._submitted(number) for number in self._history_numbers()]
+
+    def _history_numbers(self) -> range:
+        return range(self._history_start, self.connection.submitted_count)
+
+    def _submitted(self, number: int) -> TaskId:
+        return task_id_of(self.connection.session_id, number)
 
     @property
     def outstanding(self) -> set[TaskId]:
@@ -204,7 +210,7 @@ class Session:
         if isinstance(jobs, str):
             return [TaskId(jobs)]
         if isinstance(jobs, int):
-            return [self.history[jobs]]
+            return [self._submitted(self._history_numbers()[jobs])]
         if isinstance(jobs, AsyncResult):
             return jobs.msg_ids
         if isinstance(jobs, Iterable):
@@ -384,8 +390,16 @@ class Session:
         chosen = [resolved] if isinstance(resolved, int) else resolved
         return [EngineId(engine_id) for engine_id in chosen]
 
-    def ask(self, request: Callable[[int], Message]) -> tuple[Reply, Sequence[Buffer]]:
+    def ask(
+        self, request: Callable[[int], Message], *, behind_submissions: bool = False
+    ) -> tuple[Reply, Sequence[Buffer]]:
         """Send the request that is made from its id; wait for the answer and its buffers.
+
+        Parameters
+        ----------
+        behind_submissions
+            Whether it is taken in only after all that was submitted before. Else it passes
+            that.
 
         Raises
         ------
@@ -393,7 +407,7 @@ class Session:
             If it cannot be done, and why. Also an instance of what was raised there.
         """
         connection = self.connection
-        request_id = connection.ask(request)
+        request_id = connection.ask(request, behind_submissions=behind_submissions)
         connection.wait(partial(connection.has_reply, request_id))
         reply, buffers = connection.take_reply(request_id)
         if reply.error is not None:

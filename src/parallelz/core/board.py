@@ -29,6 +29,7 @@ HOW = {
     "engine-lost": "was lost with its engine",
     "impossible": "could not run",
     "timeout": "timed out",
+    "lost": "got lost",
 }
 """How a task ended, by its status, for those that wait for it."""
 
