@@ -76,10 +76,13 @@ def test_engines_are_sorted_and_the_cause_of_their_end_is_kept() -> None:
     assert ledger.past_engines == {2: engine(2)}
 
 
-def test_a_welcome_says_who_is_there_and_whether_the_controller_is_another() -> None:
+def test_a_welcome_says_who_is_there_and_who_came_back() -> None:
     ledger = Ledger(ME)
-    assert not ledger.welcome(Welcome("a", 0, engines=[engine(0)]), is_control=True)
-    assert not ledger.welcome(Welcome("a", 0, engines=[engine(1)]), is_control=True)
+    ledger.welcome(Welcome("a", 0, engines=[engine(0)]), is_control=True)
+    ledger.welcome(Welcome("b", 0, engines=[engine(1)]), is_control=True)
     assert list(ledger.engines) == [1]
     assert 0 in ledger.causes
-    assert ledger.welcome(Welcome("b", 0), is_control=True)
+    ledger.welcome(Welcome("b", 0, engines=[engine(0), engine(1)]), is_control=True)
+    assert list(ledger.engines) == [0, 1]
+    assert 0 not in ledger.causes
+    assert ledger.welcomed == {"bulk": "", "control": "b"}

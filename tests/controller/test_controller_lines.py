@@ -46,7 +46,7 @@ def test_an_engine_whose_greeting_is_read_after_its_line_broke_is_not_taken_for_
     assert not any(cluster.controller.remains().values())
 
 
-def test_an_engine_that_is_given_up_hears_of_it_on_the_line_that_it_still_has(cluster):
+def test_an_engine_that_is_given_up_and_lives_comes_back_as_the_one_it_was(cluster):
     engine = next(e for e in cluster.engines if e.peer.host == "host-0")
     engine.freeze()
     (line,) = [x for x in cluster.network.lines_of(engine.name) if x.link is engine.bulk]
@@ -56,7 +56,8 @@ def test_an_engine_that_is_given_up_hears_of_it_on_the_line_that_it_still_has(cl
     assert [x.link for x in cluster.network.lines_of(engine.name)] == [engine.control]
     engine.thaw()
     cluster.advance(3.0)
-    assert not engine.is_alive
+    assert engine.is_alive
+    assert engine.engine_id in engine_ids(cluster)
 
 
 def test_an_acknowledgement_that_a_break_lost_is_told_again(cluster):

@@ -32,6 +32,7 @@ from parallelz.protocol.connection import ConnectionInfo
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.functions import Definition
 from parallelz.protocol.messages import (
+    AskHistory,
     Goodbye,
     LinkName,
     Message,
@@ -112,7 +113,11 @@ class Connection:
             )
 
         inbox = Inbox(self.ledger, self._definitions, self._lock)
-        self.pump = Pump(connect("bulk"), connect("control"), inbox.handle)
+        bulk, control = connect("bulk"), connect("control")
+        bulk.introduction = inbox.introduce_bulk
+        control.introduction = inbox.introduce_control
+        control.is_repeated = False  # what has no answer is asked again
+        self.pump = Pump(bulk, control, inbox.handle)
         inbox.pump = self.pump
         self.pump.start()
         # Refers to no part that refers to us: a client that is dropped is closed.
@@ -414,17 +419,18 @@ class Connection:
 
     # -- asking and waiting ----------------------------------------------------------------
 
-    def ask(
-        self, request: Callable[[int], Message], *, behind_submissions: bool = False
-    ) -> int:
+    def ask(self, request: Callable[[int], Message]) -> int:
         """Send the request that is made from the id it gets; return the id."""
         self.check_open()
-        waiting = self.pump.waiting if behind_submissions else self.pump.control_waiting
         with self._lock:
             self._next_request += 1
             request_id = self._next_request
-            self.ledger.wanted_replies.add(request_id)
-            waiting.append(Outgoing(request(request_id)))
+            message = request(request_id)
+            self.ledger.wanted_replies[request_id] = message
+            # What asks for the past goes behind the submissions that are to be part of it.
+            is_behind = isinstance(message, AskHistory)
+            waiting = self.pump.waiting if is_behind else self.pump.control_waiting
+            waiting.append(Outgoing(message))
         self.pump.wake()
         return request_id
 

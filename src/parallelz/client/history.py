@@ -265,9 +265,7 @@ class HistorySession(Session):
 
     def _answer_of(self, question: Question, what: object) -> bytes:
         data = msgspec.msgpack.encode(what)
-        reply, buffers = self.ask(
-            lambda number: AskHistory(number, question, data), behind_submissions=True
-        )
+        reply, buffers = self.ask(lambda number: AskHistory(number, question, data))
         return bytes(buffers[0]) if buffers else reply.data
 
     def records_of(

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from parallelz.client.definitions import Definitions
 from parallelz.client.ledger import Answer, Ledger
 from parallelz.client.pump import Outgoing, Pump
 from parallelz.ids import TaskId
-from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.envelope import Buffer, Item
 from parallelz.protocol.messages import (
+    AskHistory,
     FetchValues,
     Goodbye,
+    Message,
     Notice,
     ProvideValue,
     Refused,
+    ResumeTasks,
+    SubmitDirect,
+    SubmitMap,
+    SubmitTask,
     TaskEnded,
     ToClient,
     Welcome,
@@ -83,12 +90,59 @@ class Inbox:
         self.pump.waiting.append(Outgoing(message, answer.buffers))
 
     def _take_welcome(self, welcome: Welcome, *, is_control: bool) -> None:
-        is_other = self._ledger.welcome(welcome, is_control=is_control)
+        self._ledger.welcome(welcome, is_control=is_control)
         if self.pump.obstacle == self._loss:
             self.pump.obstacle = ""
-        if is_other and not is_control:
-            with self._lock:
-                self.pump.waiting.extendleft(reversed(self._definitions.anew()))
+
+    # -- what a controller is told that knows nothing of us --------------------------------
+
+    def introduce_bulk(self, envelope_count: int) -> list[Item]:
+        """Return functions, and what is awaited of what was sent already."""
+        with self._lock:
+            definitions = self._definitions.anew()
+            first_unsent = _first_number(self.pump.waiting)
+            awaited = ranges(n for n in self._ledger.awaited if n < first_unsent)
+            # Their answers may have been lost with the controller that had taken them in.
+            self.pump.waiting.extend(map(Outgoing, self._questions(is_of_past=True)))
+        resume: Item = (ResumeTasks(awaited, envelope_count), ())
+        return [*definitions, resume]
+
+    def introduce_control(self, _: int) -> list[Item]:
+        """Return the requests that have no answer."""
+        with self._lock:
+            return [(request, ()) for request in self._questions(is_of_past=False)]
+
+    def _questions(self, *, is_of_past: bool) -> list[Message]:
+        wanted = list(self._ledger.wanted_replies.values())
+        return [message for message in wanted if isinstance(message, AskHistory) == is_of_past]
 
     def _lose(self, reason: str) -> None:
         self._loss = self.pump.obstacle = self.pump.obstacle or reason
+
+
+def _first_number(waiting: Iterable[Outgoing]) -> float:
+    """Return the number of the first task that has not been sent."""
+    for message, _ in waiting:
+        match message:
+            case SubmitTask():
+                return int(message.task_id.rpartition("-")[2])
+            case SubmitMap() | SubmitDirect():
+                return message.first_number
+            case _:
+                pass
+    return math.inf
+
+
+def ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return numbers as ranges, each with its first and its last one.
+
+    >>> ranges([7, 1, 2, 3])
+    [(1, 3), (7, 7)]
+    """
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] + 1 == number:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found

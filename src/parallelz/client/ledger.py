@@ -20,6 +20,7 @@ from parallelz.protocol.messages import (
     EngineInfo,
     EngineJoined,
     EngineLeft,
+    Message,
     Reply,
     TaskEnded,
     TaskOptions,
@@ -122,7 +123,7 @@ class Ledger:
         self.session_id = session_id
         self.awaited: dict[int, Submission] = {}
         self.replies: dict[int, tuple[Reply, Sequence[Buffer]]] = {}
-        self.wanted_replies: set[int] = set()
+        self.wanted_replies: dict[int, Message] = {}  # what was asked, by request id
         self.engines: dict[EngineId, EngineInfo] = {}
         self.past_engines: dict[EngineId, EngineInfo] = {}
         self.causes: dict[EngineId, str] = {}  # why those left
@@ -198,8 +199,7 @@ class Ledger:
         """Take in a reply or a change of the engines."""
         match message:
             case Reply():
-                if message.request_id in self.wanted_replies:
-                    self.wanted_replies.discard(message.request_id)
+                if self.wanted_replies.pop(message.request_id, None) is not None:
                     self.replies[message.request_id] = (message, buffers)
             case EngineJoined():
                 self._join(message.engine)
@@ -208,18 +208,15 @@ class Ledger:
             case _:
                 pass  # SayHello was dealt with by the link
 
-    def welcome(self, welcome: Welcome, *, is_control: bool) -> bool:
-        """Take in that a link is open; return whether by another controller than before."""
-        link = "control" if is_control else "bulk"
-        is_other = self.welcomed[link] not in ("", welcome.controller_id)
-        self.welcomed[link] = welcome.controller_id
+    def welcome(self, welcome: Welcome, *, is_control: bool) -> None:
+        """Take in that a link is open, and who is there."""
+        self.welcomed["control" if is_control else "bulk"] = welcome.controller_id
         if is_control:
             present = {engine.engine_id for engine in welcome.engines}
             for engine_id in [e for e in self.engines if e not in present]:
                 self._leave(engine_id, "it left while the controller was out of reach")
             for engine in welcome.engines:
                 self._join(engine)
-        return is_other
 
     def end(self, ended: TaskEnded, buffers: Sequence[Buffer]) -> None:
         """Take in how a task ended; what nobody waits for is left."""
@@ -231,9 +228,9 @@ class Ledger:
 
     def _join(self, engine: EngineInfo) -> None:
         # Replaced, not changed: other threads may be reading.
-        if engine.engine_id not in self.causes:
-            joined = {**self.engines, engine.engine_id: engine}
-            self.engines = dict(sorted(joined.items()))
+        self.causes.pop(engine.engine_id, None)  # it was given up, and has come back
+        joined = {**self.engines, engine.engine_id: engine}
+        self.engines = dict(sorted(joined.items()))
 
     def _leave(self, engine_id: EngineId, cause: str) -> None:
         self.causes[engine_id] = cause

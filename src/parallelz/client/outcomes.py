@@ -119,7 +119,7 @@ def failure_of(ledger: Ledger, answer: Answer, method: str) -> Exception:
         case "engine-lost":
             return errors.EngineError(error.evalue)
         case "lost":
-            return errors.TaskLost(error.evalue or f"task {ended.task_id} got lost")
+            return errors.TaskLost(f"task {ended.task_id} got lost: {error.evalue}")
         case "timeout" if error.ename == "DependencyTimeout":
             return errors.DependencyTimeout(error.evalue)
         case "timeout":

@@ -38,6 +38,7 @@ LONG_S = 0.05  # who drove for so long tells the background thread when it stops
 NOTICE_PATIENCE_S = 0.2
 GOODBYE_LINGER_S = 1.0
 IDLE_S = 60.0
+AWAY_NOTICE_S = 5.0
 # An envelope is encoded, sent again after a break, and taken in by the controller as a whole:
 # so many messages cost it about 10 ms, and as long all other peers wait.
 ENVELOPE_COUNT_MAX = 5000
@@ -88,6 +89,7 @@ class Pump:
         self._waker = Waker()
         self._poller = PeerPoller(bulk, control, self._waker)
         self._noticed_s = 0.0
+        self._away_since_s = float("inf")  # when the controller was last there
         self._is_polling = False
         self._was_interrupted = False
         self._turn = threading.Condition()  # guards the following
@@ -293,6 +295,10 @@ class Pump:
         """Send what waits, wait for something to arrive, and take it in."""
         now_s = time.monotonic()
         due_s = min(self._bulk.tick(now_s), self._control.tick(now_s))
+        if self._bulk.welcome is None or self._control.welcome is None:
+            self._note_absence(now_s)
+        else:
+            self._away_since_s = now_s
         self._send_waiting()
         self._is_polling = True
         # What is wanted from here on wakes the poll; what was wanted before is seen here.
@@ -312,6 +318,15 @@ class Pump:
                     self._handle(message, buffers, is_control)
         if self._has_waiting():
             self._send_waiting()  # what is asked while something arrives is answered at once
+
+    def _note_absence(self, now_s: float) -> None:
+        """Tell the user, once, why nothing happens."""
+        if now_s - self._away_since_s > AWAY_NOTICE_S:
+            self._away_since_s = float("inf")
+            self.notices.append(
+                f"the controller has not answered for {AWAY_NOTICE_S:g} s: what was submitted"
+                " goes on where it can, and its results come when the controller is back"
+            )
 
     def _has_waiting(self) -> bool:
         """Whether something could be sent now."""

@@ -390,16 +390,8 @@ class Session:
         chosen = [resolved] if isinstance(resolved, int) else resolved
         return [EngineId(engine_id) for engine_id in chosen]
 
-    def ask(
-        self, request: Callable[[int], Message], *, behind_submissions: bool = False
-    ) -> tuple[Reply, Sequence[Buffer]]:
+    def ask(self, request: Callable[[int], Message]) -> tuple[Reply, Sequence[Buffer]]:
         """Send the request that is made from its id; wait for the answer and its buffers.
-
-        Parameters
-        ----------
-        behind_submissions
-            Whether it is taken in only after all that was submitted before. Else it passes
-            that.
 
         Raises
         ------
@@ -407,7 +399,7 @@ class Session:
             If it cannot be done, and why. Also an instance of what was raised there.
         """
         connection = self.connection
-        request_id = connection.ask(request, behind_submissions=behind_submissions)
+        request_id = connection.ask(request)
         connection.wait(partial(connection.has_reply, request_id))
         reply, buffers = connection.take_reply(request_id)
         if reply.error is not None:

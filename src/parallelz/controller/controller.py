@@ -14,20 +14,23 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from parallelz.controller.attendance import Attendance, decode_numbers
 from parallelz.controller.liveness import Verdict, judge
 from parallelz.controller.memory import MemoryReturn
 from parallelz.controller.recording import Recording
 from parallelz.controller.requests import Requests
-from parallelz.controller.sessions import GIVEN_UP, Definition, Link, Session, Sessions
+from parallelz.controller.restoring import Restoring
+from parallelz.controller.returning import Returning
+from parallelz.controller.sessions import Definition, Link, Session, Sessions
 from parallelz.controller.tasks import Tasks
-from parallelz.core.ended import NOWHERE
-from parallelz.core.events import ClientForgotten, EngineArrived, EngineLost, Tick
+from parallelz.core.events import Tick
 from parallelz.core.scheduler import Scheduler
 from parallelz.ids import SessionId
 from parallelz.protocol.envelope import Buffer, Envelope, pack
 from parallelz.protocol.messages import (
     DefineFunction,
     EngineDied,
+    EngineReturned,
     FromClient,
     FromEngine,
     FromRecorder,
@@ -36,24 +39,25 @@ from parallelz.protocol.messages import (
     Hello,
     Message,
     NamespaceCleared,
+    Notice,
     PeerInfo,
     ProvideValue,
-    Refused,
     Reply,
+    ResumeTasks,
     Role,
     SayHello,
     StopEngine,
+    StoreTrouble,
     SubmitDirect,
     SubmitMap,
     SubmitTask,
     Supervises,
     TaskFinished,
     TasksDropped,
-    Welcome,
 )
 from parallelz.transport.router import Arrival, MessageRouter, Router
 from parallelz.transport.security import ClusterSecrets
-from parallelz.transport.sockets import Waker, host_id
+from parallelz.transport.sockets import Waker
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +65,10 @@ ARRIVALS_MAX = 256  # per turn, so that timers and broken lines are seen to
 UNTOLD_COUNT_MAX = 32
 TELL_PERIOD_S = 0.1
 FLUSH_PERIOD_S = 0.002
-SUPERVISOR_GRACE_S = 0.025  # for the exact cause, when the process is known to be dead
-AWAY_GRACE_S = 15.0  # a peer out of reach may come back within this
-CLIENT_GRACE_S = 60.0
 IDLE_S = 1.0
+
+INTRODUCTIONS = (DefineFunction, EngineReturned, ResumeTasks)
+"""What a peer that comes back says before all else."""
 
 _decoders: dict[Role, msgspec.msgpack.Decoder[Envelope[Message]]] = {
     "client": msgspec.msgpack.Decoder(Envelope[FromClient | Hello]),
@@ -72,8 +76,6 @@ _decoders: dict[Role, msgspec.msgpack.Decoder[Envelope[Message]]] = {
     "supervisor": msgspec.msgpack.Decoder(Envelope[FromSupervisor | Hello]),
     "recorder": msgspec.msgpack.Decoder(Envelope[FromRecorder | Hello]),
 }
-_decode_greeting = msgspec.msgpack.Decoder(Envelope[Hello]).decode
-_decode_numbers = msgspec.msgpack.Decoder(tuple[int, int, msgspec.Raw]).decode
 
 
 class Controller:
@@ -91,6 +93,8 @@ class Controller:
         The world around it, to be simulated. None and "": the real one.
     scheduler
         Decides. None: one with the usual scheme.
+    resume
+        Whether it takes the place of one that died, and whose peers come back.
 
     Raises
     ------
@@ -109,31 +113,42 @@ class Controller:
         judging: Callable[[PeerInfo, str], Verdict] = judge,
         controller_id: str = "",
         scheduler: Scheduler | None = None,
+        resume: bool = False,
     ) -> None:
         self.id = controller_id or uuid.uuid4().hex
         self._clock = clock
-        self._judge = judging
         self._router: MessageRouter = Router(secrets) if router is None else router
         self._waker = Waker()
         self._router.watch(self._waker)
-        self._host_id = host_id()
         self._parent_pid = parent_pid
         self._dirty: dict[int, Link] = {}
-        self._untold: dict[int, Link] = {}
         self._tell_by_s = 0.0
         self._flushed_s = 0.0
-        self._suspects: dict[SessionId, tuple[float, str]] = {}
-        self._broken_fds: set[int] = set()  # of lines that broke in this turn
         self._stop_reason = ""
         self._memory = MemoryReturn()
         self._scheduler = Scheduler() if scheduler is None else scheduler
-        self._sessions = Sessions(secrets)
+        self._sessions = Sessions(secrets, self.id)
         self._recording = recording
         recording.connect(self._touch)
         self._tasks = Tasks(self._scheduler, self._sessions, recording, self._touch)
-        self._requests = Requests(
-            self._scheduler, self._sessions, self._tasks, recording, self._touch
+        sessions, tasks = self._sessions, self._tasks
+        self._requests = Requests(self._scheduler, sessions, tasks, recording, self._touch)
+        self._attendance = Attendance(
+            self._router, sessions, tasks, self._requests, recording, judging, self._touch
         )
+        self._returning = Returning(
+            self._scheduler,
+            tasks,
+            recording,
+            self._attendance,
+            sessions,
+            self._touch,
+            self._catch_up,
+        )
+        self._restoring = Restoring(tasks, sessions, self._attendance, recording)
+        if resume:
+            self._returning.begin(clock())
+            self._restoring.begin(clock())
 
     def run(self) -> None:
         """Serve until `stop` is called, a client asks for the end, or the parent is gone."""
@@ -155,11 +170,11 @@ class Controller:
     def turn(self) -> None:
         """Wait for something to come, or to be due, and see to it."""
         self._router.poll(self._timeout_s())
-        self._broken_fds.clear()
+        self._attendance.begin_turn()
         now_s = self._clock()
         for arrival in self._router.receive(ARRIVALS_MAX):
             self._take_in(arrival, now_s)
-        self._see_broken_lines(now_s)
+        self._attendance.see_broken_lines(now_s)
         self._see_to_timers(now_s)
         self._flush()
         if self._requests.hub_is_to_stop and not self._stop_reason:
@@ -170,10 +185,12 @@ class Controller:
             self._scheduler.next_deadline_s(),
             self._recording.next_deadline_s(),
             self._memory.next_deadline_s(),
+            self._returning.next_deadline_s(),
+            self._restoring.next_deadline_s(),
+            *self._attendance.deadlines_s(),
         ]
-        if self._untold:
+        if self._attendance.untold:
             deadlines.append(self._tell_by_s)
-        deadlines.extend(deadline_s for deadline_s, _ in self._suspects.values())
         until_s = min((d for d in deadlines if d is not None), default=None)
         if until_s is None:
             return IDLE_S
@@ -189,7 +206,8 @@ class Controller:
             "envelopes kept": sum(link.sender.kept_count for link in links),
             "envelopes not acknowledged": self._recording.holding_count,
             "requests": self._requests.open_count,
-            "suspects": len(self._suspects),
+            "suspects": self._attendance.suspect_count,
+            "returns": self._returning.open_count,
         }
 
     def validate(self) -> None:
@@ -201,8 +219,31 @@ class Controller:
     def _take_in(self, arrival: Arrival, now_s: float) -> None:
         link = self._sessions.routes.get(arrival.routing_id)
         if link is None:
-            self._greet_stranger(arrival, now_s)
+            self._attendance.greet_stranger(arrival, now_s)
             return
+        envelope = self._decoded(link, arrival)
+        if envelope is None:
+            return
+        if not link.receiver.accept(envelope.number):
+            if envelope.number > link.receiver.received:
+                self._router.send(arrival.routing_id, [pack(0, 0, [SayHello()])])
+            return
+        link.sender.acknowledge(envelope.acknowledged)
+        self._recording.take_acknowledgement(link, envelope.acknowledged)
+        start = 0
+        for message in envelope.messages:
+            end = start + getattr(message, "frame_count", 0)
+            if isinstance(message, Hello):
+                self._attendance.greet(message, arrival, now_s)
+            else:
+                self._handle(link, message, arrival.buffers[start:end], now_s)
+            start = end
+            if self._dirty and self._clock() - self._flushed_s > FLUSH_PERIOD_S:
+                self._flush()  # engines need not idle until a long envelope is through
+        if envelope.number:
+            self._handled(link, envelope.number, now_s)
+
+    def _decoded(self, link: Link, arrival: Arrival) -> Envelope[Message] | None:
         try:
             envelope = _decoders[link.session.role].decode(arrival.first)
             frame_count = sum(getattr(m, "frame_count", 0) for m in envelope.messages)
@@ -213,59 +254,49 @@ class Controller:
         except msgspec.MsgspecError as error:
             logger.warning("! dropped a message of %r: %s", link.session, error)
             self._skip(link, arrival)
-            return
-        if not link.receiver.accept(envelope.number):
-            if envelope.number > link.receiver.received:
-                self._router.send(arrival.routing_id, [pack(0, 0, [SayHello()])])
-            return
-        link.sender.acknowledge(envelope.acknowledged)
-        if link is self._recording.link:
-            self._recording.acknowledged(envelope.acknowledged)
-        start = 0
-        for message in envelope.messages:
-            end = start + getattr(message, "frame_count", 0)
-            self._handle(link, message, arrival, arrival.buffers[start:end], now_s)
-            start = end
-            if self._dirty and self._clock() - self._flushed_s > FLUSH_PERIOD_S:
-                self._flush()  # engines need not idle until a long envelope is through
-        if envelope.number:
-            self._recording.when_safe(link, envelope.number)
-            self._untold[id(link)] = link
+            return None
+        return envelope
 
     def _skip(self, link: Link, arrival: Arrival) -> None:
         """Count an envelope that cannot be read as received, or its link would hang on it."""
         try:
-            number, _, _ = _decode_numbers(arrival.first)
+            number, _, _ = decode_numbers(arrival.first)
         except msgspec.MsgspecError:
             return
         link.receiver.accept(number)
 
     def _handle(  # noqa: C901, PLR0912 - one arm for each kind of message, and nothing else
-        self,
-        link: Link,
-        message: Message,
-        arrival: Arrival,
-        buffers: Sequence[Buffer],
-        now_s: float,
+        self, link: Link, message: Message, buffers: Sequence[Buffer], now_s: float
     ) -> None:
         session = link.session
+        if session.is_returning and not isinstance(message, INTRODUCTIONS):
+            session.backlog.append((link, 0, message, buffers))
+            return
         match message:
             case TaskFinished() | TasksDropped():
-                self._tasks.handle(message, session.id, now_s, buffers)
+                returning = self._returning
+                if not (returning.is_open and returning.keeps(message, session.id, buffers)):
+                    self._tasks.handle(message, session.id, now_s, buffers)
             case SubmitTask() | SubmitMap() | SubmitDirect():
                 self._tasks.submit(session, message, buffers, now_s)
+                if self._returning.is_open:
+                    self._returning.submitted(session.id, message, now_s)
             case DefineFunction():
-                session.known.put(
-                    message.digest, Definition(message.name, message.data, buffers)
-                )
-            case Hello():
-                self._greet(message, arrival, now_s)
+                name, data = message.name, message.data
+                session.known.put(message.digest, Definition(name, data, buffers))
+                self._recording.function_defined(message.digest, name, data, buffers)
+            case EngineReturned():
+                self._returning.engine_returned(session, message, now_s)
+            case ResumeTasks():
+                self._returning.resume(session, message, now_s)
             case Goodbye():
-                self._part(session, message.reason, now_s)
+                self._attendance.part(session, message.reason, now_s)
             case EngineDied():
                 died = self._sessions.by_id.get(message.session_id)
                 if died is not None and died.role == "engine":
-                    self._lose(died, message.cause, now_s, message.started_count)
+                    self._attendance.lose(died, message, now_s)
+            case StoreTrouble():
+                self._recording.take_trouble(message)
             case Supervises():
                 session.children = message.session_ids
             case NamespaceCleared():
@@ -278,133 +309,24 @@ class Controller:
             case _:
                 self._requests.handle(session, message, now_s)  # type: ignore[arg-type]
 
-    # -- coming and going ------------------------------------------------------------------
-
-    def _greet_stranger(self, arrival: Arrival, now_s: float) -> None:
-        try:
-            envelope = _decode_greeting(arrival.first)
-        except msgspec.MsgspecError as error:
-            try:
-                _decode_numbers(arrival.first)
-            except msgspec.MsgspecError:
-                logger.warning("! dropped a message of a stranger: %s", error)
-                return
-            self._router.send(arrival.routing_id, [pack(0, 0, [SayHello()])])
-            return
-        for hello in envelope.messages[:1]:
-            self._greet(hello, arrival, now_s)
-
-    def _greet(self, hello: Hello, arrival: Arrival, now_s: float) -> None:
-        # A line's number may be that of one which broke: first take in what broke.
-        self._see_broken_lines(now_s)
-        line = self._router.line_of(arrival)
-        objection = self._sessions.objection_to(hello, line)
-        if objection is not None:
-            logger.warning("! refused a %s (pid %d): %s", hello.role, hello.peer.pid, objection)
-            self._router.send(arrival.routing_id, [pack(0, 0, [Refused(objection)])])
-            return
-        if line.fd in self._broken_fds:
-            # It broke, or is a new one with the number of one that did: who is alive answers.
-            self._router.send(arrival.routing_id, [pack(0, 0, [SayHello()])])
-            return
-        link = self._sessions.link_of(hello)
+    def _handled(self, link: Link, number: int, now_s: float) -> None:
+        """Take in that all of an envelope was dealt with, or waits to be."""
         session = link.session
-        is_going_on = hello.controller_id == self.id
-        engines = [
-            other.engine
-            for other in self._sessions.by_engine.values()
-            if other.has_joined and other.engine is not None
-        ]
-        welcome = Welcome(
-            self.id,
-            link.receiver.received if is_going_on else 0,
-            NOWHERE if session.engine is None else session.engine.engine_id,
-            engines if hello.role == "client" else [],
-        )
-        if not self._router.send(arrival.routing_id, [pack(0, 0, [welcome])]):
-            if link.routing_id is None:  # it broke meanwhile, and nobody will say so again
-                self._suspect(session, now_s)
+        if session.is_returning:
+            session.backlog.append((link, number, None, ()))
+            self._returning.received(link, number, now_s)
             return
-        self._sessions.attach(link, arrival.routing_id, line.fd)
-        self._suspects.pop(session.id, None)
-        if hello.role == "recorder":
-            self._recording.attach(link)
-        if is_going_on:
-            link.receiver.retell()
-            self._untold[id(link)] = link
-            again = link.sender.resend(hello.received)
-        else:
-            link.receiver.restart()
-            again = link.sender.restart()
-        for frames in again:
-            self._router.send(arrival.routing_id, frames)
-        self._touch(link)
-        logger.info("= %s link of %r", hello.link, session)
-        joined = all(other.routing_id is not None for other in session.links)
-        if session.engine is not None and joined and not session.has_joined:
-            session.has_joined = True
-            self._tasks.handle(EngineArrived(session.engine), session.id, now_s)
+        self._recording.when_safe(link, number)
+        self._attendance.untold[id(link)] = link
 
-    def _see_broken_lines(self, now_s: float) -> None:
-        for fd in self._router.broken_fds():
-            self._broken_fds.add(fd)
-            link = self._sessions.broken(fd)
-            if link is not None and link.session.id in self._sessions.by_id:
-                self._suspect(link.session, now_s)
-
-    def _suspect(self, session: Session, now_s: float) -> None:
-        """A line broke: find out why, and how long to wait for its peer."""
-        verdict = self._judge(session.peer, self._host_id)
-        logger.info("= a line to %r broke: it is %s", session, verdict.value)
-        if session.role == "engine" and verdict is Verdict.FROZEN:
-            self._give_up(session, "it is frozen (stopped by a signal)", now_s)
-            return
-        grace_s, cause = AWAY_GRACE_S, f"no sign of life for {AWAY_GRACE_S:g} s"
-        if verdict is Verdict.DEAD:
-            supervised = session.role == "engine" and any(
-                s.peer.host_id == session.peer.host_id
-                for s in self._sessions.of_role("supervisor")
-            )
-            grace_s, cause = SUPERVISOR_GRACE_S if supervised else 0.0, "its process has ended"
-        elif session.role == "client":
-            grace_s = CLIENT_GRACE_S
-        self._suspects.setdefault(session.id, (now_s + grace_s, cause))
-
-    def _give_up(self, session: Session, cause: str, now_s: float) -> None:
-        """Do without a peer that may live; one that still has a line must not wait on it."""
-        for link in session.links:
-            if link.routing_id is not None:
-                refused = Refused(GIVEN_UP.format(cause))
-                self._router.send(link.routing_id, [pack(0, 0, [refused])])
-        if session.role == "engine":
-            self._lose(session, cause, now_s)
-        else:
-            self._forget(session, cause, now_s)
-
-    def _part(self, session: Session, reason: str, now_s: float) -> None:
-        if session.role == "engine":
-            self._lose(session, reason, now_s)
-        elif session.role != "recorder":
-            self._forget(session, reason, now_s)
-
-    def _lose(
-        self, session: Session, cause: str, now_s: float, started_count: int = -1
-    ) -> None:
-        logger.warning("! lost %r: %s", session, cause)
-        self._suspects.pop(session.id, None)
-        if session.engine is not None:
-            self._recording.engine_changed(session.engine, cause)
-            lost = EngineLost(session.id, cause, started_count)
-            self._tasks.handle(lost, session.id, now_s)
-            self._requests.engine_is_gone(session.engine.engine_id)
-        self._sessions.forget(session, cause)
-
-    def _forget(self, session: Session, reason: str, now_s: float) -> None:
-        logger.info("= %r is gone: %s", session, reason)
-        self._suspects.pop(session.id, None)
-        self._sessions.forget(session, reason)
-        if session.role == "client":
-            self._tasks.handle(ClientForgotten(session.id), session.id, now_s)
+    def _catch_up(self, session: Session, now_s: float) -> None:
+        """Deal with what a peer said before it could be understood."""
+        backlog, session.backlog = session.backlog, []
+        for link, number, message, buffers in backlog:
+            if message is None:
+                self._handled(link, number, now_s)
+            else:
+                self._handle(link, message, buffers, now_s)
 
     # -- time and sending ------------------------------------------------------------------
 
@@ -412,10 +334,15 @@ class Controller:
         deadline_s = self._scheduler.next_deadline_s()
         if deadline_s is not None and deadline_s <= now_s:
             self._tasks.handle(Tick(), SessionId(""), now_s)
-        for session_id, (give_up_s, cause) in list(self._suspects.items()):
-            if give_up_s <= now_s:
-                self._give_up(self._sessions.by_id[session_id], cause, now_s)
+        self._attendance.see_to_timers(now_s)
+        self._returning.see_to_timers(now_s)
+        self._restoring.see_to_timers(now_s)
         self._recording.see_to_timers(now_s)
+        while self._recording.notices:
+            notice = Notice(self._recording.notices.popleft())
+            for session in self._sessions.of_role("client"):
+                session.control.put(notice)
+                self._touch(session.control)
         self._memory.see(len(self._scheduler.tasks), now_s)
         if self._parent_pid is not None and os.getppid() != self._parent_pid:
             self._stop_reason = "the process that started it is gone"
@@ -429,20 +356,20 @@ class Controller:
         for link in dirty.values():
             if link.routing_id is not None and link.sender.waiting:
                 self._router.send(link.routing_id, link.sender.take(link.receiver.tell()))
-        if not self._untold:
+        if not self._attendance.untold:
             return
         now_s = self._clock()
         if not self._tell_by_s:
             self._tell_by_s = now_s + TELL_PERIOD_S
         is_due = now_s >= self._tell_by_s
-        for key, link in list(self._untold.items()):
+        for key, link in list(self._attendance.untold.items()):
             count = link.receiver.untold_count
             if count and (is_due or count >= UNTOLD_COUNT_MAX) and link.routing_id is not None:
                 self._router.send(link.routing_id, [pack(0, link.receiver.tell(), [])])
             if is_due and not self._recording.is_holding(link):
-                del self._untold[key]
+                del self._attendance.untold[key]
         if is_due:
-            self._tell_by_s = now_s + TELL_PERIOD_S if self._untold else 0.0
+            self._tell_by_s = now_s + TELL_PERIOD_S if self._attendance.untold else 0.0
 
     def _say_goodbye(self) -> None:
         reason = f"the controller ends: {self._stop_reason}"

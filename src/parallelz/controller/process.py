@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import importlib
 import json
 import logging
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -59,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reuse", action="store_true", help="use the connection files that are there"
     )
+    parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
@@ -100,8 +103,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(args: argparse.Namespace, secrets: ClusterSecrets) -> int:
     recording = Recording(_recorder_starter(args, secrets))
-    scheduler = Scheduler(find_scheme(args.scheme), args.hwm, random.randrange)
-    controller = Controller(secrets, recording, args.parent_pid, scheduler=scheduler)
+    # Runs after a restart must not be taken for those before: number them by the time.
+    first_run = int(time.time()) if args.resume else 0
+    scheduler = Scheduler(find_scheme(args.scheme), args.hwm, random.randrange, first_run)
+    controller = Controller(
+        secrets, recording, args.parent_pid, scheduler=scheduler, resume=args.resume
+    )
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(
             signum, lambda number, frame: controller.stop(signal.Signals(number).name)
@@ -118,6 +125,12 @@ def _serve(args: argparse.Namespace, secrets: ClusterSecrets) -> int:
         controller.close()
         term_context()
     return 0
+
+
+def run_key(secrets: ClusterSecrets) -> str:
+    """Return what tells this run of a cluster from others: the same after a restart."""
+    tokens = "".join(secrets.infos[role].token for role in sorted(secrets.infos))
+    return hashlib.sha256(tokens.encode()).hexdigest()[:32]
 
 
 def find_scheme(name: str) -> type[Room]:
@@ -149,6 +162,7 @@ def _recorder_starter(
     command = [
         *(sys.executable, "-m", "parallelz.controller.recorder_process"),
         *("--store", args.store, "--path", str(database), "--parent-pid", str(os.getpid())),
+        *("--run", run_key(secrets), "--cluster", f"{args.profile_dir}:{args.cluster_id}"),
     ]
     info = json.dumps(msgspec.to_builtins(secrets.infos["recorder"])).encode()
 

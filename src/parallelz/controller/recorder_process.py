@@ -44,6 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", choices=("sqlite", "memory"), required=True)
     parser.add_argument("--path", type=Path, required=True, help="of the SQLite database")
     parser.add_argument("--parent-pid", type=int, required=True)
+    parser.add_argument("--run", required=True, help="names this life of the cluster")
+    parser.add_argument("--cluster", required=True, help="names the cluster")
     return parser
 
 

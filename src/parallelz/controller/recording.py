@@ -4,37 +4,40 @@ Records collect for `RECORD_PERIOD_S` and leave in one envelope. Envelopes of cl
 engines are acknowledged when the records made of them are: until then their senders keep them,
 so that the death of any one process loses nothing. The recorder starts with the first record,
 not with the controller, to keep out of the way of the start; a dead one is started again.
+
+If nothing gets recorded for `HOLD_S`, whatever the reason, envelopes are acknowledged all the
+same, or clients and engines would run full: computing goes on, and only the history is at risk.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
+from parallelz.controller.holding import Holding
 from parallelz.controller.sessions import Link, Session
-from parallelz.core.board import HOW
-from parallelz.core.events import EndsFound, PastEnd
-from parallelz.ids import SessionId, TaskId
+from parallelz.ids import Digest, SessionId, TaskId
 from parallelz.protocol.envelope import Buffer, Sender
 from parallelz.protocol.messages import (
     AskHistory,
     EngineInfo,
     Goodbye,
     Message,
+    Question,
     Reply,
     StoreRecords,
+    StoreTrouble,
     SubmitDirect,
     SubmitMap,
     SubmitTask,
     TaskEnded,
 )
 from parallelz.store import record
-from parallelz.store.rows import PENDING
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,8 @@ KEPT_BYTES_MAX = 512 * 1024 * 1024
 PROCESS_CHECK_PERIOD_S = 0.5
 FINISH_TIMEOUT_S = 5.0
 ASKERS_COUNT_MAX = 10_000
+DEFINED_COUNT_MAX = 10_000
+HOLD_S = 10.0
 
 
 class RecorderProcess(Protocol):
@@ -61,20 +66,8 @@ class RecorderProcess(Protocol):
         """Return the exit code once there is one."""
 
 
-LOOKUP_KEYS = ["msg_id", "status", "engine_uuid"]
-
-
-class _Found(msgspec.Struct):
-    """What the history says of a task."""
-
-    msg_id: TaskId
-    status: str
-    engine_uuid: SessionId | None = None
-
-    @property
-    def end(self) -> PastEnd:
-        how = HOW.get(self.status, self.status)
-        return PastEnd(self.status == "ok", how, self.engine_uuid or SessionId(""))
+OnAnswer = Callable[[Reply, Sequence[Buffer], float], None]
+"""Called with the answer to a question of the controller's own, and the time."""
 
 
 class Recording:
@@ -86,6 +79,13 @@ class Recording:
         Starts a recorder process. None: nothing is remembered.
     clock, wall_clock
         What tells the time: seconds from any origin, and Unix time.
+
+    Attributes
+    ----------
+    link
+        The recorder's, while there is one.
+    notices
+        What all clients should be told.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class Recording:
         self._clock = clock
         self._wall_clock = wall_clock
         self._process: RecorderProcess | None = None
+        self.notices: deque[str] = deque()
         self._check_s = 0.0
         self._is_finishing = False
         self._sender = Sender()
@@ -107,11 +108,16 @@ class Recording:
         self._acked = 0
         self._records: list[msgspec.Raw] = []
         self._flush_by_s: float | None = None
-        self._holding: deque[tuple[int, Link, int]] = deque()
+        self._holding = Holding()
         self._askers: dict[int, tuple[Session, int]] = {}
-        self._lookups: dict[int, list[TaskId]] = {}
+        self._own: dict[int, OnAnswer] = {}
         self._next_question = 1
         self._lost_count = 0
+        self._waiting_bytes = 0  # of records that are in no envelope yet
+        self._defined: OrderedDict[Digest, None] = OrderedDict()
+        self._trouble = ""  # of the database, as the recorder says
+        self._progress_s = 0.0  # when something was recorded, or nothing had to be
+        self._is_holding_back = True
         self._touch: Callable[[Link], None] = lambda link: None
 
     def connect(self, touch: Callable[[Link], None]) -> None:
@@ -131,18 +137,43 @@ class Recording:
         if self._start is not None:
             self._add(record.submitted(session_id, message, name, buffers, self._wall_clock()))
 
-    def ended(self, message: TaskEnded, engine_uuid: str, buffers: Sequence[Buffer]) -> None:
-        """Remember an end."""
-        if self._start is not None:
-            self._add(record.ended(message, engine_uuid, buffers, self._wall_clock()))
+    def ended(
+        self,
+        message: TaskEnded,
+        buffers: Sequence[Buffer],
+        engine: Session | None,
+        client: Session | None,
+    ) -> None:
+        """Remember an end; the answer was put for the client, if that is there."""
+        if self._start is None:
+            return
+        self._holding.ended(message.task_id)
+        engine_uuid = "" if engine is None else engine.id
+        item = record.ended(message, engine_uuid, buffers, self._wall_clock())
+        is_large = buffers and not record.keeps_result(message, buffers)
+        if is_large and engine is not None and client is not None:
+            self._holding.until_delivered(engine.bulk, client.bulk, item)
+        else:
+            self._add(item)
 
     def engine_changed(self, engine: EngineInfo, cause: str) -> None:
         """Remember that an engine came (`cause` is ""), or went and why."""
         if self._start is not None:
             self._add(record.engine_changed(engine, cause, self._wall_clock()))
 
+    def function_defined(
+        self, digest: Digest, name: str, data: bytes, buffers: Sequence[Buffer]
+    ) -> None:
+        """Remember what a function is; of the latest ones only once."""
+        if self._start is None or digest in self._defined:
+            return
+        self._defined[digest] = None
+        if len(self._defined) > DEFINED_COUNT_MAX:
+            self._defined.popitem(last=False)
+        self._add(record.function_defined(digest, name, data, buffers))
+
     def _add(self, item: msgspec.Raw) -> None:
-        if self._sender.kept_bytes > KEPT_BYTES_MAX:
+        if self._sender.kept_bytes + self._waiting_bytes > KEPT_BYTES_MAX:
             if not self._lost_count:
                 logger.error("! the recorder does not keep up: from here on history is lost")
             self._lost_count += 1
@@ -160,6 +191,10 @@ class Recording:
             self._put(StoreRecords(records))
 
     def _put(self, message: Message) -> None:
+        if not self._sender.waiting:
+            self._waiting_bytes = 0
+        if isinstance(message, StoreRecords):
+            self._waiting_bytes += sum(map(len, message.records))
         self._sender.put(message)
         if self._process is None:
             self._launch()
@@ -182,35 +217,89 @@ class Recording:
         self.link = link
         return link
 
-    def acknowledged(self, number: int) -> None:
-        """Take in that the recorder has everything up to this envelope of ours."""
-        self._acked = max(self._acked, number)
-        self._settle()
+    def take_acknowledgement(self, link: Link, number: int) -> None:
+        """Take in that a peer has everything up to this envelope of ours."""
+        if link is self.link:
+            if number > self._acked:
+                self._acked = number
+                self._progress_s = self._clock()
+            self._settle()
+        elif link.session.role == "client":
+            self.delivered(link)
+
+    @property
+    def _target(self) -> int:
+        """How many envelopes the recorder must have acknowledged to have all of now."""
+        made = self._acked_before + self._sender.number
+        return made + bool(self._sender.waiting) + bool(self._records)
 
     def when_safe(self, link: Link, number: int) -> None:
         """Settle an envelope of a peer once what was made of it is recorded."""
-        made = self._acked_before + self._sender.number
-        target = made + bool(self._sender.waiting) + bool(self._records)
-        if self._start is None or target <= self._acked_before + self._acked:
+        target = self._target
+        is_safe = self._start is None or target <= self._acked_before + self._acked
+        if not self._is_holding_back:
+            self._holding.let_go()
             link.receiver.settle(number)
-        else:
-            self._holding.append((target, link, number))
+            return
+        if not (is_safe or self._holding.awaits_records):
+            self._progress_s = self._clock()
+        self._holding.until_recorded(link, number, None if is_safe else target)
+
+    def hold_payloads(self, link: Link, task_ids: list[TaskId]) -> None:
+        """Have a client keep what its envelope holds until these tasks have ended.
+
+        Their arguments are too large to be recorded.
+        """
+        if self._start is not None:
+            self._holding.until_ended(link, task_ids)
+
+    def delivered(self, client: Link, *, all_of_them: bool = False) -> None:
+        """Record the ends whose results the client has now, or will never have."""
+        for item, hold in self._holding.delivered(client, all_of_them=all_of_them):
+            self._add(item)
+            self._holding.until_written(hold, self._target)
 
     def is_holding(self, link: Link) -> bool:
-        """Whether any envelope of this link waits for the recorder."""
-        return any(held is link for _, held, _ in self._holding)
+        """Whether any envelope of this link is held."""
+        return self._holding.is_holding(link)
 
     @property
     def holding_count(self) -> int:
-        """How many envelopes of peers wait for the recorder."""
-        return len(self._holding)
+        """How many envelopes of peers are held."""
+        return self._holding.count
 
     def _settle(self) -> None:
-        acked = self._acked_before + self._acked
         is_idle = not (self._sender.kept_count or self._sender.waiting or self._records)
-        while self._holding and (is_idle or self._holding[0][0] <= acked):
-            _, link, number = self._holding.popleft()
-            link.receiver.settle(number)
+        acked = self._acked_before + self._acked
+        self._holding.recorded(self._target if is_idle else acked)
+        if is_idle and not self._is_holding_back:
+            self._is_holding_back = True
+            self._notify("everything is recorded again")
+
+    def _let_go(self) -> None:
+        """Acknowledge what is not recorded: nothing has been for too long."""
+        self._is_holding_back = False
+        self._holding.let_go()
+        why = self._trouble or "the recorder does not answer"
+        self._notify(
+            f"for {HOLD_S:g} s nothing could be recorded: {why}. Tasks go on; what is not"
+            " recorded would be lost with the controller"
+        )
+
+    def _notify(self, text: str) -> None:
+        logger.warning("! %s", text)
+        self.notices.append(f"history: {text}")
+
+    def take_trouble(self, message: StoreTrouble) -> None:
+        """Take in that the database fails, or works again."""
+        if message.text:
+            self._trouble = message.text
+            self._notify(f"nothing is recorded, and everything is kept to be: {message.text}")
+        elif self._trouble:
+            self._trouble = ""
+            lost = message.lost_count
+            more = f"; {lost} records were lost" if lost else ", and nothing was lost"
+            self._notify(f"the database works again{more}")
 
     # -- questions -------------------------------------------------------------------------
 
@@ -218,38 +307,35 @@ class Recording:
         """Pass a question on, after all that was recorded; False: there is no recorder."""
         if self._start is None:
             return False
-        question = self._next_question
-        self._next_question += 1
+        self.delivered(session.bulk, all_of_them=True)  # it reads what it has
+        question = self._new_question()
         if len(self._askers) >= ASKERS_COUNT_MAX:
             del self._askers[next(iter(self._askers))]
         self._askers[question] = (session, message.request_id)
-        self._flush()
         self._put(msgspec.structs.replace(message, request_id=question))
         return True
 
-    def look_up(self, task_ids: list[TaskId]) -> bool:
-        """Ask how tasks ended; False: there is no recorder. The answer: `looked_up`."""
+    def inquire(self, question: Question, what: object, on_answer: OnAnswer) -> bool:
+        """Ask something for ourselves, after all that was recorded; False: see `ask`."""
         if self._start is None:
             return False
-        question = self._next_question
-        self._next_question += 1
-        self._lookups[question] = task_ids
-        query = {"query": {"msg_id": {"$in": task_ids}}, "keys": LOOKUP_KEYS}
-        self._flush()
-        self._put(AskHistory(question, "query", msgspec.msgpack.encode(query)))
+        number = self._new_question()
+        self._own[number] = on_answer
+        self._put(AskHistory(number, question, msgspec.msgpack.encode(what)))
         return True
 
-    def looked_up(self, reply: Reply, buffers: Sequence[Buffer]) -> EndsFound | None:
-        """Return what the history says of tasks, if this is the answer to `look_up`."""
-        task_ids = self._lookups.pop(reply.request_id, None)
-        if task_ids is None:
-            return None
-        if reply.error is not None:
-            return EndsFound(task_ids, {}, reply.error.evalue)
-        data = buffers[0] if buffers else reply.data
-        found = msgspec.msgpack.decode(data, type=list[_Found])
-        ends = {each.msg_id: each.end for each in found if each.status != PENDING}
-        return EndsFound(task_ids, ends)
+    def _new_question(self) -> int:
+        self._flush()
+        self._next_question += 1
+        return self._next_question
+
+    def answered(self, reply: Reply, buffers: Sequence[Buffer], now_s: float) -> bool:
+        """Take in an answer if it is to a question of our own; return whether."""
+        on_answer = self._own.pop(reply.request_id, None)
+        if on_answer is None:
+            return False
+        on_answer(reply, buffers, now_s)
+        return True
 
     def asker(self, question: int) -> tuple[Session, int] | None:
         """Return who asked this, and under which request id; once."""
@@ -258,7 +344,7 @@ class Recording:
     @property
     def question_count(self) -> int:
         """How many questions have no answer yet."""
-        return len(self._askers) + len(self._lookups)
+        return len(self._askers) + len(self._own)
 
     def dump(self) -> dict[str, object]:
         """Return its state, for a bug report."""
@@ -267,20 +353,26 @@ class Recording:
             "pid": None if self._process is None else self._process.pid,
             "unacknowledged_envelopes": self._sender.kept_count,
             "unacknowledged_bytes": self._sender.kept_bytes,
-            "held_envelopes": len(self._holding),
+            "held_envelopes": self._holding.count,
             "lost_records": self._lost_count,
+            "trouble": self._trouble,
         }
 
     # -- time ------------------------------------------------------------------------------
 
     def next_deadline_s(self) -> float | None:
         """Return when `see_to_timers` has something to do."""
-        return self._flush_by_s
+        deadlines = [] if self._flush_by_s is None else [self._flush_by_s]
+        if self._holding.awaits_records:
+            deadlines.append(self._progress_s + HOLD_S)
+        return min(deadlines, default=None)
 
     def see_to_timers(self, now_s: float) -> None:
         """Send what has collected long enough; start a dead recorder again."""
         if self._flush_by_s is not None and now_s >= self._flush_by_s:
             self._flush()
+        if self._holding.awaits_records and now_s >= self._progress_s + HOLD_S:
+            self._let_go()
         if self._process is None or self._is_finishing or now_s < self._check_s:
             return
         self._check_s = now_s + PROCESS_CHECK_PERIOD_S
@@ -288,6 +380,18 @@ class Recording:
         if code is not None:
             logger.error("! the recorder ended with code %d; starting it again", code)
             self._launch()
+
+    def is_ours(self, pid: int) -> bool:
+        """Whether this process is the recorder that was started last."""
+        return self._process is not None and self._process.pid == pid
+
+    def give_up(self) -> None:
+        """End a recorder that gives no sign of life; another one is started soon."""
+        if self._process is None or self._is_finishing:
+            return
+        if self._process.poll() is None:
+            logger.error("! the recorder (pid %d) gives no sign of life", self._process.pid)
+            self._process.kill()
 
     def finish(self, turn: Callable[[], None]) -> None:
         """Wait, turning the loop, until the recorder has everything, and end it."""

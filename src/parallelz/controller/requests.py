@@ -11,7 +11,7 @@ from parallelz.controller.sessions import Link, Session, Sessions
 from parallelz.controller.tasks import Tasks
 from parallelz.core.scheduler import Scheduler
 from parallelz.core.story import dump, queue_status, story_lines, why
-from parallelz.ids import EngineId, SessionId
+from parallelz.ids import EngineId
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (
     PROTOCOL_VERSION,
@@ -139,9 +139,7 @@ class Requests:
 
     def history_answered(self, reply: Reply, buffers: Sequence[Buffer], now_s: float) -> None:
         """Pass the recorder's answer on to whom it is for."""
-        found = self._recording.looked_up(reply, buffers)
-        if found is not None:
-            self._tasks.handle(found, SessionId(""), now_s)
+        if self._recording.answered(reply, buffers, now_s):
             return
         asked = self._recording.asker(reply.request_id)
         if asked is not None:

@@ -2,6 +2,9 @@
 
 A session is one life of a peer process. It has up to two links (bulk and control), which
 outlive the lines (connections of libzmq) that carry them.
+
+A peer that was given up and is there again begins a new session with its old id. It is told
+another id of the controller than before, and so does what it does after a restart of that.
 """
 
 from __future__ import annotations
@@ -26,8 +29,11 @@ from parallelz.protocol.messages import (
 from parallelz.transport.router import Line
 from parallelz.transport.security import ClusterSecrets
 
-GIVEN_UP_COUNT_MAX = 10_000
-GIVEN_UP = "it was given up ({}); start afresh"
+PAST_COUNT_MAX = 10_000
+DEPARTED = "it has ended ({}); start afresh"
+
+
+UNKNOWN_PEER = PeerInfo("?", "", 0)
 
 
 class Definition(NamedTuple):
@@ -57,16 +63,29 @@ class Link:
 
 
 class Session:
-    """One life of a peer process."""
+    """One life of a peer process.
 
-    def __init__(self, session_id: SessionId, role: Role, peer: PeerInfo) -> None:
+    Attributes
+    ----------
+    is_returning
+        It was here before, under another controller or in a session of before, and has not
+        said yet what it brings along. Until then what it says is put into `backlog`.
+    """
+
+    def __init__(
+        self, session_id: SessionId, role: Role, peer: PeerInfo, controller_id: str
+    ) -> None:
         self.id = session_id
+        self.controller_id = controller_id  # what the controller is called to it
         self.role = role
         self.peer = peer
         self.bulk = Link(self, "bulk")
         self.control = Link(self, "control")
         self.engine: EngineInfo | None = None
-        self.has_joined = False  # an engine that said hello on both links
+        self.has_joined = False  # an engine that is there for the core
+        self.is_expected = False  # one that the core waits for
+        self.is_returning = False
+        self.backlog: list[tuple[Link, int, Message | None, Sequence[Buffer]]] = []
         self.children: list[SessionId] = []  # of a supervisor
         self.known: KnownDefinitions[Definition] = KnownDefinitions()  # a client told us
         self.sent = SentDefinitions()  # we told an engine
@@ -83,13 +102,15 @@ class Session:
 class Sessions:
     """All sessions, and which line belongs to which link."""
 
-    def __init__(self, secrets: ClusterSecrets) -> None:
+    def __init__(self, secrets: ClusterSecrets, controller_id: str) -> None:
         self._secrets = secrets
+        self._controller_id = controller_id
         self.by_id: dict[SessionId, Session] = {}
         self.by_engine: dict[EngineId, Session] = {}
         self.routes: dict[bytes, Link] = {}
         self._by_fd: dict[int, Link] = {}
-        self._given_up: OrderedDict[SessionId, str] = OrderedDict()
+        self._departed: OrderedDict[SessionId, str] = OrderedDict()
+        self._lives: OrderedDict[SessionId, int] = OrderedDict()  # that were given up
         self._next_engine_id = 0
 
     def objection_to(self, hello: Hello, line: Line) -> str | None:
@@ -108,24 +129,60 @@ class Sessions:
         known = self.by_id.get(hello.session_id)
         if known is not None and known.role != hello.role:
             return f"its session is that of a {known.role}"
-        if hello.session_id in self._given_up:
-            return GIVEN_UP.format(self._given_up[hello.session_id])
+        if hello.session_id in self._departed:
+            return DEPARTED.format(self._departed[hello.session_id])
         return None
 
     def link_of(self, hello: Hello) -> Link:
         """Return which link of which session, a new one or a known one, a peer greets on."""
         session = self.by_id.get(hello.session_id)
         if session is None:
-            session = Session(hello.session_id, hello.role, hello.peer)
-            self.by_id[session.id] = session
+            session = self._new(hello.session_id, hello.role, hello.peer)
+            session.is_returning = bool(hello.controller_id) and hello.role in (
+                "client",
+                "engine",
+            )
             if session.role == "engine":
-                engine_id = EngineId(self._next_engine_id)
-                self._next_engine_id += 1
-                session.engine = EngineInfo(
-                    engine_id, session.id, hello.peer, hello.labels, hello.resources
-                )
-                self.by_engine[engine_id] = session
+                self._name_engine(session, hello)
+        session.peer = hello.peer
         return session.bulk if hello.link == "bulk" else session.control
+
+    def _new(self, session_id: SessionId, role: Role, peer: PeerInfo) -> Session:
+        lives = self._lives.get(session_id)
+        controller_id = (
+            self._controller_id if lives is None else f"{self._controller_id}/{lives}"
+        )
+        session = Session(session_id, role, peer, controller_id)
+        self.by_id[session_id] = session
+        return session
+
+    def _name_engine(self, session: Session, hello: Hello) -> None:
+        engine_id = hello.engine_id
+        if engine_id < 0 or engine_id in self.by_engine:
+            engine_id = EngineId(self._next_engine_id)
+        self._next_engine_id = max(self._next_engine_id, engine_id + 1)
+        session.engine = EngineInfo(
+            engine_id, session.id, hello.peer, hello.labels, hello.resources
+        )
+        self.by_engine[engine_id] = session
+
+    def expect_engine(self, engine: EngineInfo) -> Session:
+        """Keep the place of an engine that was there before the controller was restarted."""
+        session = self._new(engine.session_id, "engine", engine.peer)
+        session.engine = engine
+        session.is_returning = session.is_expected = True
+        self.by_engine[engine.engine_id] = session
+        return session
+
+    def expect_client(self, session_id: SessionId) -> Session:
+        """Keep what is for a client that was there before the controller was restarted."""
+        session = self._new(session_id, "client", UNKNOWN_PEER)
+        session.is_returning = True
+        return session
+
+    def skip_engine_ids(self, count: int) -> None:
+        """Give no new engine an id below this."""
+        self._next_engine_id = max(self._next_engine_id, count)
 
     def attach(self, link: Link, routing_id: bytes, fd: int) -> None:
         """Let this line carry the link from now on."""
@@ -141,16 +198,20 @@ class Sessions:
             self._cut(link)
         return link
 
-    def forget(self, session: Session, reason: str) -> None:
-        """Drop a session for good; it is refused if it comes back."""
+    def forget(self, session: Session, reason: str, *, may_return: bool) -> None:
+        """Drop a session; unless it may return, its peer is refused if it comes back."""
         for link in session.links:
             self._cut(link)
         self.by_id.pop(session.id, None)
         if session.engine is not None:
             self.by_engine.pop(session.engine.engine_id, None)
-        self._given_up[session.id] = reason
-        if len(self._given_up) > GIVEN_UP_COUNT_MAX:
-            self._given_up.popitem(last=False)
+        if may_return:
+            self._lives[session.id] = self._lives.pop(session.id, 0) + 1
+        else:
+            self._departed[session.id] = reason
+        for past in (self._lives, self._departed):
+            if len(past) > PAST_COUNT_MAX:
+                past.popitem(last=False)
 
     def _cut(self, link: Link) -> None:
         if link.routing_id is not None:

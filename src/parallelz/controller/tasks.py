@@ -14,6 +14,7 @@ import msgspec
 
 from parallelz.controller.recording import Recording
 from parallelz.controller.sessions import Definition, Link, Session, Sessions
+from parallelz.core.board import HOW
 from parallelz.core.ended import NOWHERE
 from parallelz.core.events import (
     Action,
@@ -25,6 +26,7 @@ from parallelz.core.events import (
     Event,
     KillEngine,
     LookUpTasks,
+    PastEnd,
     PlaceTask,
     RecallTasks,
     ReleaseEngine,
@@ -49,6 +51,7 @@ from parallelz.protocol.messages import (
     Message,
     Notice,
     ProvideValue,
+    Reply,
     RunTask,
     StopEngine,
     SubmitDirect,
@@ -57,8 +60,28 @@ from parallelz.protocol.messages import (
     TaskEnded,
     TaskFinished,
 )
+from parallelz.store import record
+from parallelz.store.ended_record import ended_from
+from parallelz.store.restored import Ends, FindEnds, RestoredTask
+from parallelz.store.rows import PENDING
 
 logger = logging.getLogger(__name__)
+
+
+LOOKUP_KEYS = ["msg_id", "status", "engine_uuid"]
+
+
+class _Found(msgspec.Struct):
+    """What the history says of a task."""
+
+    msg_id: TaskId
+    status: str
+    engine_uuid: SessionId | None = None
+
+    @property
+    def end(self) -> PastEnd:
+        how = HOW.get(self.status, self.status)
+        return PastEnd(self.status == "ok", how, self.engine_uuid or SessionId(""))
 
 
 class Work(msgspec.Struct, frozen=True, gc=False):
@@ -69,6 +92,9 @@ class Work(msgspec.Struct, frozen=True, gc=False):
     data: bytes
     buffers: Sequence[Buffer]
     inputs: Sequence[TaskId] = ()
+
+
+Submission = SubmitTask | SubmitMap | SubmitDirect
 
 
 class Value(NamedTuple):
@@ -117,7 +143,7 @@ class Tasks:
     def submit(
         self,
         session: Session,
-        message: SubmitTask | SubmitMap | SubmitDirect,
+        message: Submission,
         buffers: Sequence[Buffer],
         now_s: float,
     ) -> None:
@@ -127,7 +153,7 @@ class Tasks:
                 "! dropped a submission of %r: the id is not one of its own", session
             )
             return
-        ids = _ids_of(session.id, message)
+        ids = ids_of(session.id, message)
         try:
             definition = session.known.get(message.digest)
         except UnknownFunction as error:
@@ -153,6 +179,34 @@ class Tasks:
         self.handle(message, session.id, now_s)
         if len(ids) == 1 and ids[0] not in self._scheduler.tasks:
             self._forget(ids[0])  # it had ended before: the client only says it again
+        self._hold_payloads(session, message, ids, buffers)
+
+    def _hold_payloads(
+        self,
+        session: Session,
+        message: Submission,
+        ids: list[TaskId],
+        buffers: Sequence[Buffer],
+    ) -> None:
+        """Have the client keep what is too large to be recorded."""
+        if not record.keeps_payload(message, buffers):
+            live = [task_id for task_id in ids if task_id in self._scheduler.tasks]
+            self._recording.hold_payloads(session.bulk, live)
+
+    def restore(self, task: RestoredTask, definition: Definition, now_s: float) -> None:
+        """Take in a task of before a restart, which is recorded already."""
+        options = task.options
+        inputs = () if options is None else options.inputs
+        self._work[task.task_id] = Work(task.digest, definition, task.data, task.frames, inputs)
+        for task_id in inputs:
+            self._wanted.setdefault(task_id, {})[task.task_id] = None
+        event: Event
+        if task.engine_id is None:
+            event = SubmitTask(task.task_id, task.digest, task.submitted_s, options=options)
+        else:
+            number = int(task.task_id.rpartition("-")[2])
+            event = SubmitDirect(number, [task.engine_id], task.digest, task.submitted_s)
+        self.handle(event, task.client, now_s)
 
     def _keep(
         self, message: SubmitTask, definition: Definition, buffers: Sequence[Buffer]
@@ -221,18 +275,46 @@ class Tasks:
 
     def _inquire(self, action: LookUpTasks | AskValues) -> None:
         if isinstance(action, LookUpTasks):
-            if not self._recording.look_up(action.task_ids):
-                unknown = EndsFound(action.task_ids, {}, "this cluster keeps no history")
-                self._later.append((unknown, SessionId("")))
+            self._look_up(action.task_ids)
             return
         session = self._sessions.by_id.get(action.session_id)
-        if session is None:
-            for task_id in action.task_ids:
-                event = ValueProvided(task_id, is_held=False)
-                self._later.append((event, action.session_id))
-            return
-        session.control.put(FetchValues(action.task_ids))
-        self._touch(session.control)
+        if session is not None and not session.is_returning:
+            session.control.put(FetchValues(action.task_ids))
+            self._touch(session.control)
+        else:
+            self._look_up_values(action.task_ids, action.session_id)
+
+    def _look_up_values(self, task_ids: list[TaskId], client: SessionId) -> None:
+        """Get the values of inputs from the history, as their client is not there."""
+
+        def take(reply: Reply, buffers: Sequence[Buffer], now_s: float) -> None:
+            looked_up = task_ids
+            if reply.error is None:
+                ends = msgspec.msgpack.decode(buffers[0] if buffers else reply.data, type=Ends)
+                looked_up = task_ids[: ends.looked_up_count]
+                for each in ends.ended:
+                    ended, frames = ended_from(each)
+                    if ended.status == "ok" and ended.task_id in self._wanted:
+                        value = Value(ended.data, frames)
+                        self._values.setdefault(ended.task_id, value)
+            for task_id in looked_up:
+                event = ValueProvided(task_id, is_held=task_id in self._values)
+                self.handle(event, client, now_s)
+            if rest := task_ids[len(looked_up) :]:
+                self._look_up_values(rest, client)
+
+        if not self._recording.inquire("ends", FindEnds(task_ids), take):
+            for task_id in task_ids:
+                self._later.append((ValueProvided(task_id, is_held=False), client))
+
+    def _look_up(self, task_ids: list[TaskId]) -> None:
+        def take(reply: Reply, buffers: Sequence[Buffer], now_s: float) -> None:
+            self.handle(_ends_in(reply, buffers, task_ids), SessionId(""), now_s)
+
+        query = {"query": {"msg_id": {"$in": task_ids}}, "keys": LOOKUP_KEYS}
+        if not self._recording.inquire("query", query, take):
+            unknown = EndsFound(task_ids, {}, "this cluster keeps no history")
+            self._later.append((unknown, SessionId("")))
 
     def provide(
         self, session: Session, message: ProvideValue, buffers: Sequence[Buffer], now_s: float
@@ -311,7 +393,7 @@ class Tasks:
             if len(sender.waiting) == 1:
                 self._touch(session.bulk)
         engine = self._sessions.by_engine.get(action.engine_id)
-        self._recording.ended(ended, "" if engine is None else engine.id, buffers)
+        self._recording.ended(ended, buffers, engine, session)
 
     def _forget(self, task_id: TaskId) -> None:
         """Drop what a task was made of, and its inputs if no other task wants them."""
@@ -338,7 +420,18 @@ class Tasks:
             self._touch(session.control)
 
 
-def _is_own(source: SessionId, message: SubmitTask | SubmitMap | SubmitDirect) -> bool:
+def _ends_in(reply: Reply, buffers: Sequence[Buffer], task_ids: list[TaskId]) -> EndsFound:
+    """Return what the history says of tasks."""
+    if reply.error is not None:
+        return EndsFound(task_ids, {}, reply.error.evalue)
+    data = buffers[0] if buffers else reply.data
+    found = msgspec.msgpack.decode(data, type=list[_Found])
+    return EndsFound(
+        task_ids, {each.msg_id: each.end for each in found if each.status != PENDING}
+    )
+
+
+def _is_own(source: SessionId, message: Submission) -> bool:
     """Whether a client names its tasks as it must: by its session and a number."""
     if not isinstance(message, SubmitTask):
         return message.first_number >= 0
@@ -346,7 +439,8 @@ def _is_own(source: SessionId, message: SubmitTask | SubmitMap | SubmitDirect) -
     return session_id == source and number.isascii() and number.isdecimal()
 
 
-def _ids_of(source: SessionId, message: SubmitTask | SubmitMap | SubmitDirect) -> list[TaskId]:
+def ids_of(source: SessionId, message: Submission) -> list[TaskId]:
+    """Return the ids of the tasks that a message submits."""
     match message:
         case SubmitTask():
             return [message.task_id]

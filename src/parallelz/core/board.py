@@ -17,7 +17,7 @@ from parallelz.core.ended import NOWHERE, Blame, EndedTasksByClient
 from parallelz.core.events import Action, EndTask, PlaceTask, RecallTasks, ReleaseEngine
 from parallelz.core.roster import Engine, Lane, Roster
 from parallelz.core.task import InvalidTransition, Stop, Task, TaskState, Transition
-from parallelz.ids import EngineId, TaskId
+from parallelz.ids import EngineId, SessionId, TaskId
 from parallelz.protocol.messages import ErrorInfo, Status
 
 STORY_LENGTH_MAX = 10_000
@@ -41,9 +41,12 @@ class Board:
     ----------
     roster
         The engines.
+    first_run
+        More than any run of a task before.
     """
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, first_run: int = 0) -> None:
+        self.first_run = first_run
         self.tasks: dict[TaskId, Task] = {}
         self.roster = roster
         self.waits = Waits()  # for ends of tasks
@@ -188,6 +191,30 @@ class Board:
             engine.has_limits = True
             self._limit(engine)
         self.actions.append(PlaceTask(task.id, engine.id, task.placed_count))
+
+    def adopt(self, task: Task, engine: Engine, run: int) -> None:
+        """Note that a task which waits was started by an engine before all that is there."""
+        options = task.options
+        if options is not None and options.engine_ids is not None:
+            task.engine_ids = tuple(options.engine_ids)
+        self.move(task, TaskState.READY, f"was started on {engine.id} before the restart")
+        self.move(task, TaskState.PLACED, "is still there", engine.id)
+        task.placed_count = run
+        later = list(engine.placed.values())
+        self.roster.place(engine, task)
+        for other in later:
+            engine.placed[other.id] = engine.placed.pop(other.id)
+        engine.adopted_count += 1
+        engine.ended_count = max(engine.ended_count - 1, 0)
+        engine.since_s = self.now_s
+        if options is not None and options.max_runtime_s > 0:
+            engine.has_limits = True
+            self._limit(engine)
+
+    def has_ended(self, task_id: TaskId) -> bool:
+        """Whether a task is known to have ended."""
+        session_id, _, digits = task_id.rpartition("-")
+        return digits.isdecimal() and int(digits) in self.ended.of(SessionId(session_id))
 
     def release(self, task: Task, engine: Engine) -> None:
         """Take a task off its engine; what to do with it is for the caller."""

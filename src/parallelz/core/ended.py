@@ -47,6 +47,13 @@ class EndedTasks:
 
     def add(self, number: int, engine_id: EngineId, *, ok: bool) -> None:
         """Remember an end; of the latest `DETAILS_COUNT_MAX` also where and how."""
+        self.mark(number)
+        self._details[number] = 2 * engine_id + ok
+        if len(self._details) > DETAILS_COUNT_MAX:
+            self._details.popitem(last=False)
+
+    def mark(self, number: int) -> None:
+        """Remember an end of which nothing more is known."""
         if number >= self._end:
             self._end = number + 1
         block, bit = divmod(number, BLOCK_BITS)
@@ -59,9 +66,6 @@ class EndedTasks:
                 self._full_below += 1
         else:
             self._partial[block] = bits
-        self._details[number] = 2 * engine_id + ok
-        if len(self._details) > DETAILS_COUNT_MAX:
-            self._details.popitem(last=False)
 
     def __contains__(self, number: int) -> bool:
         if number >= self._end:

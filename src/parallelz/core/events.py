@@ -13,6 +13,7 @@ from parallelz.protocol.messages import (
     CancelTasks,
     DrainEngines,
     EngineInfo,
+    EngineReturned,
     ErrorInfo,
     Status,
     SubmitDirect,
@@ -39,6 +40,41 @@ class EngineLost(Item, frozen=True):
     session_id: SessionId
     cause: str
     started_count: int = -1  # how many tasks it ever started; -1: nobody knows
+    started: list[TaskId] = []  # the latest of these
+
+
+class RecoveryBegan(Item, frozen=True):
+    """This controller takes the place of a dead one. Tasks of before follow, as submissions."""
+
+    engines: list[EngineInfo]  # which were there
+
+
+class RecoveryLoaded(Item, frozen=True):
+    """All tasks that the history knows have come."""
+
+
+class RecoveryMayEnd(Item, frozen=True):
+    """The clients of before have come back, or are not waited for any longer."""
+
+
+class ClientReturns(Item, frozen=True):
+    """A client is there again and sends what may have come before."""
+
+    session_id: SessionId
+    awaited: list[tuple[int, int]]  # numbers of what it has no answer for, first and last ones
+
+
+class ClientReturned(Item, frozen=True):
+    """From here on all that this client sends is new."""
+
+    session_id: SessionId
+
+
+class EndsKnown(Item, frozen=True):
+    """These tasks of a client have ended, as the history says: they must not run again."""
+
+    session_id: SessionId
+    numbers: list[int]
 
 
 class ClientForgotten(Item, frozen=True):
@@ -87,6 +123,13 @@ Event = (
     | ValueProvided
     | EngineArrived
     | EngineLost
+    | EngineReturned
+    | RecoveryBegan
+    | RecoveryLoaded
+    | RecoveryMayEnd
+    | ClientReturns
+    | ClientReturned
+    | EndsKnown
     | ClientForgotten
     | Tick
 )
@@ -151,7 +194,7 @@ class LookUpTasks(Item, frozen=True):
 
 
 class AskValues(Item, frozen=True):
-    """Get the results of these from the client, which had them already."""
+    """Get the results of these from the client, which had them already, or the history."""
 
     session_id: SessionId
     task_ids: list[TaskId]

@@ -11,7 +11,15 @@ from parallelz.core.board import HOW, Board
 from parallelz.core.dependencies import News, Wait
 from parallelz.core.early import EarlyStops
 from parallelz.core.ended import GONE, NOWHERE, End
-from parallelz.core.events import AskValues, EndsFound, LookUpTasks, ValueProvided, Warn
+from parallelz.core.events import (
+    AskValues,
+    EndsFound,
+    EndsKnown,
+    LookUpTasks,
+    ValueProvided,
+    Warn,
+)
+from parallelz.core.recovery import Recovery
 from parallelz.core.task import Task, TaskState
 from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
 from parallelz.protocol.messages import (
@@ -32,6 +40,7 @@ class Intake:
         self._roster = board.roster
         self._tasks = board.tasks
         self.early_stops = EarlyStops()
+        self.recovery = Recovery(board, self._admit)
         self._looked_up: dict[TaskId, None] = {}
         self._warned: set[tuple[SessionId, str]] = set()  # membership only
 
@@ -46,21 +55,29 @@ class Intake:
         if task_id in self._tasks or number in self._board.ended.of(source):
             return  # a client says it again after a break
         task = Task(task_id, source, number, event.digest, event.options)
+        task.placed_count = self._board.first_run
         self._tasks[task_id] = task
         if self.early_stops and self.early_stops.take(task_id, source, number, None):
             self._board.end(task, "aborted")
-        elif event.options is None:
-            self._board.make_ready(task, "submitted")
-        else:
-            self._submit_picky(task, event.options)
-        if not self._roster.engines:
+        elif not (self.recovery.is_needed and self.recovery.takes(task)):
+            self._admit(task)
+        if not self._roster.engines and not self.recovery.is_holding:
             self._warn(
                 source,
                 "there are no engines: balanced tasks wait until one joins"
                 " (start some with `ipclusterz engines -n 4` or `ipenginez -n 4`)",
             )
 
-    def _submit_picky(self, task: Task, options: TaskOptions) -> None:
+    def _admit(self, task: Task) -> None:
+        """Let a task wait for what it needs, or run."""
+        if task.options is not None:
+            self._admit_picky(task, task.options)
+        elif task.engine_ids is None:
+            self._board.make_ready(task, "submitted")
+        else:
+            self._admit_direct(task, task.engine_ids[0])
+
+    def _admit_picky(self, task: Task, options: TaskOptions) -> None:
         board = self._board
         if options.engine_ids is not None:
             task.engine_ids = tuple(options.engine_ids)
@@ -145,18 +162,28 @@ class Intake:
             if task_id in self._tasks or number in ended:
                 continue
             task = Task(task_id, source, number, event.digest, None, (engine_id,))
+            task.placed_count = self._board.first_run
             self._tasks[task_id] = task
-            engine = self._roster.engines.get(engine_id)
             if self.early_stops and self.early_stops.take(task_id, source, number, engine_id):
                 self._board.end(task, "aborted")
-                continue
-            if engine is not None and not engine.is_draining:
-                self._board.make_ready(task, f"submitted for {engine_id}")
-                continue
-            text = self._roster.why_gone(engine_id)
-            if engine is not None:
-                text = f"engine {engine_id} is being drained: it takes nothing new"
-            self._board.end(task, "engine-lost", error=ErrorInfo("EngineError", text))
+            elif not (self.recovery.is_needed and self.recovery.takes(task)):
+                self._admit_direct(task, engine_id)
+
+    def _admit_direct(self, task: Task, engine_id: EngineId) -> None:
+        engine = self._roster.engines.get(engine_id)
+        if engine is not None and not engine.is_draining:
+            self._board.make_ready(task, f"submitted for {engine_id}")
+            return
+        text = self._roster.why_gone(engine_id)
+        if engine is not None:
+            text = f"engine {engine_id} is being drained: it takes nothing new"
+        self._board.end(task, "engine-lost", error=ErrorInfo("EngineError", text))
+
+    def note_ends(self, event: EndsKnown) -> None:
+        """Take in which tasks of a client must not run again."""
+        ended = self._board.ended.of(event.session_id)
+        for number in event.numbers:
+            ended.mark(number)
 
     def take_ends(self, event: EndsFound) -> None:
         """Take in what the history says; what it does not know, nobody does."""
@@ -184,14 +211,19 @@ class Intake:
         self._board.settle(self._board.fetches.settle(news))
 
     def forget(self, session_id: SessionId) -> None:
-        """Take in that a client will not come back, and so gives no values."""
+        """Take in that a client is gone: the values that it has must come from elsewhere."""
         self._board.ended.forget(session_id)
         self._roster.shares.forget(session_id)
         self.early_stops.forget(session_id)
+        self.recovery.client_has_returned(session_id)
         self._warned = {warned for warned in self._warned if warned[0] != session_id}
-        for task_id, waits in list(self._board.fetches.by_task.items()):
-            if any(wait.task.session_id == session_id for wait in waits):
-                self.take_value(ValueProvided(task_id, is_held=False))
+        missing = [
+            task_id
+            for task_id, waits in self._board.fetches.by_task.items()
+            if any(wait.task.session_id == session_id for wait in waits)
+        ]
+        if missing:
+            self._board.actions.append(AskValues(session_id, missing))
 
     def _warn(self, session_id: SessionId, text: str) -> None:
         if (session_id, text) not in self._warned:

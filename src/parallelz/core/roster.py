@@ -62,6 +62,7 @@ class Engine:
     """What the core knows of an engine."""
 
     __slots__ = (
+        "adopted_count",
         "direct",
         "ended_count",
         "has_limits",
@@ -96,6 +97,7 @@ class Engine:
         self.has_limits = False  # a task that may run only for so long was placed
         self.since_s = 0.0  # when the first of `placed` came to be that
         self.ended_count = 0
+        self.adopted_count = 0  # tasks that it had started under another controller
         self.seen_count = 0  # `ended_count` at the last look for what is stuck
 
     @property
@@ -191,14 +193,18 @@ class Roster:
 
     def remove(self, engine: Engine, why: str) -> None:
         """Forget an engine, but for the latest `GONE_COUNT_MAX` not why it is gone."""
-        self._gone[engine.id] = why
-        if len(self._gone) > GONE_COUNT_MAX:
-            self._gone.popitem(last=False)
+        self.note_gone(engine.id, why)
         del self.engines[engine.id]
         del self.by_session[engine.info.session_id]
         self._prefetching.pop(engine.id, None)
         for lane in list(engine.lanes):
             lane.discard(engine)
+
+    def note_gone(self, engine_id: EngineId, why: str) -> None:
+        """Remember why an engine is not there."""
+        self._gone[engine_id] = why
+        if len(self._gone) > GONE_COUNT_MAX:
+            self._gone.popitem(last=False)
 
     def why_gone(self, engine_id: EngineId) -> str:
         """Return what to tell of an engine that is not there."""
@@ -356,7 +362,8 @@ class Roster:
             is_prefetching = count > 1 and self.hwm is None
             assert (engine.id in self._prefetching) == is_prefetching, engine.id
             assert engine.rank == self._rank_of(engine), engine.id
-            assert self.hwm is not None or count <= PLACED_COUNT_MAX, engine.id
+            count_max = PLACED_COUNT_MAX + engine.adopted_count
+            assert self.hwm is not None or count <= count_max, engine.id
         for needs, lane in self.lanes.items():
             meeting = {e.id for e in self.engines.values() if e.meets(needs)}
             assert set(lane.engines) == meeting, needs

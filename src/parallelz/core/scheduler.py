@@ -21,11 +21,17 @@ from parallelz.core.events import (
     AnnounceEngine,
     AnnounceLoss,
     ClientForgotten,
+    ClientReturned,
+    ClientReturns,
     EndsFound,
+    EndsKnown,
     EngineArrived,
     EngineLost,
     Event,
     KillEngine,
+    RecoveryBegan,
+    RecoveryLoaded,
+    RecoveryMayEnd,
     StopTask,
     Tick,
     ValueProvided,
@@ -39,6 +45,7 @@ from parallelz.protocol.messages import (
     AbortTasks,
     CancelTasks,
     DrainEngines,
+    EngineReturned,
     ErrorInfo,
     SubmitDirect,
     SubmitMap,
@@ -60,6 +67,8 @@ class Scheduler:
     ----------
     scheme, hwm, draw
         How an engine is chosen and how much is placed ahead; see `Roster`.
+    first_run
+        Runs of tasks are numbered from here on: after a restart, more than any before.
     """
 
     def __init__(
@@ -67,11 +76,13 @@ class Scheduler:
         scheme: type[Room] = LeastLoad,
         hwm: int | None = None,
         draw: Draw = lambda count: 0,
+        first_run: int = 0,
     ) -> None:
         self.roster = Roster(scheme, hwm, draw)
-        self.board = Board(self.roster)
+        self.board = Board(self.roster, first_run)
         self.tasks = self.board.tasks
         self._intake = Intake(self.board)
+        self.recovery = self._intake.recovery
         self._stuck_check_s = 0.0
 
     def handle(  # noqa: C901, PLR0912 - one arm for each event, and nothing else
@@ -123,6 +134,17 @@ class Scheduler:
                 self._intake.forget(event.session_id)
             case Tick():
                 self._tick()
+            case EndsKnown():
+                self._intake.note_ends(event)
+            case (
+                EngineReturned()
+                | RecoveryBegan()
+                | RecoveryLoaded()
+                | RecoveryMayEnd()
+                | ClientReturns()
+                | ClientReturned()
+            ):
+                self._recover(event, source)
             case _:
                 assert_never(event)
         board.fill()
@@ -142,6 +164,31 @@ class Scheduler:
         """Check every invariant; costs time linear in the number of tasks."""
         self.board.validate()
 
+    def _recover(
+        self,
+        event: EngineReturned
+        | RecoveryBegan
+        | RecoveryLoaded
+        | RecoveryMayEnd
+        | ClientReturns
+        | ClientReturned,
+        source: SessionId,
+    ) -> None:
+        recovery = self.recovery
+        match event:
+            case RecoveryBegan():
+                recovery.begin(event.engines)
+            case RecoveryLoaded():
+                recovery.loaded()
+            case RecoveryMayEnd():
+                recovery.be_impatient()
+            case EngineReturned():
+                recovery.take_back(event, source)
+            case ClientReturns():
+                recovery.client_returns(event.session_id, event.awaited)
+            case ClientReturned():
+                recovery.client_has_returned(event.session_id)
+
     # -- ends ------------------------------------------------------------------------------
 
     def _finish(self, event: TaskFinished, source: SessionId) -> None:
@@ -149,6 +196,8 @@ class Scheduler:
         task = self.tasks.get(event.task_id)
         if engine is None or task is None or task.engine_id != engine.id:
             return  # an engine believed lost still answers for a task that moved on
+        if event.run and event.run != task.placed_count:
+            return  # it says again what it has said of an earlier run
         engine.is_late = False
         engine.ended_count += 1
         ran_s = event.completed_s - event.started_s
@@ -301,6 +350,7 @@ class Scheduler:
     def _lose(self, event: EngineLost) -> None:
         engine = self.roster.by_session.get(event.session_id)
         if engine is None:
+            self.recovery.lose(event)
             return
         self.board.actions.append(AnnounceLoss(engine.id, event.cause))
         peer = engine.info.peer

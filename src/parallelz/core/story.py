@@ -99,6 +99,8 @@ def _why_over(scheduler: Scheduler, task_id: TaskId, now_s: float) -> str:
 
 
 def _why_waiting(scheduler: Scheduler, task: Task, now_s: float) -> str:
+    if held := scheduler.recovery.why(task.id):
+        return held
     board = scheduler.board
     alarm = board.alarms.by_task.get(task.id)
     if alarm is not None and alarm[1] is Alarm.DELAY:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelz.engine.engine import Engine
-from parallelz.engine.started import StartedCount
+from parallelz.engine.started import StartedTasks
 from parallelz.engine_options import EngineOptions
 from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
@@ -53,7 +53,7 @@ class Child:
         self,
         session_id: SessionId,
         pid: int,
-        started: StartedCount,
+        started: StartedTasks,
         process: subprocess.Popen[bytes] | None = None,
     ) -> None:
         self.session_id = session_id
@@ -149,7 +149,7 @@ def fork(plan: Plan, alive_fd: int, kept_fd: int) -> Child:
         Both ends of the pipe that tells it when this process is gone.
     """
     session_id = new_session_id()
-    started = StartedCount()
+    started = StartedTasks()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -180,7 +180,7 @@ def spawn(plan: Plan, alive_fd: int) -> Child:
     session_id = new_session_id()
     command = [sys.executable, "-m", "parallelz.engine.process", "--file", str(plan.file)]
     command += ["--wait-s", "0", "--session-id", session_id, "--alive-fd", str(alive_fd)]
-    started = StartedCount()
+    started = StartedTasks()
     command += ["--started-fd", str(started.fd), *plan.options.described]
     if plan.log_dir is not None:
         command += ["--log-dir", str(plan.log_dir)]
@@ -192,7 +192,7 @@ def spawn(plan: Plan, alive_fd: int) -> Child:
     return Child(session_id, process.pid, started, process)
 
 
-def run_engine(plan: Plan, session_id: SessionId, alive_fd: int, started: StartedCount) -> int:
+def run_engine(plan: Plan, session_id: SessionId, alive_fd: int, started: StartedTasks) -> int:
     """Be the engine with this name, and log where it is to; return the exit status."""
     if plan.log_dir is not None:
         path = plan.log_dir / f"ipenginez-{os.getpid()}.log"

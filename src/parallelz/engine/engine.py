@@ -8,6 +8,9 @@ Results of short tasks travel together: they are sent when there is nothing more
 The *I/O* thread owns `control` and obeys at once, whatever the main thread does: it revokes
 tasks, interrupts, stops. And when the main thread has gone into a long task with results of
 others still in its hands, the I/O thread sends those, on `control`.
+
+When the controller is another one than before, the I/O thread tells it at once what has started
+here. Names and modules stay as they are.
 """
 
 from __future__ import annotations
@@ -24,19 +27,21 @@ from types import FrameType
 from parallelz.engine import verbs
 from parallelz.engine.namespace import Main
 from parallelz.engine.output import output
+from parallelz.engine.results import Results
 from parallelz.engine.runner import Runner
-from parallelz.engine.started import StartedCount
+from parallelz.engine.started import SLOTS_COUNT, StartedTasks
 from parallelz.engine.workqueue import Job, WorkQueue
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import UnknownFunction
 from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
-from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.envelope import Buffer, Item
 from parallelz.protocol.functions import FunctionTable
 from parallelz.protocol.messages import (
     ClearNamespace,
     DefineFunction,
     DropTasks,
+    EngineReturned,
     Goodbye,
     InterruptTask,
     LinkName,
@@ -44,7 +49,6 @@ from parallelz.protocol.messages import (
     Refused,
     RunTask,
     StopEngine,
-    TaskFinished,
     TasksDropped,
     ToEngine,
     Welcome,
@@ -80,7 +84,7 @@ class Engine:
     options
         Its labels and resources are told to the controller.
     started
-        Where it counts the tasks that it starts. None: nowhere.
+        Where it notes the tasks that it starts. None: nowhere.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ class Engine:
         session_id: SessionId,
         parent_fd: int | None = None,
         options: EngineOptions = NO_OPTIONS,
-        started: StartedCount | None = None,
+        started: StartedTasks | None = None,
     ) -> None:
         self._info = info
         self._options = options
@@ -102,12 +106,12 @@ class Engine:
         self._runner = Runner(self._main)
         self._bulk = self._link("bulk")
         self._control = self._link("control")
+        self._control.introduction = self._introduce
         self._main_waker = Waker()
         self._io_waker = Waker()
         self._parent = None if parent_fd is None else Watch(parent_fd)
-        self._results: list[tuple[TaskFinished, Sequence[Buffer]]] = []
-        self._results_lock = threading.Lock()
-        self._results_since_s = 0.0
+        self._results = Results(self._queue)
+        self._bulk_controller_id = ""
         self._is_armed = False
         self._clears: list[str] = []
         self._cleared: list[str] = []
@@ -159,23 +163,21 @@ class Engine:
                 self._main_waker.drain()
             self._take_in_bulk()
             self._clear_if_asked()
-            while not self._stop_reason and (job := self._queue.start_next()) is not None:
+            while not self._stop_reason and self._queue.open_count < SLOTS_COUNT:
+                job = self._queue.start_next()
+                if job is None:
+                    break
                 self._run_job(job)
         self._flush_results()
 
     def _run_job(self, job: Job) -> None:
         if self._started is not None:
-            self._started.add()
-        result = self._runner.run(job)
-        now_s = time.monotonic()
-        with self._results_lock:
-            if not self._results:
-                self._results_since_s = now_s
-            self._results.append(result)
+            self._started.add(job.task_id)
+        self._results.add(self._runner.run(job))
         if self._clears:
             self._clear_if_asked()
         if len(self._queue):
-            if now_s - self._results_since_s >= RESULTS_PERIOD_S:
+            if time.monotonic() - self._results.since_s >= RESULTS_PERIOD_S:
                 self._flush_results()
                 self._take_in_bulk()
             elif not self._is_armed:
@@ -186,11 +188,15 @@ class Engine:
         for message, buffers in self._bulk.receive():
             match message:
                 case RunTask():
-                    self._queue.add(self._job(message, buffers))
+                    self._queue.add(self._job(message, buffers), self._bulk_controller_id)
                 case DefineFunction():
                     self._functions.define(message.digest, message.name, message.data, buffers)
+                case Welcome():
+                    self._bulk_controller_id = message.controller_id
                 case _:
                     pass  # greetings, which the link has dealt with; the rest is for `control`
+        if self._results.settle(self._bulk) and self._started is not None:
+            self._started.settle(self._queue.settled_count)
 
     def _job(self, message: RunTask, buffers: Sequence[Buffer]) -> Job:
         try:
@@ -207,14 +213,8 @@ class Engine:
                 start = end
         return Job(message.task_id, message.run, function, message.data, own, inputs)
 
-    def _take_results(self) -> list[tuple[TaskFinished, Sequence[Buffer]]]:
-        with self._results_lock:
-            results, self._results = self._results, []
-        return results
-
     def _flush_results(self) -> None:
-        for result in self._take_results():
-            self._bulk.put(*result)
+        self._results.put_on(self._bulk)
         self._bulk.flush()
 
     def _clear_if_asked(self) -> None:
@@ -261,11 +261,20 @@ class Engine:
                 self._stop("its supervisor is gone")
             for message, _ in self._control.receive():
                 self._obey(message)
+            if self._results.settle(self._control):
+                self._main_waker.wake()  # it may have waited for that
             self._rescue_results()
             while self._cleared:
                 self._control.put(NamespaceCleared(self._cleared.pop(0)))
             self._control.flush()
         self._leave(poller)
+
+    def _introduce(self, _: int) -> list[Item]:
+        """Return what a controller must know that is another one than before."""
+        task_ids, runs = self._queue.begin(self._control.controller_id)
+        count = -1 if self._started is None else self._started.count
+        returned: Item = (EngineReturned(task_ids, runs, count), ())
+        return [returned, *self._results.unacknowledged("bulk")]
 
     def _obey(self, message: ToEngine) -> None:
         match message:
@@ -297,21 +306,16 @@ class Engine:
         """Send what the main thread holds, if it has been in one task for a while."""
         if not self._is_armed:
             return
-        with self._results_lock:  # or a result that is just being added would go unnoticed
-            self._is_armed = bool(self._results)
-        if not self._is_armed:
-            return
-        if time.monotonic() - self._results_since_s >= RESCUE_PERIOD_S:
+        self._is_armed = bool(self._results)
+        if self._is_armed and time.monotonic() - self._results.since_s >= RESCUE_PERIOD_S:
             self._is_armed = False
-            for result in self._take_results():
-                self._control.put(*result)
+            self._results.put_on(self._control)
 
     def _leave(self, poller: PeerPoller) -> None:
         """Say goodbye, and see to it that the process ends."""
         logger.info("= ends: %s", self._stop_reason)
         is_out = self._main_is_done.wait(STOP_GRACE_S)
-        for result in self._take_results():
-            self._control.put(*result)
+        self._results.put_on(self._control)
         self._control.put(Goodbye(self._stop_reason))
         self._control.flush()
         if not is_out:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from parallelz.engine.children import Plan, run_engine
 from parallelz.engine.engine import Engine
-from parallelz.engine.started import StartedCount
+from parallelz.engine.started import StartedTasks
 from parallelz.engine.supervisor import Supervisor
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import ParallelzError
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.insert(0, "")  # modules in the working directory, as at a prompt
     plan = Plan(info, args.file, args.log_dir, options)
     if args.session_id:
-        started = StartedCount(args.started_fd)
+        started = StartedTasks(args.started_fd)
         return run_engine(plan, SessionId(args.session_id), args.alive_fd, started)
     if not hasattr(os, "fork"):
         if args.n != 1 or options.memory_limit or options.restart:

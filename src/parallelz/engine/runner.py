@@ -70,6 +70,7 @@ class Runner:
             len(buffers),
             None,
             output.end(),
+            run=job.run,
         )
         return finished, buffers
 
@@ -145,6 +146,7 @@ class Runner:
             info,
             output.end(),
             _retry_after_s(error) if is_unmet else 0.0,
+            job.run,
         )
         return finished, buffers
 

@@ -184,7 +184,8 @@ class Supervisor:
     def _bury(self, child: Child, code: int, link: PeerLink[ToSupervisor]) -> None:
         cause = child.cause(code)
         logger.info("= engine with pid %d ended: %s", child.pid, cause)
-        link.put(EngineDied(child.session_id, cause, child.started.value))
+        started = child.started
+        link.put(EngineDied(child.session_id, cause, started.count, started.open()))
         child.started.close()
         if self._is_replaced(child, code):
             self._replace(link)

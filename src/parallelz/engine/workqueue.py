@@ -2,13 +2,17 @@
 
 Two threads meet here: the main thread adds and starts tasks, the I/O thread revokes them. A
 task is started or revoked, never both, so that a task which was given back never runs.
+
+A new controller begins with an empty queue: what had not started is forgotten, and what the
+main thread still finds of the one before is not taken in. What had started is *open* until the
+controller has its result.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from parallelz.ids import TaskId
@@ -38,10 +42,53 @@ class WorkQueue:
         self._waiting: deque[Job] = deque()
         self._revoked: OrderedDict[TaskId, int] = OrderedDict()  # up to which run
         self._started: OrderedDict[TaskId, int] = OrderedDict()
+        self._open: dict[TaskId, tuple[int, int]] = {}  # which run, and which start of all
+        self._start_count = 0
+        self._controller_id = ""
 
-    def add(self, job: Job) -> None:
-        """Append a task."""
-        self._waiting.append(job)
+    def add(self, job: Job, controller_id: str = "") -> None:
+        """Append a task that this controller has sent, if it is the one that counts."""
+        with self._lock:
+            if self._controller_id in ("", controller_id):
+                self._waiting.append(job)
+
+    def begin(self, controller_id: str) -> tuple[list[TaskId], list[int]]:
+        """Forget what has not started: only this controller counts now.
+
+        Returns
+        -------
+        tuple of two lists
+            What has started and is open, in that order, and which run of it.
+        """
+        with self._lock:
+            self._controller_id = controller_id
+            self._waiting.clear()
+            self._revoked.clear()
+            return list(self._open), [run for run, _ in self._open.values()]
+
+    def close(self, task_ids: Iterable[TaskId]) -> None:
+        """Take in that the controller has the results of these."""
+        with self._lock:
+            for task_id in task_ids:
+                self._open.pop(task_id, None)
+
+    @property
+    def open_count(self) -> int:
+        """How many have started whose results the controller does not have."""
+        return len(self._open)
+
+    def open_ids(self) -> list[TaskId]:
+        """Return which these are, in the order in which they started."""
+        with self._lock:
+            return list(self._open)
+
+    @property
+    def settled_count(self) -> int:
+        """How many starts there were before the first that is open."""
+        with self._lock:
+            for _, number in self._open.values():
+                return number - 1
+            return self._start_count
 
     def start_next(self) -> Job | None:
         """Take the next task that was not revoked; from now on it cannot be."""
@@ -50,6 +97,8 @@ class WorkQueue:
                 job = self._waiting.popleft()
                 if self._revoked and self._revoked.get(job.task_id, 0) >= job.run:
                     continue
+                self._start_count += 1
+                self._open[job.task_id] = (job.run, self._start_count)
                 self._started[job.task_id] = job.run
                 if len(self._started) > REMEMBERED_COUNT_MAX:
                     self._started.popitem(last=False)

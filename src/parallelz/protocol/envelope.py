@@ -24,6 +24,7 @@ import msgspec
 from parallelz.protocol.messages import Message
 
 Buffer = bytes | bytearray | memoryview
+Item = tuple[Message, Sequence[Buffer]]
 M = TypeVar("M", bound=Message)
 
 
@@ -48,14 +49,22 @@ class Sender:
     """One direction of a link, where it starts: numbers, keeps and resends.
 
     `put` collects; `take` makes the next envelope of all that was collected.
+
+    Attributes
+    ----------
+    taken_count, acknowledged_count
+        How many envelopes were ever made, and of which the other side has relieved us: unlike
+        their numbers these go on when another process comes to be the other side.
     """
 
     def __init__(self) -> None:
         self.waiting: list[Message] = []
         self._buffers: list[Buffer] = []
         self._number = 0
-        self._kept: deque[tuple[int, list[Buffer]]] = deque()
+        self._kept: deque[tuple[int, int, list[Buffer]]] = deque()  # number, count, frames
         self.kept_bytes = 0
+        self.taken_count = 0
+        self.acknowledged_count = 0
 
     def put(self, message: Message, buffers: Sequence[Buffer] = ()) -> None:
         """Add a message, with exactly `message.frame_count` buffers, to the next envelope."""
@@ -68,31 +77,53 @@ class Sender:
         messages, self.waiting = self.waiting, []
         buffers, self._buffers = self._buffers, []
         self._number += 1
+        self.taken_count += 1
         frames: list[Buffer] = [pack(self._number, acknowledged, messages), *buffers]
-        self._kept.append((self._number, frames))
-        self.kept_bytes += sum(map(_size, frames))
+        self._keep(self.taken_count, frames)
         return frames
+
+    def _keep(self, count: int, frames: list[Buffer]) -> None:
+        self._kept.append((self._number, count, frames))
+        self.kept_bytes += sum(map(_size, frames))
 
     def acknowledge(self, number: int) -> None:
         """Forget the envelopes up to `number`."""
         while self._kept and self._kept[0][0] <= number:
-            self.kept_bytes -= sum(map(_size, self._kept.popleft()[1]))
+            _, count, frames = self._kept.popleft()
+            self.kept_bytes -= sum(map(_size, frames))
+            self.acknowledged_count = max(self.acknowledged_count, count)
+
+    def forget(self) -> None:
+        """Forget all envelopes, acknowledged or not."""
+        self.acknowledge(self._number)
 
     def resend(self, received: int) -> list[list[Buffer]]:
         """Return the kept envelopes that the same process on the other side lacks."""
-        return [frames for number, frames in self._kept if number > received]
+        return [frames for number, _, frames in self._kept if number > received]
 
-    def restart(self) -> list[list[Buffer]]:
-        """Number anew what is kept, for a new process on the other side, and return it."""
-        kept = [frames for _, frames in self._kept]
+    def restart(self, first: Sequence[Item] = ()) -> list[list[Buffer]]:
+        """Number anew what is kept, for a new process on the other side, and return it.
+
+        Parameters
+        ----------
+        first
+            What that process must be told before; becomes an envelope of its own.
+        """
+        kept = list(self._kept)
         self._kept.clear()
-        self._number = 0
-        for frames in kept:
+        self._number = self.kept_bytes = 0
+        if first:
+            self._number = 1
+            frames: list[Buffer] = [pack(1, 0, [message for message, _ in first])]
+            for _, buffers in first:
+                frames.extend(buffers)
+            self._keep(0, frames)
+        for _, count, frames in kept:
             self._number += 1
             _, _, messages = _decode_raw(frames[0])
             frames[0] = _encoder.encode((self._number, 0, messages))
-            self._kept.append((self._number, frames))
-        return kept
+            self._keep(count, frames)
+        return [frames for _, _, frames in self._kept]
 
     @property
     def number(self) -> int:

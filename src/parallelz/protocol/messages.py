@@ -92,6 +92,7 @@ class EngineReturned(Message, frozen=True):
     """
 
     started: list[TaskId]  # and the result was not acknowledged; the last one may still run
+    runs: list[int]  # `RunTask.run` of each
     started_count: int = -1  # how many tasks it ever started; -1: nobody knows
 
 
@@ -102,7 +103,7 @@ class ResumeTasks(Message, frozen=True):
     answered: with its end if it has one, or when it has, or with the end that it is lost.
     """
 
-    awaited: list[tuple[int, int]]  # numbers of tasks, from the first of each pair up to the last
+    awaited: list[tuple[int, int]]  # numbers of tasks: the first and the last of each range
     envelope_count: int  # how many envelopes behind this one may have come before
 
 
@@ -244,6 +245,7 @@ class TaskFinished(Message, frozen=True):
     error: ErrorInfo | None = None
     outputs: Outputs | None = None
     retry_after_s: float = 0.0  # with "unmet": here or elsewhere, but not before; 0: elsewhere
+    run: int = 0  # `RunTask.run`, as this may be said twice; 0: that is not known
 
 
 class FetchValues(Message, frozen=True):

@@ -85,6 +85,24 @@ def encode(record: Record) -> msgspec.Raw:
     return msgspec.Raw(_encode(record))
 
 
+def keeps(size: int, count: int = 1) -> bool:
+    """Whether a payload of this size, which so many tasks share, becomes part of a record."""
+    return size <= PAYLOAD_BYTES_MAX and size * count <= RECORD_BYTES_MAX
+
+
+def keeps_payload(message: Submission, buffers: Sequence[Buffer]) -> bool:
+    """Whether all that is needed to run these tasks becomes part of their record."""
+    if isinstance(message, SubmitMap):
+        return sum(map(len, message.items)) <= RECORD_BYTES_MAX
+    count = len(message.engine_ids) if isinstance(message, SubmitDirect) else 1
+    return keeps(len(message.data) + _size_of(buffers), count)
+
+
+def keeps_result(message: TaskEnded, buffers: Sequence[Buffer]) -> bool:
+    """Whether a result becomes part of its record."""
+    return keeps(len(message.data) + _size_of(buffers))
+
+
 def submitted(
     client: SessionId,
     message: Submission,
@@ -113,7 +131,7 @@ def submitted(
             sizes = [size]
         if isinstance(message, SubmitDirect):
             count = len(message.engine_ids)
-        if size > PAYLOAD_BYTES_MAX or size * count > RECORD_BYTES_MAX:
+        if not keeps(size, count):
             sizes = [size]
             message = msgspec.structs.replace(message, data=b"")
         elif buffers:

@@ -71,7 +71,7 @@ class FindEnds(msgspec.Struct, forbid_unknown_fields=True):
 class Ends(msgspec.Struct):
     """Answer to `FindEnds`."""
 
-    looked_up_count: int  # so many of the ids were looked up, from the first on; ask for the rest
+    looked_up_count: int  # so many of the ids, from the first on; ask again for the others
     pending: list[TaskId]  # of those, recorded and not ended
     ended: list[dict[str, object]]  # of those: records with `ENDED_KEYS`
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from parallelz.client.inbox import ranges
 from parallelz.ids import Digest, EngineId, TaskId, task_id_of
-from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.envelope import Buffer, Item
 from parallelz.protocol.functions import SentDefinitions
 from parallelz.protocol.messages import (
     DefineFunction,
@@ -19,6 +20,7 @@ from parallelz.protocol.messages import (
     ProvideValue,
     Refused,
     Reply,
+    ResumeTasks,
     SubmitDirect,
     SubmitMap,
     SubmitTask,
@@ -61,9 +63,15 @@ class SimClient(SimProcess):
         self.interrupts = False
         self.is_given_up = False  # the controller refused it
         self._sent = SentDefinitions()
+        self._defined: dict[Digest, Message] = {}
+        self._requests: dict[int, Message] = {}  # without an answer
+        self._sent_count = 0  # of `plans`; the rest is put and not flushed
         self._loop = self.loop(self._step)
         self.bulk = self.link("bulk", ToClient, self._loop)
         self.control = self.link("control", ToClient, self._loop)
+        self.bulk.introduction = self._introduce_bulk
+        self.control.introduction = self._introduce_control
+        self.control.is_repeated = False
 
     @property
     def is_present(self) -> bool:
@@ -131,6 +139,7 @@ class SimClient(SimProcess):
     def ask(self, request_id: int, message: Message) -> None:
         """Say something past the queue that is answered by a `Reply`."""
         self.replies[request_id] = []
+        self._requests[request_id] = message
         self.control.put(message)
         self._loop.wake()
 
@@ -153,8 +162,24 @@ class SimClient(SimProcess):
     def _define(self) -> Digest:
         digest = DIGESTS[len(self.plans) % len(DIGESTS)]
         if self._sent.need(digest):
-            self.bulk.put(DefineFunction(digest, f"function_{digest[0]}"))
+            self._defined[digest] = DefineFunction(digest, f"function_{digest[0]}")
+            self.bulk.put(self._defined[digest])
         return digest
+
+    # -- what a controller is told that knows nothing of it --------------------------------
+
+    def _introduce_bulk(self, envelope_count: int) -> list[Item]:
+        numbers = [
+            number
+            for number, task_id in enumerate(self.plans)
+            if task_id not in self.ends and number < self._sent_count
+        ]
+        self.timeline.note(self.name, "comes back", f"for {len(numbers)} tasks")
+        resume: Item = (ResumeTasks(ranges(numbers), envelope_count), ())
+        return [*((message, ()) for message in self._defined.values()), resume]
+
+    def _introduce_control(self, _: int) -> list[Item]:
+        return [(message, ()) for message in self._requests.values()]
 
     # -- what it does by itself ------------------------------------------------------------
 
@@ -164,6 +189,8 @@ class SimClient(SimProcess):
                 self._take_in(message, buffers)
         if not self.is_alive:
             return None
+        if self.bulk.welcome is not None:
+            self._sent_count = len(self.plans)
         self.bulk.flush()
         self.control.flush()
         return self.next_tick_s(self.bulk, self.control)
@@ -174,6 +201,7 @@ class SimClient(SimProcess):
                 self.timeline.note(self.name, "hears", f"{message.task_id} {message.status}")
                 self.ends.setdefault(message.task_id, []).append((message, list(buffers)))
             case Reply():
+                self._requests.pop(message.request_id, None)
                 self.replies.setdefault(message.request_id, []).append(message)
             case FetchValues():
                 for task_id in message.task_ids:

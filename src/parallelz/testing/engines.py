@@ -7,15 +7,17 @@ from typing import NamedTuple
 
 import msgspec
 
+from parallelz.engine.results import Results
 from parallelz.engine.workqueue import Job, WorkQueue
 from parallelz.errors import UnknownFunction
 from parallelz.ids import EngineId, TaskId
-from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.envelope import Buffer, Item
 from parallelz.protocol.functions import KnownDefinitions
 from parallelz.protocol.messages import (
     ClearNamespace,
     DefineFunction,
     DropTasks,
+    EngineReturned,
     ErrorInfo,
     Goodbye,
     InterruptTask,
@@ -36,8 +38,6 @@ from parallelz.testing.work import BUSY_S, Finish, Run, SimWork, Witness, result
 RESULTS_PERIOD_S = 0.002  # as in `engine.engine`
 RESCUE_PERIOD_S = 0.005
 LINGER_S = 0.3  # from the order to stop to the end of the process
-
-Result = tuple[TaskFinished, Sequence[Buffer]]
 
 
 class _Arrived(NamedTuple):
@@ -82,8 +82,8 @@ class SimEngine(SimProcess):
         self._arrived: dict[tuple[TaskId, int], _Arrived] = {}
         self._current: tuple[Job, SimWork, float] | None = None  # and since when
         self._end_s: float | None = None  # of what runs
-        self._results: list[Result] = []
-        self._results_since_s = 0.0
+        self._results = Results(self._queue)
+        self._bulk_controller_id = ""
         self._is_armed = False
         self._clears: list[str] = []
         self._is_stopping = False
@@ -91,6 +91,12 @@ class SimEngine(SimProcess):
         self._io = self.loop(self._step_io)
         self.bulk = self.link("bulk", ToEngine, self._main)
         self.control = self.link("control", ToEngine, self._io)
+        self.control.introduction = self._introduce
+
+    @property
+    def started(self) -> list[TaskId]:
+        """What it has started and whose results the controller may not have."""
+        return self._queue.open_ids()
 
     @property
     def is_idle(self) -> bool:
@@ -129,13 +135,15 @@ class SimEngine(SimProcess):
         for message, buffers in self.bulk.receive():
             match message:
                 case RunTask():
-                    self._queue.add(self._job(message, buffers))
+                    self._queue.add(self._job(message, buffers), self._bulk_controller_id)
                 case DefineFunction():
                     self._functions.put(message.digest, message.name)
                 case Welcome():
                     self.engine_id = message.engine_id
+                    self._bulk_controller_id = message.controller_id
                 case _:
                     pass
+        self._results.settle(self.bulk)
 
     def _job(self, message: RunTask, buffers: Sequence[Buffer]) -> Job:
         own_count = message.frame_count - sum(each.frame_count for each in message.inputs)
@@ -171,7 +179,9 @@ class SimEngine(SimProcess):
         elif work.outcome == "error" or (work.outcome == "flaky" and is_first):
             error = ErrorInfo("ValueError", "as the payload says")
         if error is not None:
-            result = TaskFinished(job.task_id, "error", started_s, now_s, error=error)
+            result = TaskFinished(
+                job.task_id, "error", started_s, now_s, error=error, run=job.run
+            )
             buffers: Sequence[Buffer] = ()
         elif _refuses(work, self.engine_id, is_first=is_first):
             error = ErrorInfo("UnmetDependency", "as the payload says")
@@ -183,31 +193,34 @@ class SimEngine(SimProcess):
                 now_s,
                 error=error,
                 retry_after_s=retry_after_s,
+                run=job.run,
             )
             buffers = ()
         else:
             data = msgspec.msgpack.encode(result_of(work.value, inputs))
             buffers = job.buffers
             result = TaskFinished(
-                job.task_id, "ok", started_s, now_s, data, frame_count=len(buffers)
+                job.task_id,
+                "ok",
+                started_s,
+                now_s,
+                data,
+                frame_count=len(buffers),
+                run=job.run,
             )
         finish = Finish(now_s, job.run, self.engine_id, result.status)
         self._witness.ended(job.task_id, finish)
         self.timeline.note(self.name, "finishes", f"{job.task_id} {result.status}")
-        if not self._results:
-            self._results_since_s = self.timeline.now_s
-        self._results.append((result, buffers))
+        self._results.add((result, buffers), self.timeline.now_s)
         if len(self._queue) and not self._results_are_due() and not self._is_armed:
             self._is_armed = True
             self._io.wake(RESCUE_PERIOD_S)
 
     def _results_are_due(self) -> bool:
-        return self.timeline.now_s - self._results_since_s >= RESULTS_PERIOD_S
+        return self.timeline.now_s - self._results.since_s >= RESULTS_PERIOD_S
 
     def _flush_results(self) -> None:
-        results, self._results = self._results, []
-        for result in results:
-            self.bulk.put(*result)
+        self._results.put_on(self.bulk)
         self.bulk.flush()
 
     def _clear_if_asked(self) -> None:
@@ -220,6 +233,7 @@ class SimEngine(SimProcess):
     def _step_io(self) -> float | None:
         for message, _ in self.control.receive():
             self._obey(message)
+        self._results.settle(self.control)
         due_s = self._rescue_results()
         self.control.flush()
         tick_s = self.next_tick_s(self.control)
@@ -245,7 +259,11 @@ class SimEngine(SimProcess):
         if self._current is None:
             return
         job, work, _ = self._current
-        if message.task_id in ("", job.task_id) and not work.is_stubborn:
+        is_meant = not message.task_id or (message.task_id, message.run) == (
+            job.task_id,
+            job.run,
+        )
+        if is_meant and not work.is_stubborn:
             self._finish("it was interrupted")
             self._main.wake()
 
@@ -253,22 +271,24 @@ class SimEngine(SimProcess):
         """Send on `control` what the main thread holds, if it has been at it for a while."""
         if not self._is_armed:
             return None
-        due_s = self._results_since_s + RESCUE_PERIOD_S
+        due_s = self._results.since_s + RESCUE_PERIOD_S
         if self._results and self.timeline.now_s < due_s:
             return due_s
         self._is_armed = False
-        results, self._results = self._results, []
-        for result in results:
-            self.control.put(*result)
+        self._results.put_on(self.control)
         return None
+
+    def _introduce(self, _: int) -> list[Item]:
+        task_ids, runs = self._queue.begin(self.control.controller_id)
+        self.timeline.note(self.name, "comes back", ", ".join(task_ids))
+        returned: Item = (EngineReturned(task_ids, runs, self.started_count), ())
+        return [returned, *self._results.unacknowledged("bulk")]
 
     def _stop(self, reason: str) -> None:
         if self._is_stopping:
             return
         self._is_stopping = True
-        results, self._results = self._results, []
-        for result in results:
-            self.control.put(*result)
+        self._results.put_on(self.control)
         self.control.put(Goodbye(reason))
         self.control.flush()
         self.timeline.after(LINGER_S, lambda: self.die(f"it was stopped: {reason}"))

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from parallelz.ids import SessionId
+from parallelz.ids import SessionId, TaskId
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (
     PROTOCOL_VERSION,
@@ -141,6 +141,10 @@ class Child(Protocol):
     is_frozen: bool
     started_count: int
 
+    @property
+    def started(self) -> list[TaskId]:
+        """What it has started and whose results the controller may not have."""
+
     def die(self, cause: str) -> None:
         """End now."""
 
@@ -177,7 +181,8 @@ class SimSupervisor(SimProcess):
     def lost(self, child: Child, cause: str) -> None:
         """Take in that a child is dead; tell so a moment later."""
         if self._children.pop(child.session_id, None) is not None:
-            self.control.put(EngineDied(child.session_id, cause, child.started_count))
+            died = EngineDied(child.session_id, cause, child.started_count, child.started)
+            self.control.put(died)
             self._loop.wake(self.timeline.random.random() * DEATH_NOTICE_MAX_S)
 
     def _step(self) -> float | None:

@@ -15,7 +15,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from parallelz.protocol.envelope import Buffer, Envelope, Receiver, Sender, pack
+from parallelz.ids import EngineId
+from parallelz.protocol.envelope import Buffer, Envelope, Item, Receiver, Sender, pack
 from parallelz.protocol.messages import Hello, Message, Refused, SayHello, Welcome
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,16 @@ class LinkEnd(ABC, Generic[M]):
         `settle` when it does.
     clock
         Seconds from any origin, never less than before.
+
+    Attributes
+    ----------
+    controller_id
+        Of the last controller that let us in.
+    introduction
+        Asked, with the number of envelopes that are sent again, for what a controller that
+        knows nothing of us must be told before those. Nothing, unless the owner sets it.
+    is_repeated
+        Whether such a controller is sent again what the one before did not acknowledge.
     """
 
     def __init__(
@@ -56,7 +67,10 @@ class LinkEnd(ABC, Generic[M]):
         self._hello = hello
         self._settles = settle
         self._clock = clock
-        self._controller_id = ""
+        self.controller_id = ""
+        self.is_repeated = True
+        self.introduction: Callable[[int], Sequence[Item]] = lambda count: ()
+        self._engine_id = EngineId(-1)
         self._sender = Sender()
         self._receiver = Receiver()
         self._decode: Callable[[Buffer], Envelope[M]] = msgspec.msgpack.Decoder(
@@ -92,6 +106,16 @@ class LinkEnd(ABC, Generic[M]):
         """How many envelopes were sent and are not acknowledged."""
         return self._sender.kept_count
 
+    @property
+    def put_count(self) -> int:
+        """How many envelopes there have been with the one that has what was put last."""
+        return self._sender.taken_count + bool(self._sender.waiting)
+
+    @property
+    def acknowledged_count(self) -> int:
+        """How many of these the controller has taken over."""
+        return self._sender.acknowledged_count
+
     def _greet(self) -> None:
         self.welcome = None
         self._is_greeting = True
@@ -99,7 +123,8 @@ class LinkEnd(ABC, Generic[M]):
         hello = msgspec.structs.replace(
             self._hello,
             received=self._receiver.received,
-            controller_id=self._controller_id,
+            controller_id=self.controller_id,
+            engine_id=self._engine_id,
         )
         self._send([pack(0, 0, [hello])])
 
@@ -153,13 +178,18 @@ class LinkEnd(ABC, Generic[M]):
             return  # the answer to a greeting that was repeated
         self.welcome = welcome
         self._is_greeting = False
-        if welcome.controller_id == self._controller_id:
+        self._engine_id = welcome.engine_id
+        if welcome.controller_id == self.controller_id:
             self._receiver.retell()
             again = self._sender.resend(welcome.received)
         else:
+            is_first = not self.controller_id
+            self.controller_id = welcome.controller_id
             self._receiver.restart()
-            again = self._sender.restart()
-            self._controller_id = welcome.controller_id
+            if not self.is_repeated:
+                self._sender.forget()
+            first = () if is_first else self.introduction(self._sender.kept_count)
+            again = self._sender.restart(first)
         for frames in again:
             self._send(frames)
 

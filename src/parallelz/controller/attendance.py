@@ -1,0 +1,289 @@
+"""Who comes and who goes: greetings, broken lines, and how long to wait for whom."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from parallelz.controller.liveness import Verdict
+from parallelz.controller.recording import Recording
+from parallelz.controller.requests import Requests
+from parallelz.controller.sessions import Link, Session, Sessions
+from parallelz.controller.tasks import Tasks
+from parallelz.core.ended import NOWHERE
+from parallelz.core.events import ClientForgotten, EngineArrived, EngineLost
+from parallelz.ids import TaskId
+from parallelz.protocol.envelope import Envelope, pack
+from parallelz.protocol.messages import (
+    EngineDied,
+    EngineInfo,
+    Hello,
+    PeerInfo,
+    Refused,
+    SayHello,
+    Welcome,
+)
+from parallelz.transport.router import Arrival, Line, MessageRouter
+from parallelz.transport.sockets import host_id
+
+logger = logging.getLogger(__name__)
+
+SUPERVISOR_GRACE_S = 0.025  # for the exact cause, when the process is known to be dead
+RETURN_GRACE_S = 2.0  # the same for one that died while the controller was restarted
+AWAY_GRACE_S = 15.0  # a peer out of reach may come back within this
+CLIENT_GRACE_S = 60.0
+HELD_COUNT_MAX = 100_000
+
+_decode_greeting = msgspec.msgpack.Decoder(Envelope[Hello]).decode
+decode_numbers = msgspec.msgpack.Decoder(tuple[int, int, msgspec.Raw]).decode
+
+
+class Attendance:
+    """Lets peers in, finds out why a line broke, and gives up those who do not come back.
+
+    Parameters
+    ----------
+    router, sessions, tasks, requests, recording
+        The parts of the controller that it works with.
+    judging
+        Says of a peer whose line broke how it is.
+    touch
+        Called with each link that has something to send.
+
+    Attributes
+    ----------
+    is_closed
+        Greetings of all but the recorder wait, until the time before is restored.
+    untold
+        Links that may have something to acknowledge.
+    """
+
+    def __init__(
+        self,
+        router: MessageRouter,
+        sessions: Sessions,
+        tasks: Tasks,
+        requests: Requests,
+        recording: Recording,
+        judging: Callable[[PeerInfo, str], Verdict],
+        touch: Callable[[Link], None],
+    ) -> None:
+        self.is_closed = False
+        self.untold: dict[int, Link] = {}
+        self._router = router
+        self._sessions = sessions
+        self._tasks = tasks
+        self._requests = requests
+        self._recording = recording
+        self._judge = judging
+        self._touch = touch
+        self._host_id = host_id()
+        self._suspects: dict[str, tuple[float, str, Session]] = {}
+        self._broken_fds: set[int] = set()  # of lines that broke in this turn
+        self._held: dict[bytes, Arrival] = {}  # greetings, while closed
+
+    # -- coming ----------------------------------------------------------------------------
+
+    def greet_stranger(self, arrival: Arrival, now_s: float) -> None:
+        """Answer what came on a line of which nothing is known."""
+        try:
+            envelope = _decode_greeting(arrival.first)
+        except msgspec.MsgspecError as error:
+            try:
+                decode_numbers(arrival.first)
+            except msgspec.MsgspecError:
+                logger.warning("! dropped a message of a stranger: %s", error)
+                return
+            self._router.send(arrival.routing_id, [pack(0, 0, [SayHello()])])
+            return
+        for hello in envelope.messages[:1]:
+            self.greet(hello, arrival, now_s)
+
+    def open(self, now_s: float) -> None:
+        """Answer the greetings that had to wait."""
+        self.is_closed = False
+        held, self._held = self._held, {}
+        for arrival in held.values():
+            self.greet_stranger(arrival, now_s)
+
+    def greet(self, hello: Hello, arrival: Arrival, now_s: float) -> None:
+        """Let a peer in, or say why not."""
+        # A line's number may be that of one which broke: first take in what broke.
+        self.see_broken_lines(now_s)
+        line = self._router.line_of(arrival)
+        objection = self._objection_to(hello, line)
+        if objection:
+            logger.warning("! refused a %s (pid %d): %s", hello.role, hello.peer.pid, objection)
+            self._router.send(arrival.routing_id, [pack(0, 0, [Refused(objection)])])
+            return
+        if line.fd in self._broken_fds:
+            # It broke, or is a new one with the number of one that did: who is alive answers.
+            self._router.send(arrival.routing_id, [pack(0, 0, [SayHello()])])
+            return
+        if self.is_closed and hello.role != "recorder":
+            if len(self._held) < HELD_COUNT_MAX:
+                self._held[arrival.routing_id] = arrival
+            return
+        link = self._sessions.link_of(hello)
+        session = link.session
+        # A greeting that was repeated may come late: who has spoken on this line is known.
+        is_known = link.routing_id == arrival.routing_id and link.receiver.received > 0
+        is_going_on = is_known or hello.controller_id == session.controller_id
+        welcome = Welcome(
+            session.controller_id,
+            link.receiver.received if is_going_on else 0,
+            NOWHERE if session.engine is None else session.engine.engine_id,
+            self._engines() if hello.role == "client" else [],
+        )
+        if not self._router.send(arrival.routing_id, [pack(0, 0, [welcome])]):
+            if link.routing_id is None:  # it broke meanwhile, and nobody will say so again
+                self._suspect(session, now_s)
+            return
+        self._sessions.attach(link, arrival.routing_id, line.fd)
+        if not (session.is_returning and session.role == "engine"):
+            self._suspects.pop(session.id, None)  # else it has to say what it had started
+        if hello.role == "recorder":
+            self._recording.attach(link)
+        self._go_on(link, hello, arrival, is_going_on=is_going_on)
+        joined = all(other.routing_id is not None for other in session.links)
+        if session.engine is not None and joined and not session.is_returning:
+            self.join(session, now_s)
+
+    def _objection_to(self, hello: Hello, line: Line) -> str:
+        objection = self._sessions.objection_to(hello, line)
+        is_recorder = objection is None and hello.role == "recorder"
+        if is_recorder and not self._recording.is_ours(hello.peer.pid):
+            return "it is the recorder of a controller that is gone"
+        return objection or ""
+
+    def _engines(self) -> list[EngineInfo]:
+        """Return who is there, or is expected back."""
+        return [
+            session.engine
+            for session in self._sessions.by_engine.values()
+            if session.engine is not None and (session.has_joined or session.is_expected)
+        ]
+
+    def _go_on(self, link: Link, hello: Hello, arrival: Arrival, *, is_going_on: bool) -> None:
+        if is_going_on:
+            link.receiver.retell()
+            self.untold[id(link)] = link
+            again = link.sender.resend(hello.received)
+        else:
+            link.receiver.restart()
+            again = link.sender.restart()
+        for frames in again:
+            self._router.send(arrival.routing_id, frames)
+        self._touch(link)
+        logger.info("= %s link of %r", hello.link, link.session)
+
+    def join(self, session: Session, now_s: float) -> None:
+        """Tell the core of an engine, once."""
+        self._suspects.pop(session.id, None)
+        if session.engine is not None and not session.has_joined:
+            session.has_joined = True
+            self._tasks.handle(EngineArrived(session.engine), session.id, now_s)
+
+    # -- going -----------------------------------------------------------------------------
+
+    def begin_turn(self) -> None:
+        """Forget which lines broke before this turn."""
+        self._broken_fds.clear()
+
+    def see_broken_lines(self, now_s: float) -> None:
+        """Take in which lines broke since."""
+        for fd in self._router.broken_fds():
+            self._broken_fds.add(fd)
+            link = self._sessions.broken(fd)
+            if link is not None and link.session.id in self._sessions.by_id:
+                self._suspect(link.session, now_s)
+
+    def _suspect(self, session: Session, now_s: float) -> None:
+        """A line broke: find out why, and how long to wait for its peer."""
+        verdict = self._judge(session.peer, self._host_id)
+        logger.info("= a line to %r broke: it is %s", session, verdict.value)
+        if session.role == "engine" and verdict is Verdict.FROZEN:
+            self._give_up(session, "it is frozen (stopped by a signal)", now_s)
+            return
+        grace_s, cause = AWAY_GRACE_S, f"no sign of life for {AWAY_GRACE_S:g} s"
+        if verdict is Verdict.DEAD:
+            supervised = session.role == "engine" and any(
+                s.peer.host_id == session.peer.host_id
+                for s in self._sessions.of_role("supervisor")
+            )
+            grace_s, cause = SUPERVISOR_GRACE_S if supervised else 0.0, "its process has ended"
+        elif session.role == "client":
+            grace_s = CLIENT_GRACE_S
+        self._suspects.setdefault(session.id, (now_s + grace_s, cause, session))
+
+    def expect(self, session: Session, now_s: float) -> None:
+        """Wait for a peer of before the restart for as long as for one whose line broke."""
+        if session.role == "client":
+            grace_s, cause = CLIENT_GRACE_S, "it did not come back after the restart"
+        elif self._judge(session.peer, self._host_id) is Verdict.DEAD:
+            grace_s, cause = RETURN_GRACE_S, "its process has ended"
+        else:
+            grace_s, cause = AWAY_GRACE_S, "it did not come back after the restart"
+        self._suspects[session.id] = (now_s + grace_s, cause, session)
+
+    def _give_up(self, session: Session, cause: str, now_s: float) -> None:
+        """Do without a peer that may live; one that still has a line is to greet again."""
+        routes = [link.routing_id for link in session.links if link.routing_id is not None]
+        if session.role == "recorder":
+            self._recording.give_up()
+        if session.role == "engine":
+            self.lose(session, EngineDied(session.id, cause), now_s, may_return=True)
+        else:
+            self._forget(session, cause, now_s, may_return=session.role != "recorder")
+        for routing_id in routes:
+            self._router.send(routing_id, [pack(0, 0, [SayHello()])])
+
+    def part(self, session: Session, reason: str, now_s: float) -> None:
+        """Take in that a peer said goodbye."""
+        if session.role == "engine":
+            self.lose(session, EngineDied(session.id, reason), now_s)
+        elif session.role != "recorder":
+            self._forget(session, reason, now_s)
+
+    def lose(
+        self, session: Session, death: EngineDied, now_s: float, *, may_return: bool = False
+    ) -> None:
+        """Take in that an engine is gone."""
+        logger.warning("! lost %r: %s", session, death.cause)
+        self._suspects.pop(session.id, None)
+        if session.engine is not None:
+            self._recording.engine_changed(session.engine, death.cause)
+            started: list[TaskId] = death.started
+            lost = EngineLost(session.id, death.cause, death.started_count, started)
+            self._tasks.handle(lost, session.id, now_s)
+            self._requests.engine_is_gone(session.engine.engine_id)
+        self._sessions.forget(session, death.cause, may_return=may_return)
+
+    def _forget(
+        self, session: Session, reason: str, now_s: float, *, may_return: bool = False
+    ) -> None:
+        logger.info("= %r is gone: %s", session, reason)
+        self._suspects.pop(session.id, None)
+        self._sessions.forget(session, reason, may_return=may_return)
+        if session.role == "client":
+            self._recording.delivered(session.bulk, all_of_them=True)
+            self._tasks.handle(ClientForgotten(session.id), session.id, now_s)
+
+    # -- time ------------------------------------------------------------------------------
+
+    @property
+    def suspect_count(self) -> int:
+        """How many peers are waited for."""
+        return len(self._suspects)
+
+    def deadlines_s(self) -> Sequence[float]:
+        """Return when peers are to be given up."""
+        return [deadline_s for deadline_s, _, _ in self._suspects.values()]
+
+    def see_to_timers(self, now_s: float) -> None:
+        """Give up those for whom it is time."""
+        for give_up_s, cause, session in list(self._suspects.values()):
+            if give_up_s <= now_s and session.id in self._suspects:
+                self._give_up(session, cause, now_s)
