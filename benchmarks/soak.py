@@ -31,6 +31,7 @@ from parallelz import Client, Cluster
 
 TASKS_COUNT = 2_000_000
 WINDOW_COUNT = 20_000
+WARM_UP_COUNT = 80_000  # then the database fills the cache that it is read through
 PERIOD_S = 1.0
 ENGINE_COUNT = 2
 GROWTH_MAX_MB = 8.0
@@ -126,8 +127,7 @@ def run(tasks_count: int, window_count: int, *, store: str, period_s: float) -> 
         tempfile.TemporaryDirectory(prefix="soak") as directory,
         Cluster(n=ENGINE_COUNT, profile_dir=directory, store=store) as rc,
     ):
-        # The first window is for what every process needs once.
-        for _ in ended_in_windows(rc, window_count, window_count):
+        for _ in ended_in_windows(rc, WARM_UP_COUNT, window_count):
             pass
         if store != "none":
             rc.db_query({"msg_id": ""})  # answered when all before is recorded
