@@ -29,7 +29,7 @@ def test_a_log_that_is_not_there_is_no_trouble(tmp_path: Path) -> None:
     ("returncode", "how"),
     [
         (3, "it ended with exit code 3"),
-        (-9, "it was ended by signal 9"),
+        (-9, "it was killed by signal 9 (SIGKILL)"),
         (None, "it did not get ready in time"),
     ],
 )

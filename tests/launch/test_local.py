@@ -16,14 +16,13 @@ from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
 from parallelz.launch.launcher import ControllerOptions, Launcher, Place
 from parallelz.launch.local import (
-    LocalController,
     LocalEngines,
     LocalProcess,
-    controller_command,
     engines_command,
     is_alive,
     process_started,
 )
+from parallelz.launch.local_controller import LocalController, controller_command
 
 PLACE = Place(Path("/p"), "big", 17)
 
