@@ -169,6 +169,21 @@ def read_running(path: Path) -> ClusterFacts:
     return facts
 
 
+def read_launched(profile_dir: Path, cluster_id: str) -> ClusterFacts:
+    """Return what the file says of the cluster that this process was just started for.
+
+    Raises
+    ------
+    NoCluster
+        If that was stopped meanwhile.
+    """
+    path = settings.cluster_file(profile_dir, cluster_id)
+    facts = read(path)
+    if facts is None or facts.is_stopping:
+        raise NoCluster(f"the cluster was stopped before its controller had started ({path})")
+    return facts
+
+
 def read(path: Path) -> ClusterFacts | None:
     """Return what a cluster file says, None if there is none.
 

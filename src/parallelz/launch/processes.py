@@ -210,6 +210,20 @@ class ClusterProcesses:
             self.stop_engines_sync()
         self.stop_controller_sync()
 
+    def mark_watcher(self, log: Path) -> None:
+        """Write down that this process is there only to start a dead controller again.
+
+        It has to end with the cluster: who stops that waits for it.
+
+        Parameters
+        ----------
+        log
+            Where it says what it does.
+        """
+        with self._changing_facts() as facts:
+            me = cluster_file.ProcessId.current()
+            facts.watcher = LaunchedFacts("local", me.pid, me.started, str(log))
+
     def restart_engines_sync(self, engine_set_id: str | None = None) -> None:
         """Stop one set of engines, or all, and start as many; they get new engine ids."""
         self._take_up_others()
