@@ -26,7 +26,9 @@ from parallelz.launch.local_controller import (
 )
 
 TIMEOUT_S = 10
-SAY_READY = "import os, sys, time; sys.argv[1] != 'None' and os.write(int(sys.argv[1]), b'ready')"
+SAY_READY = (
+    "import os, sys, time; sys.argv[1] != 'None' and os.write(int(sys.argv[1]), b'ready')"
+)
 SLEEP = f"{SAY_READY}; time.sleep(60)"
 DIE = f"{SAY_READY}; print('no more'); sys.exit(3)"
 
@@ -134,8 +136,7 @@ def test_a_killed_controller_is_started_again_and_written_down(
     assert controller.pid != before
     assert controller.written_pid() == controller.pid
     assert text == (
-        "the controller was killed by signal 9 (SIGKILL); started again"
-        f" (pid {controller.pid})"
+        f"the controller was killed by signal 9 (SIGKILL); started again (pid {controller.pid})"
     )
 
 
