@@ -104,8 +104,8 @@ def test_a_controller_that_dies_too_often_takes_its_cluster_with_it_and_says_why
         kill_controller(shell)
         read_until(
             process,
-            "ipclusterz: the controller was killed by signal 9 (SIGKILL). It died 6 times within"
-            " 60 s and is not started again. Its last words:",
+            "ipclusterz: the controller was killed by signal 9 (SIGKILL). It died 6 times"
+            " within 60 s and is not started again. Its last words:",
         )
         assert process.wait(TIMEOUT_S) == 1
     assert shell.processes() == []

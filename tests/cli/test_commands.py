@@ -26,6 +26,8 @@ def test_a_cluster_in_the_background_is_ready_and_can_be_stopped(shell: Shell) -
     shown = shell.run("ipclusterz status")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "2 engines answer" in shown.stdout
+    database = shell.profile_dir / "parallelz.sqlite"
+    assert f"  history      written  sqlite  {database}\n" in shown.stdout
     again = shell.run("ipclusterz start -n 1")
     assert again.returncode == 10
     assert "runs already" in again.stderr

@@ -14,7 +14,7 @@ import pytest
 
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
-from parallelz.launch.launcher import ControllerOptions, Launcher, Place
+from parallelz.launch.launcher import ControllerOptions, HistoryLimits, Launcher, Place
 from parallelz.launch.local import (
     LocalEngines,
     LocalProcess,
@@ -65,12 +65,16 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEE
 
 def test_a_controller_is_told_who_it_is_and_whose() -> None:
     command = controller_command(
-        PLACE, ControllerOptions("*", 7, "none", hwm=3), ready_fd=5, resume=True, python="py"
+        PLACE,
+        ControllerOptions("*", 7, "none", hwm=3, history=HistoryLimits(9)),
+        ready_fd=5,
+        resume=True,
+        python="py",
     )
     assert command == [
         *("py", "-P", "-m", "parallelz.cli.ipcontrollerz", "--launched"),
         *("--profile-dir", "/p", "--cluster-id", "big", "--store", "none"),
-        *("--scheme", "leastload", "--hwm", "3"),
+        *("--scheme", "leastload", "--history-max-age-s=9", "--hwm", "3"),
         *("--ip", "*", "--port", "7", "--ready-fd", "5", "--parent-pid", "17", "--resume"),
     ]
 

@@ -164,7 +164,8 @@ def test_a_controller_that_dies_all_the_time_is_given_up_with_its_first_and_last
     assert "no more" in controller.explain_end()
     log = controller.log.read_text()
     assert log.startswith(
-        "the cause\n= the controller was killed by signal 9 (SIGKILL); another one begins here\n"
+        "the cause\n"
+        "= the controller was killed by signal 9 (SIGKILL); another one begins here\n"
     )
     assert log.count("no more") == RESTARTS_MAX
 

@@ -94,6 +94,23 @@ def test_the_restart_is_told_once(
     ]
 
 
+def test_a_controller_that_dies_too_often_is_given_up_with_an_explanation(
+    cluster: Cluster, rc: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    controller = cluster.controller
+    assert controller is not None
+    while not controller.has_failed:
+        pid = controller.pid
+        os.kill(pid, signal.SIGKILL)
+        while controller.pid == pid and not controller.wait(0.01):
+            pass
+    assert [text for text in caplog.messages if "started again (pid" not in text] == [
+        controller.explain_end()
+    ]
+    assert "It died 6 times within 60 s and is not started again." in caplog.messages[-1]
+    assert repr(cluster).endswith("controller=<after>, engine_sets=['1'])>")
+
+
 def test_a_cluster_from_a_file_knows_the_new_controller(cluster: Cluster, rc: Client) -> None:
     other = Cluster.from_file(profile_dir=cluster.profile_dir)
     assert other.controller is not None
