@@ -275,7 +275,7 @@ class Controller:
         match message:
             case TaskFinished() | TasksDropped():
                 returning = self._returning
-                if not (returning.is_open and returning.keeps(message, session.id, buffers)):
+                if not (returning.is_open and returning.keeps(link, message, buffers)):
                     self._tasks.handle(message, session.id, now_s, buffers)
             case SubmitTask() | SubmitMap() | SubmitDirect():
                 self._tasks.submit(session, message, buffers, now_s)
@@ -314,6 +314,7 @@ class Controller:
         session = link.session
         if session.is_returning:
             session.backlog.append((link, number, None, ()))
+            self._returning.received(link, number, now_s)
             return
         self._recording.when_safe(link, number)
         self._attendance.untold[id(link)] = link

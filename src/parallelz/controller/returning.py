@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 import msgspec
@@ -63,19 +63,31 @@ class _Stray(NamedTuple):
 
 
 class _Resume:
-    """The return of a client, until it has sent everything again."""
+    """The return of a client, until what it waits for and sends again was looked up."""
 
     def __init__(self, session: Session, message: ResumeTasks) -> None:
         self.session = session
         self.last_number = message.envelope_count + 1  # on `bulk`; what comes then is new
-        self.is_looked_up = False
+        self.has_begun = False
+        self.awaited = message.awaited
         self.asked: list[TaskId] = []
         self.unknown: list[TaskId] = []  # neither live nor ended, as far as the history knows
         self.ask_again_s = float("inf")
-        self._to_ask = self._ids(message.awaited)
+        self._to_ask: Iterator[TaskId] = iter(())
 
-    def _ids(self, ranges: Sequence[tuple[int, int]]) -> Iterator[TaskId]:
-        for first, last in ranges:
+    def begin(self) -> None:
+        """Take in that all that is sent again is in the backlog."""
+        self.has_begun = True
+        sent_again = {
+            task_id: None
+            for _, _, message, _ in self.session.backlog
+            if isinstance(message, SubmitTask | SubmitMap | SubmitDirect)
+            for task_id in ids_of(self.session.id, message)
+        }
+        self._to_ask = chain(self._awaited_ids(), sent_again)
+
+    def _awaited_ids(self) -> Iterator[TaskId]:
+        for first, last in self.awaited:
             for number in range(first, last + 1):
                 yield task_id_of(self.session.id, number)
 
@@ -83,7 +95,7 @@ class _Resume:
         """Return the ids to ask for next; []: there are no more."""
         if not self.asked:
             ids = (task_id for task_id in self._to_ask if not is_live(task_id))
-            self.asked = list(islice(ids, LOOKED_UP_COUNT))
+            self.asked = list(dict.fromkeys(islice(ids, LOOKED_UP_COUNT)))
         return self.asked
 
 
@@ -144,17 +156,23 @@ class Returning:
         self._catch_up(session, now_s)
 
     def keeps(
-        self,
-        message: TaskFinished | TasksDropped,
-        engine: SessionId,
-        buffers: Sequence[Buffer],
+        self, link: Link, message: TaskFinished | TasksDropped, buffers: Sequence[Buffer]
     ) -> bool:
-        """Keep a result whose task is not known, if it may become so; return whether."""
+        """Keep a result whose task is not known, if it may become so; return whether.
+
+        The engine keeps it as well, until the task has ended and that is recorded.
+        """
         if isinstance(message, TasksDropped) or self._is_known(message.task_id):
             return False
-        client = SessionId(message.task_id.rpartition("-")[0])
-        self._strays.setdefault(client, {})[message.task_id] = _Stray(message, engine, buffers)
+        task_id = message.task_id
+        strays = self._strays.setdefault(SessionId(task_id.rpartition("-")[0]), {})
+        strays[task_id] = _Stray(message, link.session.id, buffers)
+        self._recording.hold_until_ended(link, [task_id])
         return True
+
+    def _drop_strays(self, client: SessionId) -> None:
+        for task_id in self._strays.pop(client, ()):
+            self._recording.will_not_end(task_id)
 
     def _is_known(self, task_id: TaskId) -> bool:
         board = self._scheduler.board
@@ -178,15 +196,23 @@ class Returning:
     # -- clients ---------------------------------------------------------------------------
 
     def resume(self, session: Session, message: ResumeTasks, now_s: float) -> None:
-        """Look up what has become of what a client waits for."""
+        """Take in what a client waits for."""
         if not session.is_returning or session.id in self._resumes:
             return
         if sum(max(last - first, 0) for first, last in message.awaited) > AWAITED_COUNT_MAX:
             logger.warning("! %r waits for more than anybody can", session)
             message = ResumeTasks([], message.envelope_count)
         self._tasks.handle(ClientReturns(session.id, message.awaited), session.id, now_s)
-        resume = self._resumes[session.id] = _Resume(session, message)
-        self._ask(resume, now_s)
+        self._resumes[session.id] = _Resume(session, message)
+
+    def received(self, link: Link, number: int, now_s: float) -> None:
+        """Take in that an envelope of a peer that returns is in its backlog."""
+        resume = self._resumes.get(link.session.id)
+        if resume is None or resume.has_begun or link is not link.session.bulk:
+            return
+        if number >= resume.last_number:
+            resume.begin()
+            self._ask(resume, now_s)
 
     def _ask(self, resume: _Resume, now_s: float) -> None:
         resume.ask_again_s = float("inf")
@@ -196,7 +222,6 @@ class Returning:
                 return
             resume.unknown += ids
             resume.asked = []
-        resume.is_looked_up = True
         resume.session.is_returning = False
         self._catch_up(resume.session, now_s)
 
@@ -224,17 +249,16 @@ class Returning:
         self._ask(resume, now_s)
 
     def handled(self, link: Link, number: int, now_s: float) -> None:
-        """Take in that an envelope was dealt with; it may be the last of a return."""
+        """Take in that an envelope was dealt with; it may be the last that was sent again."""
         resume = self._resumes.get(link.session.id)
-        if resume is None or link is not link.session.bulk or not resume.is_looked_up:
-            return
-        if number >= resume.last_number:
+        if resume is not None and link is link.session.bulk and number >= resume.last_number:
             del self._resumes[link.session.id]
             self._end(resume, now_s)
 
     def _end(self, resume: _Resume, now_s: float) -> None:
+        """Answer what nobody knows."""
         session = resume.session
-        self._strays.pop(session.id, None)
+        self._drop_strays(session.id)
         self._tasks.handle(ClientReturned(session.id), session.id, now_s)
         error = ErrorInfo("TaskLost", NOBODY_KNOWS)
         for task_id in resume.unknown:
@@ -269,5 +293,5 @@ class Returning:
         self._until_s = None
         absent = {*self._strays, *self._scheduler.recovery.claiming_clients()}
         for session_id in absent - self._resumes.keys():
-            self._strays.pop(session_id, None)
+            self._drop_strays(session_id)
             self._tasks.handle(ClientReturned(session_id), session_id, now_s)
