@@ -189,13 +189,21 @@ def status(args: argparse.Namespace) -> int:
         print(f"  {len(client)} engines answer: {client.ids}")
         recorder = client.dump()["recorder"]
     assert isinstance(recorder, dict)
-    print(f"  {'history':<12} {_history(recorder, facts)}")
+    print(f"  {'history':<12} {history_line(recorder, facts)}")
     in_order = in_order and not recorder["trouble"]
     return common.DONE if in_order else common.FAILED
 
 
-def _history(recorder: Mapping[str, object], facts: ClusterFacts) -> str:
-    """Return where the history goes, and whether it gets there."""
+def history_line(recorder: Mapping[str, object], facts: ClusterFacts) -> str:
+    """Return whether the history gets written, and where to.
+
+    Parameters
+    ----------
+    recorder
+        What the controller says of it.
+    facts
+        What the cluster file says.
+    """
     where = facts.store
     if where == "sqlite":
         where = f"sqlite  {settings.database_file(Path(facts.profile_dir), facts.cluster_id)}"
