@@ -53,6 +53,10 @@ def test_each_command_knows_its_version(name: str, capsys: pytest.CaptureFixture
         ["stop", "everything"],
         ["start", "--labels", "two words"],
         ["engines", "--memory-limit", "much"],
+        ["start", "--history-max-age-s", "0"],
+        ["start", "--history-max-age-s", "nan"],
+        ["start", "--history-max-count", "0"],
+        ["start", "--history-max-bytes", "little"],
     ],
 )
 def test_misuse_is_status_2(argv: list[str]) -> None:

@@ -81,6 +81,24 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="where to keep the history of tasks and results (default: %(default)s)",
     )
     group.add_argument(
+        "--history-max-age-s",
+        type=_more_than_0,
+        metavar="SECONDS",
+        help="forget tasks that ended longer ago (default: never)",
+    )
+    group.add_argument(
+        "--history-max-count",
+        type=positive,
+        metavar="N",
+        help="forget the oldest tasks if there are more (default: no limit)",
+    )
+    group.add_argument(
+        "--history-max-bytes",
+        type=_refusing(to_size),
+        metavar="SIZE",
+        help="the same by the size of the store, such as 500MB or 2GiB (default: no limit)",
+    )
+    group.add_argument(
         "--scheme",
         default=settings.DEFAULT_SCHEME,
         metavar="NAME",
@@ -94,6 +112,12 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="how many tasks may be placed on an engine at once, 0: any number (default: what"
         " covers the way to it)",
     )
+
+
+def history_limits(args: argparse.Namespace) -> dict[str, Any]:
+    """Return how much of the history is to be kept, as keywords; None: not given."""
+    names = ("history_max_age_s", "history_max_count", "history_max_bytes")
+    return {name: getattr(args, name) for name in names}
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -147,6 +171,13 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _more_than_0(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
     return number
 
 

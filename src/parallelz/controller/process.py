@@ -55,6 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"how engines are chosen: {', '.join(SCHEMES)}, or module:Class of your own",
     )
     parser.add_argument("--hwm", type=int, help="tasks placed on an engine at once; 0: any")
+    parser.add_argument("--history-max-age-s", type=float, help="as the recorder's options")
+    parser.add_argument("--history-max-count", type=int)
+    parser.add_argument("--history-max-bytes", type=int)
     parser.add_argument("--log-file", type=Path)
     parser.add_argument("--ready-fd", type=int, help="gets a line when the controller listens")
     parser.add_argument("--parent-pid", type=int, help="end when this process has ended")
@@ -164,6 +167,10 @@ def _recorder_starter(
         *("--store", args.store, "--path", str(database), "--parent-pid", str(os.getpid())),
         *("--run", run_key(secrets), "--cluster", f"{args.profile_dir}:{args.cluster_id}"),
     ]
+    for name in ("max_age_s", "max_count", "max_bytes"):
+        limit = getattr(args, f"history_{name}")
+        if limit is not None:
+            command += [f"--{name.replace('_', '-')}", str(limit)]
     info = json.dumps(msgspec.to_builtins(secrets.infos["recorder"])).encode()
 
     def start() -> subprocess.Popen[bytes]:
