@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -109,3 +110,21 @@ def _server_user() -> str | None:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
     return next(name for name in SERVER_USERS if name in known)
+
+
+@contextlib.contextmanager
+def new_database(server: PostgresServer, options: str = "") -> Iterator[str]:
+    """Make a database of its own for a test; give its URL."""
+    import psycopg  # not at the top: tests without it must run where it is not installed
+
+    name = f"test_{secrets.token_hex(4)}"
+
+    def execute(statement: str) -> None:
+        with psycopg.connect(server.url(), autocommit=True) as admin:
+            admin.execute(statement.encode())
+
+    execute(f"CREATE DATABASE {name} {options}")
+    try:
+        yield server.url(name)
+    finally:
+        execute(f"DROP DATABASE {name} WITH (FORCE)")

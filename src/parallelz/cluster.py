@@ -40,6 +40,7 @@ from parallelz.launch.launcher import (
     usable_core_count,
 )
 from parallelz.launch.local import LocalController, LocalEngines
+from parallelz.store.choice import to_store
 
 __all__ = ["Cluster", "ClusterRunning", "NoCluster"]
 
@@ -69,7 +70,9 @@ class Cluster:
     controller_location
         Address by which other hosts reach this one, if none of its interfaces has it.
     store
-        Where the history goes: ``sqlite``, ``memory`` or ``none``.
+        Where the history goes: ``sqlite``, ``memory``, ``none``, ``postgresql`` (a database
+        that ``PARALLELZ_DATABASE_URL`` or libpq's own settings name) or the URL of such a
+        database, without a password.
     scheme, hwm
         How an engine is chosen, and how many tasks it may hold: see docs/scheduling.md.
     labels
@@ -119,6 +122,7 @@ class Cluster:
         check_launcher(engines)
         check_launcher(controller)
         settings.check_cluster_id(cluster_id or "")
+        to_store(store)
         self.n = n
         self.profile_dir = settings.profile_dir(profile, profile_dir)
         self.cluster_id = cluster_id or ""

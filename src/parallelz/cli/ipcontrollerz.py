@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace, profile_dir: Path) -> int:
     from parallelz.controller import process
 
-    argv = ["--reuse", "--profile-dir", str(profile_dir), "--store", args.store]
+    argv = ["--reuse", "--profile-dir", str(profile_dir), "--store", common.chosen_store(args)]
     argv += ["--scheme", args.scheme]
     if args.hwm is not None:
         argv += ["--hwm", str(args.hwm)]

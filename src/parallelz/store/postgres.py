@@ -21,6 +21,7 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from parallelz.errors import ClusterError
 from parallelz.ids import Digest
 from parallelz.store.interface import Store, StoreError
 from parallelz.store.postgres_schema import prepare
@@ -132,8 +133,8 @@ class PostgresStore(Store):
     Parameters
     ----------
     conninfo
-        URL or keywords, as libpq takes them; what it does not say is taken from libpq's
-        environment variables, service file and password file.
+        URL or keywords for libpq, which `check_conninfo` lets pass. What it does not say is
+        taken from libpq's environment variables, service file and password file.
 
     Raises
     ------
@@ -157,11 +158,10 @@ class PostgresStore(Store):
             if self._connection is None:
                 self._connection = _connect(self._conninfo)
             self._connection.timeout_s = timeout_s
-            with (
-                self._connection.transaction(),
-                self._connection.cursor(binary=True) as cursor,
-            ):
+            # Not `connection.transaction()`: that would roll back where we give up.
+            with self._connection.cursor(binary=True) as cursor:
                 yield cursor
+            self._connection.commit()
         except BaseException as error:
             self.close()
             if isinstance(error, _REFUSALS):
@@ -261,15 +261,23 @@ class PostgresStore(Store):
 
 
 def check_conninfo(conninfo: str) -> None:
-    """Raise StoreError, without a password, if libpq cannot make sense of this."""
+    """Raise ClusterError, without a password, if libpq cannot make sense of this."""
+    # A password with special characters ends too early; the rest of it would be part of the
+    # error at the first connection, as what is no port, host or database.
     try:
-        conninfo_to_dict(conninfo)
+        given = conninfo_to_dict(conninfo)
+        ports = str(given.get("port") or "").split(",")
+        names = (str(given.get("host") or "")[1:], str(given.get("dbname") or ""))
+        makes_sense = all(
+            port == "" or (port.isascii() and port.isdecimal()) for port in ports
+        ) and not any("@" in name for name in names)
     except psycopg.Error:
-        # Its text may hold a part of a password with special characters.
-        raise StoreError(
-            "PostgreSQL: the address of the database makes no sense; a URL is"
+        makes_sense = False
+    if not makes_sense:
+        raise ClusterError(
+            "the address of the PostgreSQL database makes no sense; a URL is"
             " postgresql://user@host:port/database, with special characters written as %XX"
-        ) from None
+        )
 
 
 class _Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -278,9 +286,13 @@ class _Connection(psycopg.Connection[tuple[Any, ...]]):
     timeout_s = WRITE_TIMEOUT_S
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        """See the base class."""
+        """See the base class; on a timeout the connection is closed."""
         limit_s = self.timeout_s if timeout is None else min(timeout, self.timeout_s)
-        return super().wait(_limited(gen, limit_s), interval)
+        try:
+            return super().wait(_limited(gen, limit_s), interval)
+        except TimeoutError as error:
+            self.close()  # first, or else psycopg would try to end what it was at in good order
+            raise psycopg.OperationalError(str(error)) from None
 
 
 def _limited(gen: PQGen[T], timeout_s: float) -> PQGen[T]:
@@ -291,16 +303,13 @@ def _limited(gen: PQGen[T], timeout_s: float) -> PQGen[T]:
         while True:
             ready = yield wanted
             if time.monotonic() > deadline_s:
-                raise psycopg.OperationalError(
-                    f"the server has not answered within {timeout_s:.0f} s"
-                )
+                raise TimeoutError(f"the server has not answered within {timeout_s:g} s")
             wanted = gen.send(ready)
     except StopIteration as stop:
         return cast("T", stop.value)
 
 
 def _connect(conninfo: str) -> _Connection:
-    check_conninfo(conninfo)
     given = conninfo_to_dict(conninfo)
     defaults = {name: value for name, value in _CONNECTION.items() if name not in given}
     connection = _Connection.connect(make_conninfo(conninfo, **defaults), autocommit=True)
@@ -308,6 +317,7 @@ def _connect(conninfo: str) -> _Connection:
         connection.execute(_SESSION)
         prepare(connection)
         connection.execute(_MAKE_BATCH)
+        connection.autocommit = False
     except BaseException:
         connection.close()
         raise
