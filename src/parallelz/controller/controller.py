@@ -274,11 +274,13 @@ class Controller:
             return
         match message:
             case TaskFinished() | TasksDropped():
-                if not self._returning.keeps(message, session.id, buffers):
+                returning = self._returning
+                if not (returning.is_open and returning.keeps(message, session.id, buffers)):
                     self._tasks.handle(message, session.id, now_s, buffers)
             case SubmitTask() | SubmitMap() | SubmitDirect():
                 self._tasks.submit(session, message, buffers, now_s)
-                self._returning.submitted(session.id, message, now_s)
+                if self._returning.is_open:
+                    self._returning.submitted(session.id, message, now_s)
             case DefineFunction():
                 name, data = message.name, message.data
                 session.known.put(message.digest, Definition(name, data, buffers))
@@ -312,10 +314,10 @@ class Controller:
         session = link.session
         if session.is_returning:
             session.backlog.append((link, number, None, ()))
+            self._returning.received(link, number, now_s)
             return
         self._recording.when_safe(link, number)
         self._attendance.untold[id(link)] = link
-        self._returning.handled(link, number, now_s)
 
     def _catch_up(self, session: Session, now_s: float) -> None:
         """Deal with what a peer said before it could be understood."""

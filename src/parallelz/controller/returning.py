@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 import msgspec
@@ -63,19 +63,31 @@ class _Stray(NamedTuple):
 
 
 class _Resume:
-    """The return of a client, until it has sent everything again."""
+    """The return of a client, until what it waits for and sends again was looked up."""
 
     def __init__(self, session: Session, message: ResumeTasks) -> None:
         self.session = session
         self.last_number = message.envelope_count + 1  # on `bulk`; what comes then is new
-        self.is_looked_up = False
+        self.has_begun = False
+        self.awaited = message.awaited
         self.asked: list[TaskId] = []
         self.unknown: list[TaskId] = []  # neither live nor ended, as far as the history knows
         self.ask_again_s = float("inf")
-        self._to_ask = self._ids(message.awaited)
+        self._to_ask: Iterator[TaskId] = iter(())
 
-    def _ids(self, ranges: Sequence[tuple[int, int]]) -> Iterator[TaskId]:
-        for first, last in ranges:
+    def begin(self) -> None:
+        """Take in that all that is sent again is in the backlog."""
+        self.has_begun = True
+        sent_again = {
+            task_id: None
+            for _, _, message, _ in self.session.backlog
+            if isinstance(message, SubmitTask | SubmitMap | SubmitDirect)
+            for task_id in ids_of(self.session.id, message)
+        }
+        self._to_ask = chain(self._awaited_ids(), sent_again)
+
+    def _awaited_ids(self) -> Iterator[TaskId]:
+        for first, last in self.awaited:
             for number in range(first, last + 1):
                 yield task_id_of(self.session.id, number)
 
@@ -83,7 +95,7 @@ class _Resume:
         """Return the ids to ask for next; []: there are no more."""
         if not self.asked:
             ids = (task_id for task_id in self._to_ask if not is_live(task_id))
-            self.asked = list(islice(ids, LOOKED_UP_COUNT))
+            self.asked = list(dict.fromkeys(islice(ids, LOOKED_UP_COUNT)))
         return self.asked
 
 
@@ -122,6 +134,11 @@ class Returning:
         self._until_s: float | None = None  # strays are kept
 
     @property
+    def is_open(self) -> bool:
+        """Whether there may be peers that come back, and results of unknown tasks."""
+        return self._until_s is not None
+
+    @property
     def open_count(self) -> int:
         """How much is not over: returns of clients, and strays."""
         return len(self._resumes) + sum(map(len, self._strays.values()))
@@ -145,9 +162,7 @@ class Returning:
         buffers: Sequence[Buffer],
     ) -> bool:
         """Keep a result whose task is not known, if it may become so; return whether."""
-        if self._until_s is None or isinstance(message, TasksDropped):
-            return False
-        if self._is_known(message.task_id):
+        if isinstance(message, TasksDropped) or self._is_known(message.task_id):
             return False
         client = SessionId(message.task_id.rpartition("-")[0])
         self._strays.setdefault(client, {})[message.task_id] = _Stray(message, engine, buffers)
@@ -164,7 +179,7 @@ class Returning:
         now_s: float,
     ) -> None:
         """Bring strays to tasks that have just come."""
-        strays = self._strays.get(client) if self._strays else None
+        strays = self._strays.get(client)
         if not strays:
             return
         for task_id in ids_of(client, message):
@@ -175,15 +190,23 @@ class Returning:
     # -- clients ---------------------------------------------------------------------------
 
     def resume(self, session: Session, message: ResumeTasks, now_s: float) -> None:
-        """Look up what has become of what a client waits for."""
+        """Take in what a client waits for."""
         if not session.is_returning or session.id in self._resumes:
             return
         if sum(max(last - first, 0) for first, last in message.awaited) > AWAITED_COUNT_MAX:
             logger.warning("! %r waits for more than anybody can", session)
             message = ResumeTasks([], message.envelope_count)
         self._tasks.handle(ClientReturns(session.id, message.awaited), session.id, now_s)
-        resume = self._resumes[session.id] = _Resume(session, message)
-        self._ask(resume, now_s)
+        self._resumes[session.id] = _Resume(session, message)
+
+    def received(self, link: Link, number: int, now_s: float) -> None:
+        """Take in that an envelope of a peer that returns is in its backlog."""
+        resume = self._resumes.get(link.session.id)
+        if resume is None or resume.has_begun or link is not link.session.bulk:
+            return
+        if number >= resume.last_number:
+            resume.begin()
+            self._ask(resume, now_s)
 
     def _ask(self, resume: _Resume, now_s: float) -> None:
         resume.ask_again_s = float("inf")
@@ -193,9 +216,7 @@ class Returning:
                 return
             resume.unknown += ids
             resume.asked = []
-        resume.is_looked_up = True
-        resume.session.is_returning = False
-        self._catch_up(resume.session, now_s)
+        self._end(resume, now_s)
 
     def _take_ends(
         self, resume: _Resume, reply: Reply, buffers: Sequence[Buffer], now_s: float
@@ -220,17 +241,12 @@ class Returning:
         resume.asked = resume.asked[ends.looked_up_count :]
         self._ask(resume, now_s)
 
-    def handled(self, link: Link, number: int, now_s: float) -> None:
-        """Take in that an envelope was dealt with; it may be the last of a return."""
-        resume = self._resumes.get(link.session.id)
-        if resume is None or link is not link.session.bulk or not resume.is_looked_up:
-            return
-        if number >= resume.last_number:
-            del self._resumes[link.session.id]
-            self._end(resume, now_s)
-
     def _end(self, resume: _Resume, now_s: float) -> None:
+        """Deal with what the client has sent (again), and answer what nobody knows."""
         session = resume.session
+        del self._resumes[session.id]
+        session.is_returning = False
+        self._catch_up(session, now_s)
         self._strays.pop(session.id, None)
         self._tasks.handle(ClientReturned(session.id), session.id, now_s)
         error = ErrorInfo("TaskLost", NOBODY_KNOWS)

@@ -61,7 +61,8 @@ from parallelz.protocol.messages import (
     TaskFinished,
 )
 from parallelz.store import record
-from parallelz.store.restored import RestoredTask
+from parallelz.store.ended_record import ended_from
+from parallelz.store.restored import Ends, FindEnds, RestoredTask
 from parallelz.store.rows import PENDING
 
 logger = logging.getLogger(__name__)
@@ -277,13 +278,34 @@ class Tasks:
             self._look_up(action.task_ids)
             return
         session = self._sessions.by_id.get(action.session_id)
-        if session is None:
-            for task_id in action.task_ids:
-                event = ValueProvided(task_id, is_held=False)
-                self._later.append((event, action.session_id))
-            return
-        session.control.put(FetchValues(action.task_ids))
-        self._touch(session.control)
+        if session is not None and not session.is_returning:
+            session.control.put(FetchValues(action.task_ids))
+            self._touch(session.control)
+        else:
+            self._look_up_values(action.task_ids, action.session_id)
+
+    def _look_up_values(self, task_ids: list[TaskId], client: SessionId) -> None:
+        """Get the values of inputs from the history, as their client is not there."""
+
+        def take(reply: Reply, buffers: Sequence[Buffer], now_s: float) -> None:
+            looked_up = task_ids
+            if reply.error is None:
+                ends = msgspec.msgpack.decode(buffers[0] if buffers else reply.data, type=Ends)
+                looked_up = task_ids[: ends.looked_up_count]
+                for each in ends.ended:
+                    ended, frames = ended_from(each)
+                    if ended.status == "ok" and ended.task_id in self._wanted:
+                        value = Value(ended.data, frames)
+                        self._values.setdefault(ended.task_id, value)
+            for task_id in looked_up:
+                event = ValueProvided(task_id, is_held=task_id in self._values)
+                self.handle(event, client, now_s)
+            if rest := task_ids[len(looked_up) :]:
+                self._look_up_values(rest, client)
+
+        if not self._recording.inquire("ends", FindEnds(task_ids), take):
+            for task_id in task_ids:
+                self._later.append((ValueProvided(task_id, is_held=False), client))
 
     def _look_up(self, task_ids: list[TaskId]) -> None:
         def take(reply: Reply, buffers: Sequence[Buffer], now_s: float) -> None:

@@ -194,7 +194,7 @@ class LookUpTasks(Item, frozen=True):
 
 
 class AskValues(Item, frozen=True):
-    """Get the results of these from the client, which had them already."""
+    """Get the results of these from the client, which had them already, or the history."""
 
     session_id: SessionId
     task_ids: list[TaskId]

@@ -211,15 +211,19 @@ class Intake:
         self._board.settle(self._board.fetches.settle(news))
 
     def forget(self, session_id: SessionId) -> None:
-        """Take in that a client will not come back, and so gives no values."""
+        """Take in that a client is gone: the values that it has must come from elsewhere."""
         self._board.ended.forget(session_id)
         self._roster.shares.forget(session_id)
         self.early_stops.forget(session_id)
         self.recovery.client_has_returned(session_id)
         self._warned = {warned for warned in self._warned if warned[0] != session_id}
-        for task_id, waits in list(self._board.fetches.by_task.items()):
-            if any(wait.task.session_id == session_id for wait in waits):
-                self.take_value(ValueProvided(task_id, is_held=False))
+        missing = [
+            task_id
+            for task_id, waits in self._board.fetches.by_task.items()
+            if any(wait.task.session_id == session_id for wait in waits)
+        ]
+        if missing:
+            self._board.actions.append(AskValues(session_id, missing))
 
     def _warn(self, session_id: SessionId, text: str) -> None:
         if (session_id, text) not in self._warned:

@@ -76,9 +76,15 @@ class Recovery:
         Where tasks are moved.
     admit
         Called with each task that may run, as if it had just been submitted.
+
+    Attributes
+    ----------
+    is_needed
+        Whether a task that comes may be one of the time before.
     """
 
     def __init__(self, board: Board, admit: Callable[[Task], None]) -> None:
+        self.is_needed = False
         self._board = board
         self._roster = board.roster
         self._admit = admit
@@ -90,11 +96,6 @@ class Recovery:
         self._losses: list[Loss] = []
         self._returning: dict[SessionId, None] = {}  # clients that send again
         self._awaited: dict[SessionId, Awaited] = {}
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether a task that comes may be one of the time before."""
-        return bool(self.is_holding or self._returning or self._claims)
 
     @property
     def is_holding(self) -> bool:
@@ -171,12 +172,13 @@ class Recovery:
                 self._admit(task)
         for session_id in [s for s in self._awaited if s not in self._returning]:
             del self._awaited[session_id]
+        self._see_if_needed()
 
     # -- engines ---------------------------------------------------------------------------
 
     def begin(self, engines: Sequence[EngineInfo]) -> None:
         """Hold all tasks from now on; these engines were there."""
-        self._is_loading = self._is_patient = True
+        self._is_loading = self._is_patient = self.is_needed = True
         self._absent = {engine.session_id: engine for engine in engines}
 
     def loaded(self) -> None:
@@ -215,6 +217,7 @@ class Recovery:
     def _claim(self, task_id: TaskId, claim: Claim | ErrorInfo) -> None:
         client = SessionId(task_id.rpartition("-")[0])
         self._claims.setdefault(client, {})[task_id] = claim
+        self.is_needed = True
 
     def lose(self, event: EngineLost) -> None:
         """Take in that an engine that was waited for is gone."""
@@ -248,6 +251,7 @@ class Recovery:
     def client_returns(self, session_id: SessionId, awaited: Sequence[tuple[int, int]]) -> None:
         """Take in that a client sends again what may have come before."""
         self._returning[session_id] = None
+        self.is_needed = True
         self._awaited[session_id] = Awaited(awaited)
 
     def claiming_clients(self) -> list[SessionId]:
@@ -260,3 +264,7 @@ class Recovery:
         self._claims.pop(session_id, None)
         if not self.is_holding:
             self._awaited.pop(session_id, None)
+        self._see_if_needed()
+
+    def _see_if_needed(self) -> None:
+        self.is_needed = bool(self.is_holding or self._returning or self._claims)

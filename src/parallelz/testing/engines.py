@@ -259,7 +259,11 @@ class SimEngine(SimProcess):
         if self._current is None:
             return
         job, work, _ = self._current
-        if message.task_id in ("", job.task_id) and not work.is_stubborn:
+        is_meant = not message.task_id or (message.task_id, message.run) == (
+            job.task_id,
+            job.run,
+        )
+        if is_meant and not work.is_stubborn:
             self._finish("it was interrupted")
             self._main.wake()
 
