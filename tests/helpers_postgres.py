@@ -51,9 +51,9 @@ class PostgresServer:
         self._run("pg_ctl", "stop", "-w", "-t", str(WAIT_S), "-m", mode)
 
     @property
-    def pid(self) -> int:
-        """Process id of the server; FileNotFoundError if it does not run."""
-        return int((self._data / "postmaster.pid").read_text().split()[0])
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return (self._data / "postmaster.pid").exists()
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._programs / program), "-D", str(self._data), *arguments]
@@ -99,7 +99,8 @@ def running_server(programs: Path) -> Iterator[PostgresServer]:
         try:
             yield server
         finally:
-            server.stop("immediate")
+            if server.is_running:
+                server.stop("immediate")
     finally:
         shutil.rmtree(directory)
 
