@@ -55,7 +55,7 @@ def to_store(text: str) -> str:
         )
     try:
         # Not at the top: it takes a while, is not always installed and seldom needed.
-        from parallelz.store.postgres import check_conninfo
+        from parallelz.store.postgres_connection import check_conninfo
     except ImportError as error:
         raise ClusterError(
             f"the store {POSTGRESQL!r} needs psycopg ({error}): pip install"

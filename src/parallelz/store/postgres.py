@@ -13,18 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import psycopg
-from psycopg.abc import PQGen
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from parallelz.errors import ClusterError
 from parallelz.ids import Digest
 from parallelz.store.interface import Store, StoreError
-from parallelz.store.postgres_schema import prepare
+from parallelz.store.postgres_connection import Connection, connect, told
 from parallelz.store.postgres_sql import compare, keys_of, widened
 from parallelz.store.query import KEYS, Condition, Kind, column, predicate, to_sql
 from parallelz.store.record import Record
@@ -40,27 +36,10 @@ from parallelz.store.rows import (
     orphan_row,
 )
 
-CONNECT_TIMEOUT_S = 10
 WRITE_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0  # a question may be about all tasks there are
 FETCH_COUNT = 1000  # rows that are looked at again, at once
 COPY_ROWS_MIN = 100  # for fewer, a temporary table costs more than it saves
-
-# A host that is gone is noticed while it is waited for, and the server forgets us if we are.
-_CONNECTION: dict[str, str | int] = {
-    "connect_timeout": CONNECT_TIMEOUT_S,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,  # ms
-    "fallback_application_name": "parallelz",
-}
-_SESSION = f"""
-SET client_encoding = 'UTF8';
-SET statement_timeout = '{READ_TIMEOUT_S:.0f}s';
-SET lock_timeout = '{WRITE_TIMEOUT_S:.0f}s';
-SET idle_in_transaction_session_timeout = '{READ_TIMEOUT_S:.0f}s';
-""".encode()
 
 _TYPES = {
     Kind.TEXT: "text",
@@ -145,7 +124,7 @@ class PostgresStore(Store):
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         with self._transaction(WRITE_TIMEOUT_S):
             pass
 
@@ -156,7 +135,9 @@ class PostgresStore(Store):
         """Give a cursor in a transaction; whatever fails, the connection is given up."""
         try:
             if self._connection is None:
-                self._connection = _connect(self._conninfo)
+                self._connection = connect(self._conninfo)
+                self._connection.execute(_MAKE_BATCH)
+                self._connection.commit()
             self._connection.timeout_s = timeout_s
             # Not `connection.transaction()`: that would roll back where we give up.
             with self._connection.cursor(binary=True) as cursor:
@@ -165,9 +146,9 @@ class PostgresStore(Store):
         except BaseException as error:
             self.close()
             if isinstance(error, _REFUSALS):
-                raise RecordError(f"PostgreSQL: {_told(error)}") from error
+                raise RecordError(f"PostgreSQL: {told(error)}") from error
             if isinstance(error, psycopg.Error):
-                raise StoreError(f"PostgreSQL: {_told(error)}") from error
+                raise StoreError(f"PostgreSQL: {told(error)}") from error
             raise
 
     def close(self) -> None:
@@ -258,77 +239,6 @@ class PostgresStore(Store):
             statement = "SELECT digest, name, data, frames FROM functions WHERE digest = %b"
             row = cursor.execute(statement, [digest]).fetchone()
         return None if row is None else Function(*row)
-
-
-def check_conninfo(conninfo: str) -> None:
-    """Raise ClusterError, without a password, if libpq cannot make sense of this."""
-    # A password with special characters ends too early; the rest of it would be part of the
-    # error at the first connection, as what is no port, host or database.
-    try:
-        given = conninfo_to_dict(conninfo)
-        ports = str(given.get("port") or "").split(",")
-        names = (str(given.get("host") or "")[1:], str(given.get("dbname") or ""))
-        makes_sense = all(
-            port == "" or (port.isascii() and port.isdecimal()) for port in ports
-        ) and not any("@" in name for name in names)
-    except psycopg.Error:
-        makes_sense = False
-    if not makes_sense:
-        raise ClusterError(
-            "the address of the PostgreSQL database makes no sense; a URL is"
-            " postgresql://user@host:port/database, with special characters written as %XX"
-        )
-
-
-class _Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that waits for the server only so long."""
-
-    timeout_s = WRITE_TIMEOUT_S
-
-    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        """See the base class; on a timeout the connection is closed."""
-        limit_s = self.timeout_s if timeout is None else min(timeout, self.timeout_s)
-        try:
-            return super().wait(_limited(gen, limit_s), interval)
-        except TimeoutError as error:
-            self.close()  # first, or else psycopg would try to end what it was at in good order
-            raise psycopg.OperationalError(str(error)) from None
-
-
-def _limited(gen: PQGen[T], timeout_s: float) -> PQGen[T]:
-    """Do what `gen` does, for at most so long."""
-    deadline_s = time.monotonic() + timeout_s
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if time.monotonic() > deadline_s:
-                raise TimeoutError(f"the server has not answered within {timeout_s:g} s")
-            wanted = gen.send(ready)
-    except StopIteration as stop:
-        return cast("T", stop.value)
-
-
-def _connect(conninfo: str) -> _Connection:
-    given = conninfo_to_dict(conninfo)
-    defaults = {name: value for name, value in _CONNECTION.items() if name not in given}
-    connection = _Connection.connect(make_conninfo(conninfo, **defaults), autocommit=True)
-    try:
-        connection.execute(_SESSION)
-        prepare(connection)
-        connection.execute(_MAKE_BATCH)
-        connection.autocommit = False
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _told(error: BaseException) -> str:
-    """Return what the server, libpq or psycopg says, in one line and without data."""
-    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    text = primary or str(error)
-    return " ".join(text.split()) or type(error).__name__
 
 
 def _task_rows(batch: Batch) -> list[Row]:
