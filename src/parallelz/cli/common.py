@@ -81,6 +81,24 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="by which other hosts reach this one, if it does not know that itself",
     )
+    _add_history_options(group)
+    group.add_argument(
+        "--scheme",
+        default=settings.DEFAULT_SCHEME,
+        metavar="NAME",
+        help="how engines are chosen for balanced tasks: leastload, lru, plainrandom, twobin,"
+        " weighted, pure, or module:Class of your own (default: %(default)s)",
+    )
+    group.add_argument(
+        "--hwm",
+        type=not_negative,
+        metavar="N",
+        help="how many tasks may be placed on an engine at once, 0: any number (default: what"
+        " covers the way to it)",
+    )
+
+
+def _add_history_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--store",
         type=_refusing(to_store),
@@ -113,20 +131,6 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         type=_refusing(to_size),
         metavar="SIZE",
         help="the same by the size of the store, such as 500MB or 2GiB (default: no limit)",
-    )
-    group.add_argument(
-        "--scheme",
-        default=settings.DEFAULT_SCHEME,
-        metavar="NAME",
-        help="how engines are chosen for balanced tasks: leastload, lru, plainrandom, twobin,"
-        " weighted, pure, or module:Class of your own (default: %(default)s)",
-    )
-    group.add_argument(
-        "--hwm",
-        type=not_negative,
-        metavar="N",
-        help="how many tasks may be placed on an engine at once, 0: any number (default: what"
-        " covers the way to it)",
     )
 
 

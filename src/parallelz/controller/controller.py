@@ -31,10 +31,6 @@ from parallelz.protocol.messages import (
     DefineFunction,
     EngineDied,
     EngineReturned,
-    FromClient,
-    FromEngine,
-    FromRecorder,
-    FromSupervisor,
     Goodbye,
     Hello,
     Message,
@@ -55,6 +51,7 @@ from parallelz.protocol.messages import (
     TaskFinished,
     TasksDropped,
 )
+from parallelz.protocol.roles import FromClient, FromEngine, FromRecorder, FromSupervisor
 from parallelz.transport.router import Arrival, MessageRouter, Router
 from parallelz.transport.security import ClusterSecrets
 from parallelz.transport.sockets import Waker

@@ -18,14 +18,8 @@ from pathlib import Path
 
 from parallelz import settings
 from parallelz.protocol.connection import ConnectionInfo
-from parallelz.protocol.messages import (
-    AskHistory,
-    Goodbye,
-    Message,
-    Refused,
-    StoreRecords,
-    ToRecorder,
-)
+from parallelz.protocol.messages import AskHistory, Goodbye, Message, Refused, StoreRecords
+from parallelz.protocol.roles import ToRecorder
 from parallelz.store.choice import conninfo_of, is_postgresql
 from parallelz.store.interface import Store
 from parallelz.store.memory import MemoryStore
