@@ -29,6 +29,7 @@ from parallelz.launch.awaited import awaited
 from parallelz.launch.cluster_file import ClusterRunning, NoCluster
 from parallelz.launch.launcher import ControllerOptions, HistoryLimits, Launcher, check_launcher
 from parallelz.launch.processes import ClusterProcesses
+from parallelz.store.choice import to_store
 
 __all__ = ["Cluster", "ClusterRunning", "NoCluster"]
 
@@ -61,7 +62,9 @@ class Cluster(ClusterProcesses):
     controller_location
         Address by which other hosts reach this one, if none of its interfaces has it.
     store
-        Where the history goes: ``sqlite``, ``memory`` or ``none``.
+        Where the history goes: ``sqlite``, ``memory``, ``none``, ``postgresql`` (a database
+        that ``PARALLELZ_DATABASE_URL`` or libpq's own settings name) or the URL of such a
+        database, without a password.
     history_max_age_s, history_max_count, history_max_bytes
         How much of the history is kept: seconds since the end of a task, tasks, and bytes (or a
         text such as ``"2GB"``) of the store. The oldest go first. None: all is kept.
@@ -119,6 +122,7 @@ class Cluster(ClusterProcesses):
         check_launcher(engines)
         check_launcher(controller)
         settings.check_cluster_id(cluster_id or "")
+        to_store(store)
         history = HistoryLimits.of(history_max_age_s, history_max_count, history_max_bytes)
         super().__init__(
             settings.profile_dir(profile, profile_dir),

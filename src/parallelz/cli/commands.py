@@ -42,7 +42,7 @@ def start(args: argparse.Namespace) -> int:
         controller_ip=args.ip,
         controller_port=args.port,
         controller_location=args.location,
-        store=args.store,
+        store=common.chosen_store(args),
         scheme=args.scheme,
         hwm=args.hwm,
         **common.engine_options(args),

@@ -12,6 +12,13 @@ from typing import Any
 from parallelz import settings
 from parallelz.engine_options import EngineOptions, to_labels, to_resources, to_size
 from parallelz.errors import ClusterError, ParallelzError
+from parallelz.store.choice import (
+    DATABASE_VARIABLE,
+    POSTGRESQL,
+    STORES,
+    is_postgresql,
+    to_store,
+)
 
 DONE, FAILED, MISUSED, ALREADY_STARTED, ALREADY_STOPPED = 0, 1, 2, 10, 11
 INTERRUPTED = 128 + signal.SIGINT
@@ -74,11 +81,38 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="by which other hosts reach this one, if it does not know that itself",
     )
+    _add_history_options(group)
+    group.add_argument(
+        "--scheme",
+        default=settings.DEFAULT_SCHEME,
+        metavar="NAME",
+        help="how engines are chosen for balanced tasks: leastload, lru, plainrandom, twobin,"
+        " weighted, pure, or module:Class of your own (default: %(default)s)",
+    )
+    group.add_argument(
+        "--hwm",
+        type=not_negative,
+        metavar="N",
+        help="how many tasks may be placed on an engine at once, 0: any number (default: what"
+        " covers the way to it)",
+    )
+
+
+def _add_history_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--store",
-        choices=("sqlite", "memory", "none"),
-        default=settings.DEFAULT_STORE,
-        help="where to keep the history of tasks and results (default: %(default)s)",
+        type=_refusing(to_store),
+        metavar="STORE",
+        help=f"where to keep the history of tasks and results: {', '.join(STORES)} (default:"
+        f" {settings.DEFAULT_STORE})",
+    )
+    group.add_argument(
+        "--database",
+        type=_refusing(to_store),
+        metavar="URL",
+        help="of the store postgresql, without a password: that comes with the URL from the"
+        f" environment variable {DATABASE_VARIABLE}, or from ~/.pgpass (default: that"
+        " variable, else what psql would use)",
     )
     group.add_argument(
         "--history-max-age-s",
@@ -98,26 +132,22 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="the same by the size of the store, such as 500MB or 2GiB (default: no limit)",
     )
-    group.add_argument(
-        "--scheme",
-        default=settings.DEFAULT_SCHEME,
-        metavar="NAME",
-        help="how engines are chosen for balanced tasks: leastload, lru, plainrandom, twobin,"
-        " weighted, pure, or module:Class of your own (default: %(default)s)",
-    )
-    group.add_argument(
-        "--hwm",
-        type=not_negative,
-        metavar="N",
-        help="how many tasks may be placed on an engine at once, 0: any number (default: what"
-        " covers the way to it)",
-    )
 
 
 def history_limits(args: argparse.Namespace) -> dict[str, Any]:
     """Return how much of the history is to be kept, as keywords; None: not given."""
     names = ("history_max_age_s", "history_max_count", "history_max_bytes")
     return {name: getattr(args, name) for name in names}
+
+
+def chosen_store(args: argparse.Namespace) -> str:
+    """Return the store that the options of `add_network_options` name."""
+    store, database = args.store, args.database
+    if database is None:
+        return store or settings.DEFAULT_STORE
+    if store not in (None, POSTGRESQL) or not is_postgresql(database):
+        raise ClusterError(f"--database is the URL of a database of --store {POSTGRESQL}")
+    return str(database)
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:

@@ -76,7 +76,7 @@ def _serve(args: argparse.Namespace, profile_dir: Path) -> int:
     from parallelz.controller import process
     from parallelz.launch.launcher import HistoryLimits
 
-    argv = ["--reuse", "--profile-dir", str(profile_dir), "--store", args.store]
+    argv = ["--reuse", "--profile-dir", str(profile_dir), "--store", common.chosen_store(args)]
     argv += ["--scheme", args.scheme]
     argv += HistoryLimits(*common.history_limits(args).values()).arguments
     if args.hwm is not None:

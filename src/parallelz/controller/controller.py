@@ -31,10 +31,6 @@ from parallelz.protocol.messages import (
     DefineFunction,
     EngineDied,
     EngineReturned,
-    FromClient,
-    FromEngine,
-    FromRecorder,
-    FromSupervisor,
     Goodbye,
     Hello,
     Message,
@@ -55,6 +51,7 @@ from parallelz.protocol.messages import (
     TaskFinished,
     TasksDropped,
 )
+from parallelz.protocol.roles import FromClient, FromEngine, FromRecorder, FromSupervisor
 from parallelz.transport.router import Arrival, MessageRouter, Router
 from parallelz.transport.security import ClusterSecrets
 from parallelz.transport.sockets import Waker
@@ -294,7 +291,8 @@ class Controller:
             case EngineDied():
                 died = self._sessions.by_id.get(message.session_id)
                 if died is not None and died.role == "engine":
-                    self._attendance.lose(died, message, now_s)
+                    self._returning.engine_died(link, died, message)
+                    self._attendance.lose(died, message, now_s, record=False)
             case StoreTrouble():
                 self._recording.take_trouble(message)
             case Supervises():

@@ -29,6 +29,8 @@ from parallelz.core.scheduler import Scheduler
 from parallelz.ids import SessionId, TaskId, task_id_of
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (
+    EngineDied,
+    EngineInfo,
     EngineReturned,
     ErrorInfo,
     Reply,
@@ -60,6 +62,14 @@ class _Stray(NamedTuple):
     message: TaskFinished
     engine: SessionId
     buffers: Sequence[Buffer]
+
+
+class _Loss(NamedTuple):
+    """An engine died that had started tasks which are not known (yet)."""
+
+    engine: EngineInfo
+    cause: str
+    clients: set[SessionId]  # which may send these tasks again
 
 
 class _Resume:
@@ -131,6 +141,8 @@ class Returning:
         self._catch_up = catch_up
         self._resumes: dict[SessionId, _Resume] = {}
         self._strays: dict[SessionId, dict[TaskId, _Stray]] = {}  # by client
+        self._unheard: dict[SessionId, list[TaskId]] = {}  # what dead engines had started
+        self._losses: list[_Loss] = []
         self._until_s: float | None = None  # strays are kept
 
     @property
@@ -170,9 +182,33 @@ class Returning:
         self._recording.hold_until_ended(link, [task_id])
         return True
 
+    def engine_died(self, link: Link, session: Session, death: EngineDied) -> None:
+        """Record the loss of an engine, or when all that it had started is known.
+
+        Until then its supervisor keeps what it said of it, and a next controller would expect
+        the engine and hear it again.
+        """
+        if session.engine is None:
+            return
+        unknown = [t for t in death.started if self.is_open and not self._is_known(t)]
+        if not unknown:
+            self._recording.engine_changed(session.engine, death.cause)
+            return
+        self._recording.hold_until_ended(link, unknown)
+        clients = {SessionId(task_id.rpartition("-")[0]) for task_id in unknown}
+        for task_id in unknown:
+            self._unheard.setdefault(SessionId(task_id.rpartition("-")[0]), []).append(task_id)
+        self._losses.append(_Loss(session.engine, death.cause, clients))
+
     def _drop_strays(self, client: SessionId) -> None:
-        for task_id in self._strays.pop(client, ()):
+        """Take in that nothing more of the time before comes from a client."""
+        for task_id in [*self._strays.pop(client, ()), *self._unheard.pop(client, ())]:
             self._recording.will_not_end(task_id)
+        for loss in self._losses:
+            loss.clients.discard(client)
+        for loss in [loss for loss in self._losses if not loss.clients]:
+            self._losses.remove(loss)
+            self._recording.engine_changed(loss.engine, loss.cause)
 
     def _is_known(self, task_id: TaskId) -> bool:
         board = self._scheduler.board
