@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from parallelz.ids import Digest
@@ -85,20 +86,99 @@ PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 
-def _insertion(columns: tuple[str, ...]) -> str:
-    places = ", ".join("?" * len(columns))
-    return f"INSERT INTO tasks ({', '.join(columns)}) VALUES ({places}) ON CONFLICT (msg_id) "
+# What most tasks have in these columns. To pass it for each of them would cost as much as
+# all the rest of keeping them.
+_USUAL_IN_PENDING: dict[str, object] = {
+    "label": "",
+    "after": None,
+    "follow": None,
+    "options": None,
+    "payload_frames": None,
+    "engine_id": None,
+}
+_USUAL_IN_END: dict[str, object] = {
+    "frames": None,
+    "ename": None,
+    "evalue": None,
+    "traceback": None,
+    "stdout": "",
+    "stderr": "",
+    "outputs": None,
+    "execute_result": None,
+}
 
 
-_PUT_PENDING = _insertion(PENDING_COLUMNS) + "DO NOTHING"
-_PUT_ENDED = _insertion(COLUMNS) + (
-    f"DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in END_COLUMNS)}"
-    f" WHERE status = '{PENDING}'"
-)
-_PUT_END = (
-    f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in END_COLUMNS)}"
-    f" WHERE msg_id = ? AND status = '{PENDING}'"
-)
+class _Put:
+    """Two statements: for rows that have the usual values in some columns, and for any.
+
+    Parameters
+    ----------
+    columns
+        Of the rows.
+    usual
+        Values by column, which a statement has by itself; None is what is there without it.
+    write
+        Makes a statement from the columns that are passed, and those that are "".
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        usual: Mapping[str, object],
+        write: Callable[[Sequence[str], Sequence[str]], str],
+    ) -> None:
+        passed = [name for name in columns if name not in usual]
+        self.statement = write(columns, ())
+        self._usually = write(passed, [name for name, value in usual.items() if value == ""])
+        self._parameters = itemgetter(*map(columns.index, passed))
+        values_of = itemgetter(*map(columns.index, usual))
+        values = tuple(usual.values())
+        self._is_usual: Callable[[Row], bool] = lambda row: values_of(row) == values
+
+    def execute(self, db: sqlite3.Connection, rows: Iterable[Row]) -> int:
+        """Write the rows, in order; return how many that changed."""
+        count = 0
+        for is_usual, some in groupby(rows, self._is_usual):
+            if is_usual:
+                written = db.executemany(self._usually, map(self._parameters, some))
+            else:
+                written = db.executemany(self.statement, some)
+            count += written.rowcount
+        return count
+
+
+def _insert(passed: Sequence[str], empty: Sequence[str]) -> str:
+    places = ["?"] * len(passed) + ["''"] * len(empty)
+    return (
+        f"INSERT INTO tasks ({', '.join([*passed, *empty])}) VALUES ({', '.join(places)})"
+        " ON CONFLICT (msg_id) "
+    )
+
+
+def _insert_pending(passed: Sequence[str], empty: Sequence[str]) -> str:
+    return _insert(passed, empty) + "DO NOTHING"
+
+
+def _insert_ended(passed: Sequence[str], empty: Sequence[str]) -> str:
+    changes = ", ".join(f"{name} = excluded.{name}" for name in END_COLUMNS)
+    return f"{_insert(passed, empty)}DO UPDATE SET {changes} WHERE status = '{PENDING}'"
+
+
+def _update(passed: Sequence[str], empty: Sequence[str]) -> str:
+    *passed, last = passed
+    assert last == "msg_id"
+    changes = [*(f"{name} = ?" for name in passed), *(f"{name} = ''" for name in empty)]
+    return f"UPDATE tasks SET {', '.join(changes)} WHERE msg_id = ? AND status = '{PENDING}'"
+
+
+_USUAL_IN_ENDED = {
+    name: value
+    for name, value in (_USUAL_IN_PENDING | _USUAL_IN_END).items()
+    if name != "engine_id"
+}
+_PUT_PENDING = _Put(PENDING_COLUMNS, _USUAL_IN_PENDING, _insert_pending)
+_PUT_ENDED = _Put(COLUMNS, _USUAL_IN_ENDED, _insert_ended)
+_PUT_END = _Put((*END_COLUMNS, "msg_id"), _USUAL_IN_END, _update)
 _PUT_ENGINE = "INSERT OR REPLACE INTO engines VALUES (?, ?, ?, ?, ?, ?)"
 _PUT_FUNCTION = "INSERT OR IGNORE INTO functions VALUES (?, ?, ?, ?)"
 
@@ -168,9 +248,8 @@ class SqliteStore(Store):
         batch = Batch(records)
         with self._transaction():
             for length, rows in groupby(batch.tasks.values(), len):
-                self._db.executemany(
-                    _PUT_ENDED if length == len(COLUMNS) else _PUT_PENDING, rows
-                )
+                put = _PUT_ENDED if length == len(COLUMNS) else _PUT_PENDING
+                put.execute(self._db, rows)
             if batch.ends:
                 self._end(batch.ends)
             if batch.engines:
@@ -180,9 +259,9 @@ class SqliteStore(Store):
 
     def _end(self, ends: dict[str, Row]) -> None:
         updates = [(*end, task_id) for task_id, end in ends.items()]
-        if self._db.executemany(_PUT_END, updates).rowcount < len(ends):
+        if _PUT_END.execute(self._db, updates) < len(ends):
             orphans = [orphan_row(task_id, end) for task_id, end in ends.items()]
-            self._db.executemany(_PUT_ENDED, orphans)
+            _PUT_ENDED.execute(self._db, orphans)
 
     def select(
         self,
