@@ -41,9 +41,9 @@ from parallelz.protocol.messages import (
     SubmitMap,
     SubmitTask,
     TaskOptions,
-    ToClient,
 )
 from parallelz.protocol.payload import Payload
+from parallelz.protocol.roles import ToClient
 from parallelz.transport.peer import PeerLink, endpoint_for, new_session_id
 
 WAITING_COUNT_MAX = 200_000  # submissions that have not left: then who submits waits

@@ -24,9 +24,9 @@ from parallelz.protocol.messages import (
     SubmitMap,
     SubmitTask,
     TaskEnded,
-    ToClient,
     Welcome,
 )
+from parallelz.protocol.roles import ToClient
 
 
 class Inbox:

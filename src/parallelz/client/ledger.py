@@ -24,9 +24,9 @@ from parallelz.protocol.messages import (
     Reply,
     TaskEnded,
     TaskOptions,
-    ToClient,
     Welcome,
 )
+from parallelz.protocol.roles import ToClient
 
 REMEMBERED_SLACK = 1024  # ended submissions that nobody holds are looked for so often
 

@@ -18,14 +18,9 @@ from pathlib import Path
 
 from parallelz import settings
 from parallelz.protocol.connection import ConnectionInfo
-from parallelz.protocol.messages import (
-    AskHistory,
-    Goodbye,
-    Message,
-    Refused,
-    StoreRecords,
-    ToRecorder,
-)
+from parallelz.protocol.messages import AskHistory, Goodbye, Message, Refused, StoreRecords
+from parallelz.protocol.roles import ToRecorder
+from parallelz.store.choice import conninfo_of, is_postgresql
 from parallelz.store.interface import Store
 from parallelz.store.memory import MemoryStore
 from parallelz.store.recorder import Recorder
@@ -41,7 +36,7 @@ PARENT_CHECK_PERIOD_S = 1.0
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the arguments that the controller gives."""
     parser = argparse.ArgumentParser(prog="parallelz.recorder")
-    parser.add_argument("--store", choices=("sqlite", "memory"), required=True)
+    parser.add_argument("--store", required=True, help="see store.choice")
     parser.add_argument("--path", type=Path, required=True, help="of the SQLite database")
     parser.add_argument("--parent-pid", type=int, required=True)
     parser.add_argument("--run", required=True, help="names this life of the cluster")
@@ -102,6 +97,11 @@ def record(link: PeerLink[Message], recorder: Recorder, parent_pid: int) -> bool
 
 
 def _store_opener(kind: str, path: Path) -> Callable[[], Store]:
+    if is_postgresql(kind):
+        # Not at the top: it takes a while, is not always installed and seldom needed.
+        from parallelz.store.postgres import PostgresStore
+
+        return lambda: PostgresStore(conninfo_of(kind))
     return MemoryStore if kind == "memory" else lambda: SqliteStore(path)
 
 

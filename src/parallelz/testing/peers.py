@@ -23,9 +23,8 @@ from parallelz.protocol.messages import (
     StopEngine,
     StoreRecords,
     Supervises,
-    ToRecorder,
-    ToSupervisor,
 )
+from parallelz.protocol.roles import ToRecorder, ToSupervisor
 from parallelz.store.interface import Store
 from parallelz.store.recorder import Recorder
 from parallelz.testing.network import Network, SimLink
