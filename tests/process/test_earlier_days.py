@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from parallelz import AsyncHubResult, Client, Cluster, EngineError, TaskLost
+from parallelz import AsyncHubResult, Client, Cluster, EngineError, RemoteError, TaskLost
 from parallelz.ids import TaskId
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -111,6 +111,21 @@ def test_tasks_of_an_earlier_day_run_again(
         with pytest.raises(EngineError, match="engine 1 is gone"):
             rc.resubmit([yesterday.good, second])
         assert len(rc.history) == 2
+
+
+def test_without_a_history_what_needs_one_says_so(start: Callable[..., Cluster]) -> None:
+    with start(n=1, store="none") as rc:
+        result = rc.view().apply_async(divide, 1, 2)
+        [task_id] = result.msg_ids
+        assert result.get(TIMEOUT_S) == 0.5
+        assert rc.get_result(task_id).get(TIMEOUT_S) == 0.5
+        for ask in (rc.hub_history, rc.resubmit, functools.partial(rc.db_query, {})):
+            with pytest.raises(RemoteError, match="keeps no history"):
+                ask()
+        with pytest.raises(RemoteError, match="keeps no history"):
+            rc.get_result("nobody-0")
+        assert rc.queue_status(0, verbose=True) == {"queue": [], "completed": 1, "tasks": []}
+        assert "keeps no history" in rc.why("nobody-0")
 
 
 def test_tasks_of_an_earlier_day_can_be_forgotten(
