@@ -16,10 +16,22 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import msgspec
 import psycopg
 
 from parallelz.ids import Digest
-from parallelz.store.interface import Store, StoreError
+from parallelz.protocol.messages import EngineInfo
+from parallelz.store.interface import (
+    CLUSTER_ENDED,
+    CLUSTER_STOPPED,
+    CULL_COUNT_MAX,
+    RESTORED_KEYS,
+    Limits,
+    RecordError,
+    Run,
+    Store,
+    StoreError,
+)
 from parallelz.store.postgres_connection import Connection, connect, told
 from parallelz.store.postgres_sql import compare, keys_of, widened
 from parallelz.store.query import KEYS, Condition, Kind, column, predicate, to_sql
@@ -79,11 +91,18 @@ _PUT_BATCH = (
     f" FROM batch ORDER BY place {_ON_CONFLICT}"
 ).encode()
 _PUT_ENGINE = b"""
-INSERT INTO engines (engine_uuid, engine_id, host, pid, changed, cause, run)
-VALUES (%b, %b, %b, %b, NULLIF(%b::float8, 'NaN'), %b, %b)
+INSERT INTO engines (engine_uuid, engine_id, host, pid, changed, cause, info, run)
+VALUES (%b, %b, %b, %b, NULLIF(%b::float8, 'NaN'), %b, %b, %b)
 ON CONFLICT (engine_uuid) DO UPDATE SET engine_id = excluded.engine_id, host = excluded.host,
-    pid = excluded.pid, changed = excluded.changed, cause = excluded.cause
+    pid = excluded.pid, changed = excluded.changed, cause = excluded.cause,
+    info = excluded.info, run = excluded.run
 """
+_END_LOST = f"""
+UPDATE tasks SET status = 'lost', ename = 'ClusterError', evalue = %b, traceback = '',
+    completed = %b, received = %b, retries = 0
+WHERE status = '{PENDING}' AND run
+"""
+_OLDEST = f"SELECT seq FROM tasks WHERE status <> '{PENDING}'"
 _PUT_FUNCTION = b"INSERT INTO functions VALUES (%b, %b, %b, %b) ON CONFLICT DO NOTHING"
 
 # What cannot be written, now or later; all else may be possible when it is tried again.
@@ -96,10 +115,7 @@ _REFUSALS = (
 )
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _INT_MAX = 2**63 - 1
-
-
-class RecordError(StoreError):
-    """x."""
+_decode_info = msgspec.msgpack.Decoder(EngineInfo).decode
 
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
@@ -125,6 +141,7 @@ class PostgresStore(Store):
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._connection: Connection | None = None
+        self._run_number = 0
         with self._transaction(WRITE_TIMEOUT_S):
             pass
 
@@ -157,13 +174,41 @@ class PostgresStore(Store):
             self._connection.close()
             self._connection = None
 
+    # -- runs ------------------------------------------------------------------------------
+
+    def begin_run(self, run: Run, now_s: float) -> int:
+        """See `Store.begin_run`."""
+        with self._transaction(WRITE_TIMEOUT_S) as cursor:
+            cursor.execute(b"SELECT run FROM runs WHERE key = %b", [run.key])
+            known = cursor.fetchone()
+            if known is not None:
+                (self._run_number,) = known
+                return 0
+            cursor.execute(
+                b"INSERT INTO runs (key, cluster, started) VALUES (%b, %b, %b) RETURNING run",
+                [run.key, run.cluster, now_s],
+            )
+            (number,) = cursor.fetchone() or (0,)
+            self._run_number = number
+            statement = (
+                f"{_END_LOST} IN (SELECT run FROM runs WHERE cluster = %b AND run <> %b)"
+            )
+            values = [CLUSTER_ENDED, now_s, now_s, run.cluster, number]
+            return cursor.execute(statement.encode(), values).rowcount
+
+    def end_run(self, now_s: float) -> int:
+        """See `Store.end_run`."""
+        values = [CLUSTER_STOPPED, now_s, now_s, self._run_number]
+        with self._transaction(WRITE_TIMEOUT_S) as cursor:
+            return cursor.execute(f"{_END_LOST} = %b".encode(), values).rowcount
+
     # -- keeping ---------------------------------------------------------------------------
 
     def apply(self, records: Sequence[Record]) -> None:
         """Keep these."""
         batch = Batch(records)
         rows = [row + (None,) * (len(COLUMNS) - len(row)) for row in _task_rows(batch)]
-        engines: list[Row] = [(*engine, 0) for engine in batch.engines.values()]
+        engines: list[Row] = [(*e, self._run_number) for e in batch.engines.values()]
         functions: list[Row] = list(batch.functions.values())
         try:
             self._put(rows, engines, functions)
@@ -171,15 +216,16 @@ class PostgresStore(Store):
             self._put(_mended(rows), _mended(engines), _mended(functions))
 
     def _put(self, rows: list[Row], engines: list[Row], functions: list[Row]) -> None:
+        run = self._run_number
         with self._transaction(WRITE_TIMEOUT_S) as cursor:
             if len(rows) < COPY_ROWS_MIN:
-                cursor.executemany(_PUT_TASK, [(0, *row) for row in rows])
+                cursor.executemany(_PUT_TASK, [(run, *row) for row in rows])
             else:
                 with cursor.copy(_COPY_BATCH) as copy:
                     copy.set_types(["int4", *_COLUMN_TYPES])
                     for place, row in enumerate(rows):
                         copy.write_row((place, *row))
-                cursor.execute(_PUT_BATCH, [0])
+                cursor.execute(_PUT_BATCH, [run])
             cursor.executemany(_PUT_ENGINE, engines)
             cursor.executemany(_PUT_FUNCTION, functions)
 
@@ -233,12 +279,74 @@ class PostgresStore(Store):
                     found.append(seq)
         return "seq = ANY(%b::bigint[])", [found]
 
-    def definition(self, digest: Digest) -> Function | None:
-        """Return what a digest stands for."""
+    def pending(self, after: int, bytes_max: int) -> tuple[list[dict[str, object]], int]:
+        """See `Store.pending`."""
+        statement = (
+            f"SELECT seq, {', '.join(RESTORED_KEYS)} FROM tasks"
+            f" WHERE run = %b AND status = '{PENDING}' AND seq > %b ORDER BY seq"
+        )
+        found: list[dict[str, object]] = []
+        nbytes = 0
+        with self._transaction(READ_TIMEOUT_S):
+            assert self._connection is not None
+            with self._connection.cursor("pending", binary=True) as rows:
+                rows.itersize = FETCH_COUNT
+                rows.execute(statement.encode(), [self._run_number, after])
+                for seq, *values in rows:
+                    if nbytes > bytes_max:
+                        return found, after
+                    found.append(dict(zip(RESTORED_KEYS, values, strict=True)))
+                    nbytes += found[-1]["payload_bytes"] or 0  # type: ignore[operator]
+                    after = seq
+        return found, 0
+
+    def engines(self) -> tuple[list[EngineInfo], int]:
+        """See `Store.engines`."""
         with self._transaction(READ_TIMEOUT_S) as cursor:
-            statement = "SELECT digest, name, data, frames FROM functions WHERE digest = %b"
-            row = cursor.execute(statement, [digest]).fetchone()
-        return None if row is None else Function(*row)
+            cursor.execute(
+                b"SELECT engine_id, info, cause FROM engines WHERE run = %b ORDER BY engine_id",
+                [self._run_number],
+            )
+            rows = cursor.fetchall()
+        present = [_decode_info(info) for _, info, cause in rows if cause == ""]
+        return present, 1 + max((engine_id for engine_id, _, _ in rows), default=-1)
+
+    def functions(self, digests: Sequence[Digest]) -> list[Function]:
+        """See `Store.functions`."""
+        statement = b"SELECT digest, name, data, frames FROM functions WHERE digest = %b"
+        with self._transaction(READ_TIMEOUT_S) as cursor:
+            rows = [cursor.execute(statement, [digest]).fetchone() for digest in digests]
+        return [Function(*row) for row in rows if row is not None]
+
+    def cull(self, limits: Limits, now_s: float) -> int:
+        """See `Store.cull`. The database is that of all clusters, and so are the limits."""
+        with self._transaction(WRITE_TIMEOUT_S) as cursor:
+            matching, values = self._beyond(cursor, limits, now_s)
+            if not matching:
+                return 0
+            statement = f"DELETE FROM tasks WHERE seq IN ({matching})"
+            return cursor.execute(statement.encode(), values).rowcount
+
+    def _beyond(self, cursor: Cursor, limits: Limits, now_s: float) -> tuple[str, list[object]]:
+        """Return a statement that finds what to forget first; "": nothing."""
+        if limits.age_s is not None:
+            cutoff_s = now_s - limits.age_s
+            old = f"{_OLDEST} AND submitted < %b AND completed < %b ORDER BY submitted"
+            values: list[object] = [cutoff_s, cutoff_s]
+            if cursor.execute(f"{old} LIMIT 1".encode(), values).fetchone() is not None:
+                return f"{old} LIMIT {CULL_COUNT_MAX}", values
+        excess = 0
+        if limits.task_count is not None:
+            (count,) = cursor.execute(b"SELECT count(*) FROM tasks").fetchone() or (0,)
+            excess = count - limits.task_count
+        if limits.size_bytes is not None:
+            cursor.execute(b"SELECT pg_total_relation_size('tasks')")
+            (size,) = cursor.fetchone() or (0,)
+            if size > limits.size_bytes:
+                excess = CULL_COUNT_MAX
+        if excess <= 0:
+            return "", []
+        return f"{_OLDEST} ORDER BY submitted LIMIT {min(excess, CULL_COUNT_MAX)}", []
 
 
 def _task_rows(batch: Batch) -> list[Row]:

@@ -25,11 +25,12 @@ from parallelz.protocol.messages import (
     Supervises,
 )
 from parallelz.protocol.roles import ToRecorder, ToSupervisor
-from parallelz.store.interface import Store
+from parallelz.store.interface import Run, Store
 from parallelz.store.recorder import Recorder
 from parallelz.testing.network import Network, SimLink
 from parallelz.testing.timeline import Loop, Timeline
 
+RUN = Run("run", "cluster")
 TOKEN_FORMAT = "token of the role {}"
 WAKE_MAX_S = 100e-6  # from the arrival of something to the thread that waits for it
 DEATH_NOTICE_MAX_S = 0.05  # until a supervisor reports, or its children see that it is gone
@@ -236,7 +237,7 @@ class SimRecorder(SimProcess):
         super().__init__(network, name, "recorder", host, pid)
         self.pid = pid
         self.code: int | None = None
-        self._recorder = Recorder(lambda: store)
+        self._recorder = Recorder(lambda: store, RUN, wall_clock=network.timeline.wall_clock)
         self._loop = self.loop(self._step)
         self.bulk = self.link("bulk", ToRecorder, self._loop, settle=False)
 
@@ -249,7 +250,8 @@ class SimRecorder(SimProcess):
         )
         for reply, buffers in answers:
             link.put(reply, buffers)
-        link.settle()
+        if not self._recorder.is_behind:
+            link.settle()
         is_over = any(isinstance(message, Goodbye) for message in messages)
         if is_over:
             link.put(Goodbye("all is written"))
