@@ -1,9 +1,6 @@
-"""What both stores promise."""
+"""What every store promises of tasks."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,18 +18,9 @@ from helpers_store import (
 from parallelz.ids import Digest
 from parallelz.protocol.messages import Dependency, ErrorInfo, Outputs, TaskOptions
 from parallelz.store.interface import Store
-from parallelz.store.memory import MemoryStore
 from parallelz.store.query import KEYS, LARGE_KEYS, QueryError
 from parallelz.store.record import FunctionRecord
 from parallelz.store.rows import Function
-from parallelz.store.sqlite import SqliteStore
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "db")
-    yield made
-    made.close()
 
 
 def ids(records: list[dict[str, object]]) -> list[object]:
@@ -226,8 +214,4 @@ def test_purging_by_engine(store: Store) -> None:
 def test_definitions_of_functions_are_kept(store: Store) -> None:
     store.apply([FunctionRecord(F, "f", b"code", b""), FunctionRecord(F, "f", b"other")])
     store.apply([FunctionRecord(F, "f", b"other")])
-    assert store.definition(F) in (
-        Function(F, "f", b"code", b""),
-        Function(F, "f", b"other", b""),
-    )
-    assert store.definition(Digest(b"?")) is None
+    assert store.functions([Digest(b"?"), F]) == [Function(F, "f", b"code", b"")]
