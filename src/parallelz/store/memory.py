@@ -102,7 +102,10 @@ class MemoryStore(Store):
         batch = Batch(records)
         for task_id, row in batch.tasks.items():
             old = self._tasks.get(task_id)
-            self._put(task_id, row if old is None else ended_row(old, row[END:]))
+            if old is None:
+                self._put(task_id, row)
+            elif len(row) == len(COLUMNS):
+                self._put(task_id, ended_row(old, row[END:]))
         for task_id, end in batch.ends.items():
             old = self._tasks.get(task_id)
             row = orphan_row(task_id, end) if old is None else ended_row(old, end)
