@@ -36,7 +36,7 @@ from parallelz.store.record import EndRecord, Record, SubmissionRecord
 pytestmark = pytest.mark.service
 
 if not os.environ.get("PARALLELZ_REQUIRE_SERVICES"):
-    pytest.importorskip("psycopg")
+    pytest.importorskip("psycopg", exc_type=ImportError)
 import psycopg  # noqa: E402 - not everywhere installed
 
 from parallelz.store import postgres  # noqa: E402 - needs it

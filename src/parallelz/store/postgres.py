@@ -221,8 +221,9 @@ class PostgresStore(Store):
     def functions(self, digests: Sequence[Digest]) -> list[Function]:
         """See `Store.functions`."""
         with self._transaction(READ_TIMEOUT_S) as cursor:
-            rows = cursor.execute(_FUNCTIONS, [list(digests)])
-            return [Function(*row) for row in rows]
+            rows = cursor.execute(_FUNCTIONS, [list(digests)]).fetchall()
+        known = {row[0]: Function(*row) for row in rows}
+        return [known[digest] for digest in digests if digest in known]
 
     # -- keeping ---------------------------------------------------------------------------
 
