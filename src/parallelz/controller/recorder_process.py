@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     info = ConnectionInfo.decode(sys.stdin.buffer.read())
     limits = Limits(args.max_age_s, args.max_count, args.max_bytes)
-    run = Run(args.run, args.cluster)
+    # A database may be that of several hosts, on which directories are called the same.
+    run = Run(args.run, f"{socket.gethostname()}:{args.cluster}")
     recorder = Recorder(_store_opener(args.store, args.path), run, limits)
     link: PeerLink[Message] = PeerLink(
         endpoint_for(info),
