@@ -11,16 +11,16 @@ what came first holds.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isnan
 from typing import Any, NamedTuple, assert_never
 
 import msgspec
 
-from parallelz.ids import Digest, EngineId, task_id_of
+from parallelz.ids import Digest, task_id_of
 from parallelz.protocol.messages import (
     SubmitDirect,
     SubmitMap,
     SubmitTask,
-    TaskEnded,
     TaskOptions,
 )
 from parallelz.store.record import (
@@ -148,9 +148,8 @@ class Batch:
 
     def _submit(self, record: SubmissionRecord) -> None:
         client, message = record.client, record.message
-        submitted_s: float | None = message.submitted_s
-        if submitted_s != submitted_s:
-            submitted_s = None  # databases do not agree about NaN
+        # Databases do not agree about NaN.
+        submitted_s = None if isnan(message.submitted_s) else message.submitted_s
         head: Row = (record.name, message.digest, submitted_s, record.arrived_s)
         match message:
             case SubmitTask():
@@ -193,17 +192,16 @@ class Batch:
 
     def _end(self, record: EndRecord) -> None:
         ended = record.message
-        if not _is_plain(ended):
-            ended = _mended(ended)
         task_id, error, outputs, size = ended.task_id, ended.error, ended.outputs, record.size
+        started_s, completed_s, retries = ended.started_s, ended.completed_s, ended.retries
         end: Row = (
-            None if ended.engine_id < 0 else ended.engine_id,
+            ended.engine_id if 0 <= ended.engine_id <= INT_MAX else None,
             ended.status,
             record.engine_uuid or None,
-            ended.started_s or None,
-            ended.completed_s or record.ended_s,
+            started_s if started_s and not isnan(started_s) else None,
+            completed_s if completed_s and not isnan(completed_s) else record.ended_s,
             record.ended_s,
-            ended.retries,
+            retries if -INT_MAX <= retries <= INT_MAX else None,
             *_payload(ended.data, record.frames, [size] if size else []),
             *(_NO_ERROR if error is None else (error.ename, error.evalue, error.traceback)),
             *(
@@ -270,26 +268,6 @@ def _payload(data: bytes, frames: bytes, sizes: list[int]) -> Row:
     if data or frames:
         return (data, frames or None, sizes[0])
     return (None, None, sizes[0])
-
-
-def _is_plain(ended: TaskEnded) -> bool:
-    """Return whether every database can hold the numbers of an end, NaN being none."""
-    return (
-        ended.engine_id <= INT_MAX
-        and 0 <= ended.retries <= INT_MAX
-        and ended.started_s == ended.started_s
-        and ended.completed_s == ended.completed_s
-    )
-
-
-def _mended(ended: TaskEnded) -> TaskEnded:
-    return msgspec.structs.replace(
-        ended,
-        engine_id=ended.engine_id if ended.engine_id <= INT_MAX else EngineId(-1),
-        retries=min(max(ended.retries, 0), INT_MAX),
-        started_s=ended.started_s if ended.started_s == ended.started_s else 0.0,
-        completed_s=ended.completed_s if ended.completed_s == ended.completed_s else 0.0,
-    )
 
 
 def _valid(number: int) -> int | None:

@@ -61,6 +61,7 @@ VACUUM_PAGES = 2000
 _PAYLOAD, _DATA = COLUMNS.index("payload"), COLUMNS.index("data")
 _PAYLOAD_BYTES, _DATA_BYTES = COLUMNS.index("payload_bytes"), COLUMNS.index("data_bytes")
 _END_DATA = END_COLUMNS.index("data")
+_NOWHERE = (0, 0)
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 _REFUSALS = (
@@ -113,7 +114,8 @@ class SqliteStore(Store):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._db: sqlite3.Connection | None = None
-        self._place = (0, 0)  # of the file that is open
+        self._log_path = Path(f"{path}-wal")
+        self._place = self._log_place = _NOWHERE  # of the files that are open
         self._run: tuple[Run, float] | None = None  # and when it began
         self._run_number = 0
         self._culling = Culling()
@@ -137,7 +139,8 @@ class SqliteStore(Store):
             db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             if self._run is not None:
                 self._run_number = _register(db, *self._run)
-            self._place = _place_of(self._path)
+            db.execute("SELECT 1 FROM tasks LIMIT 1")  # from here on there is a log beside it
+            self._place, self._log_place = _place_of(self._path), _place_of(self._log_path)
         except BaseException:
             db.close()
             raise
@@ -147,16 +150,16 @@ class SqliteStore(Store):
 
     def _check_place(self) -> None:
         """Let go of a file that nobody will find any more."""
-        try:
-            is_there = _place_of(self._path) == self._place
-        except FileNotFoundError:
-            is_there = False
-        if not is_there:
-            self._disconnect()
-            raise DamageError(
-                f"{self._path} was deleted or replaced; what was recorded in it is gone, and"
-                " a new one is begun if there is none"
-            )
+        if _place_of(self._path) == self._place:
+            return
+        self._disconnect()
+        if _place_of(self._log_path) == self._log_place:
+            # SQLite would take the log of the old file for that of the new one.
+            self._log_path.unlink()
+        raise DamageError(
+            f"{self._path} was deleted or replaced; what was recorded in it is gone, and a new"
+            " one is begun if there is none"
+        )
 
     def _disconnect(self) -> None:
         if self._db is not None:
@@ -336,15 +339,19 @@ class SqliteStore(Store):
                 rows = [(rowid,) for rowid in rowids]
                 db.executemany("DELETE FROM tasks WHERE rowid = ?", rows)
             with self._failures():
-                self._culling.forgot(self._connected(), len(rowids))
-                self._connected().execute(
-                    f"PRAGMA incremental_vacuum({VACUUM_PAGES})"
-                ).fetchall()
+                db = self._connected()
+                self._culling.forgot(db, len(rowids))
+                # As a script: `execute` would end after the first page.
+                db.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
         return len(rowids)
 
 
 def _place_of(path: Path) -> tuple[int, int]:
-    status = path.stat()
+    """Return what tells a file from others that are called the same."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return _NOWHERE
     return status.st_dev, status.st_ino
 
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from parallelz.store.interface import CULL_COUNT_MAX, Limits
 from parallelz.store.rows import PENDING
 
-CULL_BYTES_MAX = 32 * 1024 * 1024  # of payloads at once, but for the last one
+CULL_BYTES_MAX = 32 * 1024 * 1024  # that are forgotten at once, but for the last task
+TASK_BYTES = 300  # about what a task takes beside its payloads
 
-_SIZE = "coalesce(payload_bytes, 0) + coalesce(data_bytes, 0)"
+_SIZE = f"{TASK_BYTES} + coalesce(payload_bytes, 0) + coalesce(data_bytes, 0)"
 _TOO_OLD = (
     # The index leads to tasks that were submitted long ago, or nobody knows when.
     f"SELECT rowid, {_SIZE} FROM tasks WHERE (submitted < ? OR submitted IS NULL)"
@@ -47,21 +48,20 @@ class Culling:
         """
         if limits.age_s is not None:
             until_s = now_s - limits.age_s
-            rowids = _some(db.execute(_TOO_OLD, [until_s, until_s]))
+            rowids = _some(db.execute(_TOO_OLD, [until_s, until_s]), CULL_BYTES_MAX)
             if rowids:
                 return rowids
-        surplus = 0
+        count, size = 0, CULL_BYTES_MAX
         if limits.task_count is not None:
-            surplus = self._count(db, limits.task_count) - limits.task_count
-        if (
-            surplus <= 0
-            and limits.size_bytes is not None
-            and _bytes_used(db) > limits.size_bytes
-        ):
-            surplus = CULL_COUNT_MAX
+            count = self._count(db, limits.task_count) - limits.task_count
+        if count <= 0 and limits.size_bytes is not None:
+            surplus = _bytes_used(db) - limits.size_bytes
+            if surplus > 0:
+                count, size = CULL_COUNT_MAX, min(surplus, CULL_BYTES_MAX)
         rowids = []
-        if surplus > 0:
-            rowids = _some(db.execute(_OLDEST, [self._passed, min(surplus, CULL_COUNT_MAX)]))
+        if count > 0:
+            values = [self._passed, min(count, CULL_COUNT_MAX)]
+            rowids = _some(db.execute(_OLDEST, values), size)
         self._passed = rowids[-1] if rowids else 0
         return rowids
 
@@ -90,14 +90,14 @@ class Culling:
         self._counted = None
 
 
-def _some(rows: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the first rowids, as long as their payloads can be forgotten at once."""
+def _some(rows: Iterable[tuple[int, int]], bytes_max: int) -> list[int]:
+    """Return the first rowids, as many as take so much together."""
     rowids: list[int] = []
     size = 0
     for rowid, row_bytes in rows:
         rowids.append(rowid)
         size += row_bytes
-        if size > CULL_BYTES_MAX:
+        if size >= bytes_max:
             break
     return rowids
 
