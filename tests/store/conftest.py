@@ -69,17 +69,24 @@ STORES = {"memory": _memory, "sqlite": _sqlite, "postgresql": _postgresql}
 _SERVICES = {"postgresql"}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=[pytest.mark.service] if name in _SERVICES else [])
-        for name in STORES
-    ],
-)
+_KINDS = {
+    name: pytest.param(name, marks=[pytest.mark.service] if name in _SERVICES else [])
+    for name in STORES
+}
+
+
+@pytest.fixture(scope="module", params=_KINDS.values())
 def begin(request: pytest.FixtureRequest) -> Iterator[Begin]:
     """Return what gives an empty store of each kind."""
     with STORES[request.param](request) as made:
         yield made
+
+
+@pytest.fixture(params=[kind for name, kind in _KINDS.items() if name != "memory"])
+def open_lasting_store(request: pytest.FixtureRequest) -> Iterator[Opener]:
+    """Return what opens one store of each kind that outlives its process."""
+    with STORES[request.param](request) as begin:
+        yield begin()
 
 
 @pytest.fixture

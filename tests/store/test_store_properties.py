@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 from helpers_queries import batches, holds, queries
 from helpers_store import E0, ME, RUN, tid
 from hypothesis import given, settings
@@ -279,6 +280,7 @@ STEPS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(STEPS, max_size=12))
 def test_a_store_does_what_a_list_of_dictionaries_would(

@@ -253,6 +253,7 @@ def test_unknown_tasks_have_no_status(store: Store) -> None:
     assert store.status([]) == {}
 
 
+@pytest.mark.slow
 def test_status_of_more_tasks_than_a_statement_has_parameters(store: Store) -> None:
     store.apply([map_submission(0, [b""] * 40_000)])
     assert len(store.status([tid(number) for number in range(40_000)])) == 40_000

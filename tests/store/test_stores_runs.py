@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from helpers_store import (
     RUN,
     F,
@@ -82,15 +81,13 @@ def test_a_run_that_stops_ends_what_has_not_ended(store: Store) -> None:
 
 
 def test_runs_survive_a_restart_of_the_store(
-    open_store: Callable[[], Store], request: pytest.FixtureRequest
+    open_lasting_store: Callable[[], Store],
 ) -> None:
-    if "memory" in request.node.name:
-        pytest.skip("it forgets everything")
-    first = open_store()
+    first = open_lasting_store()
     first.begin_run(RUN, 0.0)
     first.apply([engine(0), submission(1), submission(2)])
     first.close()
-    again = open_store()
+    again = open_lasting_store()
     assert again.begin_run(RUN, 5.0) == 0
     assert ids(again.pending(0, 1000)[0]) == [tid(1), tid(2)]
     assert again.engines() == ([engine(0).engine], 1)
