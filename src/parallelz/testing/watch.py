@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from parallelz.core.events import (
     Action,
+    AnnounceLoss,
     ClientForgotten,
     EndTask,
     EngineArrived,
@@ -68,6 +69,8 @@ class Watch:
         What became of each; more than one end is a bug.
     engines, losses, forgotten
         Engines that came and that were lost, and when clients were forgotten.
+    given_up
+        Engines of which clients were told that they are gone.
     stopped_early, stopped_waiting
         Tasks that were to be stopped before they had come; and those that were when they had
         not been placed, with the time of the last such order.
@@ -79,6 +82,7 @@ class Watch:
         self.ends: dict[TaskId, list[Decision]] = {}
         self.engines: dict[EngineId, EngineInfo] = {}
         self.losses: dict[EngineId, Loss] = {}
+        self.given_up: dict[EngineId, None] = {}
         self.forgotten: dict[SessionId, float] = {}
         self.stopped_early: dict[TaskId, None] = {}
         self.stopped_waiting: dict[TaskId, float] = {}
@@ -183,6 +187,8 @@ class Watch:
                         now_s, action.status, action.engine_id, action.run_count
                     )
                     self.ends.setdefault(action.task_id, []).append(decision)
+                case AnnounceLoss():
+                    self.given_up[action.engine_id] = None
                 case _:
                     pass
 
@@ -190,8 +196,15 @@ class Watch:
 class WatchedScheduler(Scheduler):
     """The scheduler, and a `Watch` that sees all that passes."""
 
-    def __init__(self, watch: Watch, scheme: type[Room], hwm: int | None, draw: Draw) -> None:
-        super().__init__(scheme, hwm, draw)
+    def __init__(
+        self,
+        watch: Watch,
+        scheme: type[Room],
+        hwm: int | None,
+        draw: Draw,
+        first_run: int = 0,
+    ) -> None:
+        super().__init__(scheme, hwm, draw, first_run)
         self._watch = watch
 
     def handle(self, event: Event, source: SessionId, now_s: float) -> list[Action]:
