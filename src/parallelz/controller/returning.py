@@ -21,7 +21,7 @@ import msgspec
 
 from parallelz.controller.attendance import CLIENT_GRACE_S, Attendance
 from parallelz.controller.recording import Recording
-from parallelz.controller.sessions import Link, Session, Sessions
+from parallelz.controller.sessions import Backlog, Link, Session, Sessions
 from parallelz.controller.tasks import Tasks, ids_of
 from parallelz.core.ended import NOWHERE
 from parallelz.core.events import ClientReturned, ClientReturns, EndsKnown
@@ -85,6 +85,16 @@ class _Resume:
             for task_id in ids_of(self.session.id, message)
         }
         self._to_ask = chain(self._awaited_ids(), sent_again)
+
+    def take_new(self) -> Backlog:
+        """Take out of the backlog what the client has sent for the first time."""
+        backlog = self.session.backlog
+        for index, (link, number, message, _) in enumerate(backlog, 1):
+            is_last = message is None and number >= self.last_number
+            if is_last and link is self.session.bulk:
+                self.session.backlog = backlog[:index]
+                return backlog[index:]
+        return []
 
     def _awaited_ids(self) -> Iterator[TaskId]:
         for first, last in self.awaited:
@@ -246,6 +256,7 @@ class Returning:
         session = resume.session
         del self._resumes[session.id]
         session.is_returning = False
+        new = resume.take_new()
         self._catch_up(session, now_s)
         self._strays.pop(session.id, None)
         self._tasks.handle(ClientReturned(session.id), session.id, now_s)
@@ -256,6 +267,8 @@ class Returning:
                 session.bulk.put(ended)
                 self._recording.ended(ended, (), None, session)
         self._touch(session.bulk)
+        session.backlog = new
+        self._catch_up(session, now_s)
 
     # -- time ------------------------------------------------------------------------------
 
