@@ -273,6 +273,8 @@ class SimRecorder(SimProcess):
             self.code = 0 if is_over else 1
             self.die("all is written" if is_over else "it was refused")
             return None
+        if messages:
+            self._loop.wake()  # more may have come in the meantime
         return self.next_tick_s(self.bulk)
 
     def _handle_batch(self) -> Sequence[tuple[Message, Sequence[Buffer]]]:
