@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
+import os
 import tempfile
 import threading
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers_postgres import PostgresServer, find_programs, running_server
 from hypothesis import Phase, settings
 
 SETTLE_TIMEOUT_S = 5.0
@@ -28,6 +31,19 @@ def own_temporary_directory() -> Iterator[None]:
         patch.setenv("TMPDIR", own)
         patch.setattr(tempfile, "tempdir", own)
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server(own_temporary_directory: None) -> Iterator[PostgresServer]:
+    """Start a PostgreSQL server; where none is installed, tests are skipped or must fail."""
+    programs = find_programs()
+    if programs is None or importlib.util.find_spec("psycopg") is None:
+        missing = "psycopg" if programs is not None else "a PostgreSQL server"
+        if os.environ.get("PARALLELZ_REQUIRE_SERVICES"):
+            pytest.fail(f"{missing} is not installed, and PARALLELZ_REQUIRE_SERVICES is set")
+        pytest.skip(f"{missing} is not installed")
+    with running_server(programs) as server:
+        yield server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -238,7 +238,6 @@ def test_a_killed_controller_leaves_its_id_to_the_next(profile_dir: Path) -> Non
     cluster.start_cluster_sync()
     assert cluster.controller is not None
     os.kill(cluster.controller.pid, signal.SIGKILL)
-    assert cluster.controller.wait(10)
     cluster.stop_cluster_sync()
     assert not settings.cluster_file(profile_dir, "").exists()
     with Cluster(1, profile_dir=profile_dir, cluster_id="", store="none") as rc:

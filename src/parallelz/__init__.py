@@ -27,11 +27,13 @@ from parallelz.errors import (
     ImpossibleDependency,
     InvalidDependency,
     NoEnginesRegistered,
+    NotRecorded,
     ParallelzError,
     QueueFull,
     RemoteError,
     SerializationError,
     TaskAborted,
+    TaskLost,
     TaskTimeout,
     UnmetDependency,
 )
@@ -39,7 +41,7 @@ from parallelz.errors import (
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AsyncHubResult": "parallelz.client.history",
+    "AsyncHubResult": "parallelz.client.recorded",
     "AsyncMapResult": "parallelz.client.map_results",
     "AsyncResult": "parallelz.client.results",
     "Client": "parallelz.client.client",
@@ -79,6 +81,7 @@ __all__ = [
     "InvalidDependency",
     "LoadBalancedView",
     "NoEnginesRegistered",
+    "NotRecorded",
     "ParallelFunction",
     "ParallelzError",
     "QueueFull",
@@ -87,6 +90,7 @@ __all__ = [
     "RemoteFunction",
     "SerializationError",
     "TaskAborted",
+    "TaskLost",
     "TaskTimeout",
     "UnmetDependency",
     "depend",

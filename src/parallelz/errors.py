@@ -5,6 +5,7 @@
         * `CompositeError`: several calls failed
         * `AlreadyDisplayedError`: errors that were shown while they arrived
     * `EngineError`: an engine died, and why
+        * `TaskLost`: what became of the task cannot be known any more
     * `TaskAborted`: somebody gave the task up, before it started or while it ran
     * `TaskTimeout`: the task did not start in time
         * `DependencyTimeout`: because what it depends on had not ended
@@ -15,6 +16,7 @@
     * `NoEnginesRegistered`: a call for engines, and there are none
     * `SerializationError`: an object cannot be sent, and which part of it
     * `UnknownFunction`: a function was named that was never defined here
+    * `NotRecorded`: what is asked for was not kept in the database
     * `QueueFull`: more tasks are awaited than the client may submit
     * `ClientClosed`: a call on a client after its end
     * `ClusterError`: a cluster could not be started, found or stopped
@@ -43,7 +45,11 @@ class EngineError(ParallelzError):
 
 
 class TaskLost(EngineError):
-    """Nobody knows what has become of a task, or its cluster ended before it did."""
+    """What became of the task cannot be known any more; it may have run, and will not again.
+
+    Its cluster ended before it did, or nobody has a record of it: it was submitted to a
+    controller that died and whose database was lost, or is ``none``.
+    """
 
 
 class TaskAborted(ParallelzError):
@@ -111,6 +117,10 @@ class SerializationError(ParallelzError):
 
 class UnknownFunction(ParallelzError):
     """A task names a function that was never defined here, or so long ago that it is gone."""
+
+
+class NotRecorded(ParallelzError, LookupError):
+    """What is asked for was not kept in the database, as when it was too large."""
 
 
 class QueueFull(ParallelzError):

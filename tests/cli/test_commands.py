@@ -3,84 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import select
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from helpers_shell import TIMEOUT_S, Shell, read_until
 
 from parallelz.client.client import Client
 from parallelz.launch import cluster_file
 from parallelz.settings import connection_file
 
 pytestmark = pytest.mark.process
-
-TIMEOUT_S = 30
-
-
-class Shell:
-    """Runs commands for one profile."""
-
-    def __init__(self, profile_dir: Path) -> None:
-        self.profile_dir = profile_dir
-
-    def argv(self, command: str) -> list[str]:
-        program, *args = command.split()
-        return [
-            *(sys.executable, "-m", f"parallelz.cli.{program}"),
-            *(*args, "--profile-dir", str(self.profile_dir)),
-        ]
-
-    def run(self, command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.argv(command), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
-
-    def popen(self, command: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            self.argv(command),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def processes(self) -> list[psutil.Process]:
-        """All that were started for this profile."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if str(self.profile_dir) in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return [each for each in found if each.pid != os.getpid()]
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    shell = Shell(tmp_path / "p")
-    yield shell
-    shell.run("ipclusterz stop --all")
-    for process in shell.processes():
-        process.kill()
-
-
-def read_until(process: subprocess.Popen[bytes], words: str) -> None:
-    """Wait until a process has said these words; it is killed if it does not."""
-    assert process.stdout is not None
-    said = b""
-    while words.encode() not in said:
-        ready, _, _ = select.select([process.stdout], [], [], TIMEOUT_S)
-        more = os.read(process.stdout.fileno(), 10_000) if ready else b""
-        if not more:
-            process.kill()
-            pytest.fail(f"waited for {words!r}, got {said.decode()!r}")
-        said += more
 
 
 def test_a_cluster_in_the_background_is_ready_and_can_be_stopped(shell: Shell) -> None:
@@ -92,6 +26,8 @@ def test_a_cluster_in_the_background_is_ready_and_can_be_stopped(shell: Shell) -
     shown = shell.run("ipclusterz status")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "2 engines answer" in shown.stdout
+    database = shell.profile_dir / "parallelz.sqlite"
+    assert f"  history      written  sqlite  {database}\n" in shown.stdout
     again = shell.run("ipclusterz start -n 1")
     assert again.returncode == 10
     assert "runs already" in again.stderr

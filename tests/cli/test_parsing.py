@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
 import pytest
 
-from parallelz.cli import ipclusterz, ipcontrollerz, ipenginez
+from parallelz.cli import common, ipclusterz, ipcontrollerz, ipenginez
+from parallelz.errors import ClusterError
 
 PARSERS = {
     "ipclusterz": ipclusterz.build_parser,
@@ -50,9 +52,15 @@ def test_each_command_knows_its_version(name: str, capsys: pytest.CaptureFixture
         ["start", "-n", "0"],
         ["start", "-n", "many"],
         ["start", "--store", "mongodb"],
+        ["start", "--store", "postgresql://scott:tiger@host/db"],
+        ["start", "--store", "postgresql", "--database", "postgresql://scott:tiger@host/db"],
         ["stop", "everything"],
         ["start", "--labels", "two words"],
         ["engines", "--memory-limit", "much"],
+        ["start", "--history-max-age-s", "0"],
+        ["start", "--history-max-age-s", "nan"],
+        ["start", "--history-max-count", "0"],
+        ["start", "--history-max-bytes", "little"],
     ],
 )
 def test_misuse_is_status_2(argv: list[str]) -> None:
@@ -79,3 +87,20 @@ def test_help_does_not_wait_for_what_only_work_needs() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert ran.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("store", [None, "postgresql"])
+def test_an_address_of_a_database_is_one_of_postgresql(store: str | None) -> None:
+    args = argparse.Namespace(store=store, database="postgresql:///history")
+    assert common.chosen_store(args) == "postgresql:///history"
+
+
+def test_an_address_of_a_database_is_refused_with_another_store() -> None:
+    args = argparse.Namespace(store="sqlite", database="postgresql:///history")
+    with pytest.raises(ClusterError, match="--store postgresql"):
+        common.chosen_store(args)
+
+
+def test_without_options_the_store_is_sqlite() -> None:
+    args = ipclusterz.build_parser().parse_args(["start"])
+    assert common.chosen_store(args) == "sqlite"

@@ -26,9 +26,9 @@ from parallelz.protocol.messages import (
     StopEngine,
     TaskFinished,
     TasksDropped,
-    ToEngine,
 )
 from parallelz.protocol.payload import dump, load
+from parallelz.protocol.roles import ToEngine
 from parallelz.transport.peer import PeerLink, PeerPoller, Waker, endpoint_for, new_session_id
 from parallelz.transport.security import ClusterSecrets, new_secrets
 from parallelz.transport.sockets import term_context

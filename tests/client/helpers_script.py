@@ -12,7 +12,8 @@ import msgspec
 
 from parallelz import Client
 from parallelz.protocol.envelope import Buffer, Envelope, Sender, pack
-from parallelz.protocol.messages import FromClient, Goodbye, Hello, Message, Welcome
+from parallelz.protocol.messages import Goodbye, Hello, Message, Welcome
+from parallelz.protocol.roles import FromClient
 from parallelz.transport.router import Router
 from parallelz.transport.security import new_secrets
 from parallelz.transport.sockets import Waker, term_context

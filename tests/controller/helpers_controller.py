@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from parallelz.controller.controller import Controller
 from parallelz.controller.recording import Recording
-from parallelz.protocol.messages import Message, Role, ToClient, ToEngine, ToSupervisor
+from parallelz.protocol.messages import Message, Role
+from parallelz.protocol.roles import ToClient, ToEngine, ToSupervisor
 from parallelz.transport.peer import PeerLink, PeerPoller, endpoint_for, new_session_id
 from parallelz.transport.security import ClusterSecrets, new_secrets
 from parallelz.transport.sockets import term_context

@@ -48,6 +48,7 @@ class Recorders:
         self._command = [
             *(sys.executable, "-m", "parallelz.controller.recorder_process"),
             *("--store", "sqlite", "--path", str(path), "--parent-pid", str(parent_pid)),
+            *("--run", "run", "--cluster", "cluster"),
         ]
         self.started: list[subprocess.Popen[bytes]] = []
 

@@ -20,8 +20,6 @@ from parallelz.protocol.envelope import Buffer, Envelope, Receiver, Sender, pack
 from parallelz.protocol.functions import named_definition
 from parallelz.protocol.messages import (
     DefineFunction,
-    FromEngine,
-    FromSupervisor,
     Hello,
     Message,
     Refused,
@@ -30,6 +28,7 @@ from parallelz.protocol.messages import (
     TaskFinished,
     Welcome,
 )
+from parallelz.protocol.roles import FromEngine, FromSupervisor
 from parallelz.transport.sockets import host_id
 
 TIMEOUT_S = 20.0

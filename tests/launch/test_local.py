@@ -14,16 +14,15 @@ import pytest
 
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
-from parallelz.launch.launcher import ControllerOptions, Launcher, Place
+from parallelz.launch.launcher import ControllerOptions, HistoryLimits, Launcher, Place
 from parallelz.launch.local import (
-    LocalController,
     LocalEngines,
     LocalProcess,
-    controller_command,
     engines_command,
     is_alive,
     process_started,
 )
+from parallelz.launch.local_controller import LocalController, controller_command
 
 PLACE = Place(Path("/p"), "big", 17)
 
@@ -66,13 +65,17 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEE
 
 def test_a_controller_is_told_who_it_is_and_whose() -> None:
     command = controller_command(
-        PLACE, ControllerOptions("*", 7, "none", hwm=3), ready_fd=5, python="py"
+        PLACE,
+        ControllerOptions("*", 7, "none", hwm=3, history=HistoryLimits(9)),
+        ready_fd=5,
+        resume=True,
+        python="py",
     )
     assert command == [
         *("py", "-P", "-m", "parallelz.cli.ipcontrollerz", "--launched"),
         *("--profile-dir", "/p", "--cluster-id", "big", "--store", "none"),
-        *("--scheme", "leastload", "--hwm", "3"),
-        *("--ip", "*", "--port", "7", "--ready-fd", "5", "--parent-pid", "17"),
+        *("--scheme", "leastload", "--history-max-age-s=9", "--hwm", "3"),
+        *("--ip", "*", "--port", "7", "--ready-fd", "5", "--parent-pid", "17", "--resume"),
     ]
 
 

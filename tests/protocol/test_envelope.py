@@ -8,7 +8,8 @@ from hypothesis import given
 
 from parallelz.ids import TaskId
 from parallelz.protocol.envelope import Envelope, Receiver, Sender, pack
-from parallelz.protocol.messages import DropTasks, ToEngine
+from parallelz.protocol.messages import DropTasks
+from parallelz.protocol.roles import ToEngine
 
 decode = msgspec.msgpack.Decoder(Envelope[ToEngine]).decode
 

@@ -1,6 +1,7 @@
 """The simulated network does what libzmq does, as far as links can tell."""
 
-from parallelz.protocol.messages import Goodbye, ToClient
+from parallelz.protocol.messages import Goodbye
+from parallelz.protocol.roles import ToClient
 from parallelz.testing.network import HEARTBEAT_TIMEOUT_S, Mishaps, Network
 from parallelz.testing.peers import SimProcess
 from parallelz.testing.timeline import Timeline

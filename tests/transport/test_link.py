@@ -9,9 +9,9 @@ from parallelz.protocol.messages import (
     Hello,
     PeerInfo,
     SayHello,
-    ToClient,
     Welcome,
 )
+from parallelz.protocol.roles import ToClient
 from parallelz.transport.link import GREETING_PERIOD_S, TELL_PERIOD_S, UNTOLD_COUNT_MAX, LinkEnd
 
 HELLO = Hello(PROTOCOL_VERSION, "s", "client", "bulk", "token", 0, "", PeerInfo("h", "h", 1))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import BinaryIO
 import msgspec
 
 from parallelz import settings
-from parallelz.cli import common
+from parallelz.cli import background, common
 from parallelz.client.client import Client
 from parallelz.cluster import Cluster
 from parallelz.launch import cluster_file
@@ -30,6 +31,8 @@ STATUS_TIMEOUT_S = 5.0
 def start(args: argparse.Namespace) -> int:
     """Start a cluster and stay with it until it ends, or leave it in the background."""
     common.end_on_signals()
+    leave = background.enter() if args.daemonize else None
+    logging.basicConfig(format="ipclusterz: %(message)s")
     cluster = Cluster(
         args.n,
         profile=args.profile,
@@ -39,10 +42,11 @@ def start(args: argparse.Namespace) -> int:
         controller_ip=args.ip,
         controller_port=args.port,
         controller_location=args.location,
-        store=args.store,
+        store=common.chosen_store(args),
         scheme=args.scheme,
         hwm=args.hwm,
         **common.engine_options(args),
+        **common.history_limits(args),
         shutdown_atexit=not args.daemonize,
     )
     started = False
@@ -51,8 +55,8 @@ def start(args: argparse.Namespace) -> int:
             engine_count = len(client)
         started = True
         _tell_started(cluster, engine_count, args)
-        if args.daemonize:
-            return common.DONE
+        if leave is not None:
+            _leave(cluster, leave)
         return _stay(cluster)
     except ClusterRunning as error:
         print(f"ipclusterz: {error}", file=sys.stderr)
@@ -63,9 +67,16 @@ def start(args: argparse.Namespace) -> int:
         print("Stopping", flush=True)
         return common.DONE
     finally:
-        if not (started and args.daemonize):
-            common.ignore_signals()
-            cluster.stop_cluster_sync()
+        common.ignore_signals()
+        cluster.stop_cluster_sync()
+
+
+def _leave(cluster: Cluster, leave: Callable[[Path], None]) -> None:
+    """Become the watcher of a cluster in the background."""
+    log = settings.log_file(cluster.profile_dir, cluster.cluster_id, "watcher")
+    cluster.mark_watcher(log)
+    leave(log)
+    logging.basicConfig(format="%(asctime)s %(process)d %(message)s", force=True)
 
 
 def _tell_started(cluster: Cluster, engine_count: int, args: argparse.Namespace) -> None:
@@ -86,17 +97,16 @@ def _tell_started(cluster: Cluster, engine_count: int, args: argparse.Namespace)
 
 
 def _stay(cluster: Cluster) -> int:
-    """Wait until the controller ends, by whatever."""
+    """Wait until the controller has ended and is not started again."""
     controller = cluster.controller
     assert controller is not None
     for engine_set in cluster.engine_sets.values():
         engine_set.on_stop(partial(_tell_ended, engine_set))
     controller.wait()
-    if controller.poll() == 0:
-        print("The cluster was stopped")
-        return common.DONE
-    print(f"ipclusterz: {controller.explain_end()}", file=sys.stderr)
-    return common.FAILED
+    if controller.has_failed:  # which was logged
+        return common.FAILED
+    print("The cluster was stopped")
+    return common.DONE
 
 
 def _tell_ended(engines: LocalEngines) -> None:
@@ -163,6 +173,8 @@ def status(args: argparse.Namespace) -> int:
         return common.ALREADY_STOPPED
     print(f"{_title(facts.cluster_id).capitalize()} in {facts.profile_dir}")
     launched = {"controller": facts.controller}
+    if facts.watcher is not None:
+        launched["watcher"] = facts.watcher
     launched |= {f"engines {set_id}": each for set_id, each in facts.engine_sets.items()}
     in_order = True
     for name, each in launched.items():
@@ -175,7 +187,34 @@ def status(args: argparse.Namespace) -> int:
     file = settings.connection_file(directory, args.cluster_id, "client")
     with Client(str(file), timeout=STATUS_TIMEOUT_S) as client:
         print(f"  {len(client)} engines answer: {client.ids}")
+        recorder = client.dump()["recorder"]
+    assert isinstance(recorder, dict)
+    print(f"  {'history':<12} {history_line(recorder, facts)}")
+    in_order = in_order and not recorder["trouble"]
     return common.DONE if in_order else common.FAILED
+
+
+def history_line(recorder: Mapping[str, object], facts: ClusterFacts) -> str:
+    """Return whether the history gets written, and where to.
+
+    Parameters
+    ----------
+    recorder
+        What the controller says of it.
+    facts
+        What the cluster file says.
+    """
+    where = facts.store
+    if where == "sqlite":
+        where = f"sqlite  {settings.database_file(Path(facts.profile_dir), facts.cluster_id)}"
+    if not recorder["is_kept"]:
+        state = "off"
+    elif trouble := recorder["trouble"]:
+        return f"stuck    {where}, nothing is written: {trouble}"
+    else:
+        state = "written"
+    lost = recorder["lost_records"]
+    return f"{state:<8} {where}{f', {lost} records were lost' if lost else ''}"
 
 
 def list_clusters(args: argparse.Namespace) -> int:
@@ -228,7 +267,7 @@ def logs(args: argparse.Namespace) -> int:
     """Show the ends of all logs of a profile's cluster, and follow them if asked to."""
     directory = settings.log_dir(common.chosen_profile_dir(args))
     suffix = re.escape(f"-{args.cluster_id}" if args.cluster_id else "")
-    ours = re.compile(rf"(controller|engines-[^-/.]+){suffix}(\.log|/[^/]+\.log)")
+    ours = re.compile(rf"(controller|watcher|engines-[^-/.]+){suffix}(\.log|/[^/]+\.log)")
     paths = [
         path
         for path in sorted(directory.rglob("*.log"))

@@ -12,6 +12,13 @@ from typing import Any
 from parallelz import settings
 from parallelz.engine_options import EngineOptions, to_labels, to_resources, to_size
 from parallelz.errors import ClusterError, ParallelzError
+from parallelz.store.choice import (
+    DATABASE_VARIABLE,
+    POSTGRESQL,
+    STORES,
+    is_postgresql,
+    to_store,
+)
 
 DONE, FAILED, MISUSED, ALREADY_STARTED, ALREADY_STOPPED = 0, 1, 2, 10, 11
 INTERRUPTED = 128 + signal.SIGINT
@@ -74,12 +81,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="by which other hosts reach this one, if it does not know that itself",
     )
-    group.add_argument(
-        "--store",
-        choices=("sqlite", "memory", "none"),
-        default=settings.DEFAULT_STORE,
-        help="where to keep the history of tasks and results (default: %(default)s)",
-    )
+    _add_history_options(group)
     group.add_argument(
         "--scheme",
         default=settings.DEFAULT_SCHEME,
@@ -94,6 +96,58 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="how many tasks may be placed on an engine at once, 0: any number (default: what"
         " covers the way to it)",
     )
+
+
+def _add_history_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--store",
+        type=_refusing(to_store),
+        metavar="STORE",
+        help=f"where to keep the history of tasks and results: {', '.join(STORES)} (default:"
+        f" {settings.DEFAULT_STORE})",
+    )
+    group.add_argument(
+        "--database",
+        type=_refusing(to_store),
+        metavar="URL",
+        help="of the store postgresql, without a password: that comes with the URL from the"
+        f" environment variable {DATABASE_VARIABLE}, or from ~/.pgpass (default: that"
+        " variable, else what psql would use)",
+    )
+    group.add_argument(
+        "--history-max-age-s",
+        type=_more_than_0,
+        metavar="SECONDS",
+        help="forget tasks that ended longer ago (default: never)",
+    )
+    group.add_argument(
+        "--history-max-count",
+        type=positive,
+        metavar="N",
+        help="forget the oldest tasks if there are more (default: no limit)",
+    )
+    group.add_argument(
+        "--history-max-bytes",
+        type=_refusing(to_size),
+        metavar="SIZE",
+        help="the same by the size of the store, such as 500MB or 2GiB (default: no limit)",
+    )
+
+
+def history_limits(args: argparse.Namespace) -> dict[str, Any]:
+    """Return how much of the history is to be kept, as keywords; None: not given."""
+    names = ("history_max_age_s", "history_max_count", "history_max_bytes")
+    return {name: getattr(args, name) for name in names}
+
+
+def chosen_store(args: argparse.Namespace) -> str:
+    """Return the store that the options of `add_network_options` name."""
+    store, database = args.store, args.database
+    if database is None:
+        return store or settings.DEFAULT_STORE
+    if store not in (None, POSTGRESQL) or not is_postgresql(database):
+        raise ClusterError(f"--database is the URL of a database of --store {POSTGRESQL}")
+    return str(database)
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -147,6 +201,13 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _more_than_0(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
     return number
 
 

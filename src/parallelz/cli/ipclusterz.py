@@ -28,6 +28,7 @@ example: four engines on this host, used from Python, until Ctrl-C in the first 
 START = """\
 Start a controller and engines, and keep them until Ctrl-C; or, with --daemonize, return as
 soon as all engines are ready and keep them until "ipclusterz stop".
+A controller that dies is started again, with all tasks, at most 5 times within a minute.
 """
 START_EPILOG = """\
 example: four engines on this host, in the background

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from parallelz import settings
 from parallelz.cli import common
 
 DESCRIPTION = """\
@@ -37,7 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_network_options(parser)
     for name, kind in (("--ready-fd", int), ("--parent-pid", int), ("--log-file", str)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
-    parser.add_argument("--launched", action="store_true", help=argparse.SUPPRESS)
+    for name in ("--launched", "--resume"):
+        parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
@@ -47,8 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     profile_dir = common.chosen_profile_dir(args)
     if args.launched:
-        path = settings.cluster_file(profile_dir, args.cluster_id)
-        socket_dir = cluster_file.read_running(path).socket_dir
+        socket_dir = cluster_file.read_launched(profile_dir, args.cluster_id).socket_dir
         has_crashed = True
         try:
             status = _serve(args, profile_dir)
@@ -75,11 +74,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _serve(args: argparse.Namespace, profile_dir: Path) -> int:
     from parallelz.controller import process
+    from parallelz.launch.launcher import HistoryLimits
 
-    argv = ["--reuse", "--profile-dir", str(profile_dir), "--store", args.store]
+    argv = ["--reuse", "--profile-dir", str(profile_dir), "--store", common.chosen_store(args)]
     argv += ["--scheme", args.scheme]
+    argv += HistoryLimits(*common.history_limits(args).values()).arguments
     if args.hwm is not None:
         argv += ["--hwm", str(args.hwm)]
+    if args.resume:
+        argv.append("--resume")
     if args.cluster_id:
         argv += ["--cluster-id", args.cluster_id]
     for name in ("ready_fd", "parent_pid", "log_file"):

@@ -11,13 +11,13 @@ from typing import Self
 from parallelz import settings
 from parallelz.client.balanced import LoadBalancedView
 from parallelz.client.connect import connect
-from parallelz.client.connection import (
+from parallelz.client.direct import DirectView
+from parallelz.client.limits import (
     OUTSTANDING_MAX,
     WhenFull,
     check_limit,
     check_when_full,
 )
-from parallelz.client.direct import DirectView
 from parallelz.client.partition import Sliceable
 from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Targets

@@ -13,16 +13,18 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from parallelz.client import arguments
+from parallelz.client.again import Again
 from parallelz.client.arguments import dump_call, dump_waiting
 from parallelz.client.callbacks import CallbackThread
 from parallelz.client.definitions import Definitions, Function
 from parallelz.client.inbox import Inbox
 from parallelz.client.ledger import Ledger, Submission
+from parallelz.client.limits import OUTSTANDING_MAX, WhenFull
 from parallelz.client.pump import Outgoing, Pump
 from parallelz.errors import ClientClosed, ClusterError, QueueFull
 from parallelz.ids import EngineId, TaskId, task_id_of
@@ -30,6 +32,7 @@ from parallelz.protocol.connection import ConnectionInfo
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.functions import Definition
 from parallelz.protocol.messages import (
+    AskHistory,
     Goodbye,
     LinkName,
     Message,
@@ -38,15 +41,12 @@ from parallelz.protocol.messages import (
     SubmitMap,
     SubmitTask,
     TaskOptions,
-    ToClient,
 )
 from parallelz.protocol.payload import Payload
+from parallelz.protocol.roles import ToClient
 from parallelz.transport.peer import PeerLink, endpoint_for, new_session_id
 
 WAITING_COUNT_MAX = 200_000  # submissions that have not left: then who submits waits
-OUTSTANDING_MAX = 2_000_000
-"""How many tasks a client awaits before it submits no more, unless its user says otherwise."""
-WhenFull = Literal["block", "raise"]
 MAP_ITEMS_MAX = 500  # per message: the controller sends on after each
 
 Call = tuple[int, tuple[object, ...], dict[str, object]]
@@ -354,6 +354,22 @@ class Connection:
         self.pump.wake()
         return submission
 
+    def submit_again(self, tasks: Sequence[Again]) -> list[Submission]:
+        """Submit tasks as they were recorded, all or none, each with a new id."""
+        self._check_room()
+        now_s = _now_s()
+        submissions: list[Submission] = []
+        with self._lock:
+            for task in tasks:
+                submission = self._start(
+                    1, now_s, task.engine_ids, task.options, task.definition
+                )
+                submission.inputs = task.inputs
+                submissions.append(submission)
+                self.pump.waiting.append(task.outgoing(submission))
+        self.pump.wake()
+        return submissions
+
     def _start(
         self,
         count: int,
@@ -411,7 +427,10 @@ class Connection:
             request_id = self._next_request
             message = request(request_id)
             self.ledger.wanted_replies[request_id] = message
-            self.pump.control_waiting.append(Outgoing(message))
+            # What asks for the past goes behind the submissions that are to be part of it.
+            is_behind = isinstance(message, AskHistory)
+            waiting = self.pump.waiting if is_behind else self.pump.control_waiting
+            waiting.append(Outgoing(message))
         self.pump.wake()
         return request_id
 
@@ -433,20 +452,6 @@ class Connection:
         except ClusterError:
             self.check_open()  # closed meanwhile, by another thread: say that
             raise
-
-
-def check_limit(value: int) -> int:
-    """Return the value of `max_outstanding`, if it is one."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"max_outstanding must be an int, 1 or more, not {value!r}")
-    return value
-
-
-def check_when_full(value: WhenFull) -> WhenFull:
-    """Return the value of `when_full`, if it is one."""
-    if value not in ("block", "raise"):
-        raise ValueError(f'when_full must be "block" or "raise", not {value!r}')
-    return value
 
 
 def with_inputs(options: TaskOptions | None, call: arguments.Call) -> TaskOptions:

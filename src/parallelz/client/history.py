@@ -1,36 +1,37 @@
-"""Questions to the recorder: what was submitted by whom, how it ended, and its results."""
+"""Questions to the recorder: what was submitted by whom, how it ended, and its results.
+
+They go the way of submissions, behind them, and the controller passes them to the recorder
+behind all that it had told it: so a client reads what it wrote.
+"""
 
 from __future__ import annotations
 
 import datetime
-import time
-from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar, cast
 
 import msgspec
 
-from parallelz.client.ledger import Answer, Submission
 from parallelz.client.outcomes import moment
-from parallelz.client.results import AsyncResult
 from parallelz.client.session import Jobs, Session, Targets
-from parallelz.client.task_group import Place
-from parallelz.ids import SessionId, TaskId
-from parallelz.protocol.inputs import How
-from parallelz.protocol.messages import AskHistory
-from parallelz.store.ended_record import ended_from
+from parallelz.errors import RemoteError
+from parallelz.ids import EngineId, SessionId, TaskId
+from parallelz.protocol.messages import AskHistory, Question
 from parallelz.store.query import KEYS, Kind, check_keys, parse
-from parallelz.store.restored import ENDED_KEYS
 
-POLL_PERIOD_S = 0.1  # the recorder does not tell by itself that another client's task ended
+IDS_COUNT_MAX = 5_000  # that one question names
+ALL = "all"
+NO_STORE = "NoStore"  # the error where nothing is recorded
 
 Record = dict[str, object]
+T = TypeVar("T")
 
 
 class HistorySession(Session):
     """A session that also asks what has been."""
 
     def db_query(
-        self, query: Mapping[str, object], keys: Sequence[str] | None = None
+        self, query: Mapping[str, object], keys: str | Sequence[str] | None = None
     ) -> list[Record]:
         """Return what is recorded of tasks.
 
@@ -54,96 +55,76 @@ class HistorySession(Session):
             If the query makes no sense.
         """
         parse(query)
-        if keys is not None:
-            check_keys(keys)
-        wanted = None if keys is None else list(keys)
-        records = self._ask("query", {"query": _plain(query), "keys": wanted})
-        return [_with_moments(record) for record in cast("list[Record]", records)]
+        wanted = [keys] if isinstance(keys, str) else keys
+        if wanted is not None:
+            wanted = list(wanted)
+            check_keys(wanted)
+        records = self.records("query", {"query": _plain(query), "keys": wanted})
+        return [_with_moments(record) for record in records]
 
     def hub_history(self) -> list[TaskId]:
         """Return the ids of all recorded tasks, of all clients, in order of submission."""
-        return cast("list[TaskId]", self._ask("history", {}))
+        return cast("list[TaskId]", self.ask_history("history", {}))
 
-    def result_status(
+    def queue_status(
         self,
-        msg_ids: Jobs,
-        status_only: bool = True,  # noqa: FBT001, FBT002 - the order that users know
-    ) -> dict[str, object]:
-        """Return which tasks have ended, of any client.
+        targets: Targets = "all",
+        verbose: bool = False,  # noqa: FBT001, FBT002 - the order that users know
+    ) -> dict[object, object]:
+        """Return how many tasks wait, have ended and run, by engine; for an id only its own.
 
         Parameters
         ----------
-        status_only
-            If False, the results are returned too, by id.
+        verbose
+            Lists of ids instead of counts. Of what has ended they are what is recorded; where
+            nothing is (``--store none``), that remains a count.
 
         Returns
         -------
         dict
-            ``{"pending": [ids], "completed": [ids]}``
-
-        Raises
-        ------
-        KeyError
-            If a task is not known.
+            ``{0: {"queue": 0, "completed": 4, "tasks": 0}, ..., "unassigned": 0}``: ``queue``
+            was sent to the engine by name, ``tasks`` was placed there by the balance.
         """
-        ids = self.task_ids(msg_ids)
-        known = cast("dict[str, str]", self._ask("status", {"task_ids": ids}))
-        for task_id in ids:
-            if task_id not in known:
-                raise KeyError(f"No such message: {task_id}")
-        completed = [task_id for task_id in ids if known[task_id] != "pending"]
-        answer: dict[str, object] = {
-            "pending": [task_id for task_id in ids if known[task_id] == "pending"],
-            "completed": completed,
-        }
-        if not status_only:
-            answer.update({task_id: self.get_result(task_id).get() for task_id in completed})
-        return answer
+        status = super().queue_status(targets, verbose)
+        if not verbose:
+            return status
+        if isinstance(targets, int):
+            number = self._engine_id(targets, self.ids)
+            queues = {number: cast("Record", status)}
+        else:
+            queues = {n: cast("Record", q) for n, q in status.items() if isinstance(n, int)}
+        self._name_completed(queues)
+        return status
 
-    def get_result(
-        self,
-        ids: Jobs = None,
-        block: bool | None = None,  # noqa: FBT001 - the order that users know
-        owner: object = None,
-    ) -> AsyncResult:
-        """Return the AsyncResult of tasks of any client.
+    def _name_completed(self, queues: Mapping[int, Record]) -> None:
+        engines = self.connection.ledger.engines
+        present = {e.session_id: queues[n] for n, e in engines.items() if n in queues}
+        query = {"engine_uuid": {"$in": list(present)}, "status": {"$ne": "pending"}}
+        what = {"query": query, "keys": ["msg_id", "engine_uuid"]}
+        try:
+            records = self.records("query", what)
+        except RemoteError as error:
+            if error.ename != NO_STORE:
+                raise
+            return
+        for queue in present.values():
+            queue["completed"] = []
+        for record in records:
+            completed = present[SessionId(str(record["engine_uuid"]))]["completed"]
+            cast("list[object]", completed).append(record["msg_id"])
 
-        Parameters
-        ----------
-        ids
-            A msg_id, an index of `history`, an AsyncResult or a list of those. None: the last
-            task of this client.
-        block
-            Whether to wait until they have ended; None: as `block` of the client.
+    # -- forgetting ------------------------------------------------------------------------
 
-        Raises
-        ------
-        KeyError
-            If a task is not known.
-        """
-        chosen = -1 if ids is None else ids
-        task_ids = self.task_ids(chosen)
-        is_single = isinstance(chosen, int | str) or (
-            isinstance(chosen, AsyncResult) and len(task_ids) == 1
-        )
-        places = [self.connection.ledger.find(task_id) for task_id in task_ids]
-        own = [place for place in places if place is not None]
-        result = (
-            AsyncResult(self.connection, own, "get_result", is_single=is_single)
-            if len(own) == len(places)
-            else AsyncHubResult(self, task_ids, is_single=is_single)
-        )
-        if self.block if block is None else block:
-            result.wait()
-        return result
+    def purge_local_results(self, jobs: Jobs = None, targets: Targets = None) -> None:
+        """Forget ended tasks in this client: they leave `results` and `metadata`.
 
-    def purge_results(self, jobs: Jobs = None, targets: Targets = None) -> None:
-        """Forget ended tasks in the database.
+        Their AsyncResults, where they are held, stay as they are. A map or a call on several
+        engines is forgotten when all of its tasks are.
 
         Parameters
         ----------
         jobs
-            Which; ``"all"``: all that have ended.
+            Which; ``"all"``: all.
         targets
             Only what ended on these engines.
 
@@ -154,103 +135,179 @@ class HistorySession(Session):
         RuntimeError
             If some of the tasks have not ended. None was forgotten then.
         """
-        if jobs is None and targets is None:
-            raise ValueError("purge_results needs jobs or targets, or 'all'")
+        _check_purge(jobs, targets)
+        ledger = self.connection.ledger
+        chosen = None if jobs is None or _is_all(jobs) else set(self.task_ids(jobs))
+        engine_ids = None if targets is None else {e for e, _ in self._engines_of(targets)}
+        outstanding = self.outstanding
+        if targets is None:
+            pending = outstanding if chosen is None else outstanding & chosen
+            if pending:
+                raise RuntimeError(f"Can't purge outstanding tasks: {_some(pending)}")
+        for submission in ledger.live():
+            if not submission.pending_count and all(
+                (chosen is None or task_id in chosen)
+                and answer is not None
+                and (engine_ids is None or answer.ended.engine_id in engine_ids)
+                for task_id, answer in zip(
+                    submission.task_ids(), submission.answers, strict=True
+                )
+            ):
+                ledger.forget(submission)
+
+    def purge_hub_results(self, jobs: Jobs = None, targets: Targets = None) -> None:
+        """Forget ended tasks in the database.
+
+        Parameters
+        ----------
+        jobs
+            Which, of any client; ``"all"``: all that have ended.
+        targets
+            Only what ended on these engines, also if they have left.
+
+        Raises
+        ------
+        ValueError
+            If neither is given.
+        RuntimeError
+            If some of the tasks have not ended. None was forgotten then.
+        """
+        _check_purge(jobs, targets)
         what: dict[str, object] = {}
-        if jobs is not None and not (isinstance(jobs, str) and jobs == "all"):
+        if jobs is not None and not _is_all(jobs):
             what["task_ids"] = self.task_ids(jobs)
         if targets is not None:
-            engines = self.connection.ledger.engines
-            what["engine_uuids"] = [
-                engines[engine_id].session_id for engine_id in self._control_targets(targets)
-            ]
-        purged = cast("Record", self._ask("purge", what))
+            what["engine_uuids"] = [uuid for _, uuid in self._engines_of(targets)]
+        purged = cast("Record", self.ask_history("purge", what))
         if purged["pending"]:
-            raise RuntimeError(f"Can't purge outstanding tasks: {purged['pending']}")
+            pending = cast("list[TaskId]", purged["pending"])
+            raise RuntimeError(f"Can't purge outstanding tasks: {_some(pending)}")
 
-    def _ask(
-        self,
-        question: Literal["query", "history", "result", "status", "purge"],
-        what: dict[str, object],
-    ) -> object:
-        data = msgspec.msgpack.encode(what)
-        reply, buffers = self.ask(lambda number: AskHistory(number, question, data))
-        answer = buffers[0] if buffers else reply.data
+    def purge_results(self, jobs: Jobs = None, targets: Targets = None) -> None:
+        """Forget ended tasks, in the database and in this client.
+
+        Parameters
+        ----------
+        jobs
+            Which, of any client; ``"all"``: all that have ended.
+        targets
+            Only what ended on these engines, also if they have left.
+
+        Raises
+        ------
+        ValueError
+            If neither is given.
+        RuntimeError
+            If some of the tasks have not ended. None was forgotten then.
+
+        See Also
+        --------
+        purge_local_results, purge_hub_results : only the one, only the other.
+        """
+        self.purge_hub_results(jobs, targets)
+        if jobs is None or not _is_all(jobs) or not self.outstanding:
+            self.purge_local_results(jobs, targets)
+
+    def purge_everything(self) -> None:
+        """Forget all that has ended, of all clients, and the `history` of this one.
+
+        Raises
+        ------
+        RuntimeError
+            If tasks of this client have not ended. Nothing was forgotten then.
+        """
+        self.purge_local_results(ALL)
+        self.purge_hub_results(ALL)
+        self._history_start = self.connection.submitted_count
+
+    def _engines_of(self, targets: Targets) -> list[tuple[EngineId, SessionId]]:
+        """Return which engines are meant, those that have left included if named by id."""
+        ledger = self.connection.ledger
+        known = {**ledger.past_engines, **ledger.engines}
+        if isinstance(targets, slice | str):
+            chosen = self._control_targets(targets)
+        else:
+            wanted = [targets] if isinstance(targets, int) else list(targets or ())
+            chosen = [
+                engine_id
+                for target in wanted
+                for engine_id in (
+                    [EngineId(target)] if target in known else self._control_targets(target)
+                )
+            ]
+        return [(engine_id, known[engine_id].session_id) for engine_id in chosen]
+
+    # -- asking ----------------------------------------------------------------------------
+
+    def ask_history(self, question: Question, what: object) -> object:
+        """Ask the recorder something; return the answer as it decodes without a type.
+
+        Parameters
+        ----------
+        question, what
+            See `store.recorder`.
+
+        Raises
+        ------
+        RemoteError
+            If the database fails, or nothing is recorded here.
+        """
+        answer = self._answer_of(question, what)
         return msgspec.msgpack.decode(answer) if answer else None
 
+    def records(self, question: Question, what: object) -> list[Record]:
+        """Ask the recorder something that is answered with records."""
+        return cast("list[Record]", self.ask_history(question, what))
 
-class AsyncHubResult(AsyncResult):
-    """The result of tasks whose answers come from the database, as those of other clients."""
+    def ask_history_for(self, kind: type[T], question: Question, what: object) -> T:
+        """Ask the recorder something that is answered with a struct of this kind."""
+        return msgspec.msgpack.decode(self._answer_of(question, what), type=kind)
 
-    __slots__ = ("_session",)
+    def _answer_of(self, question: Question, what: object) -> bytes:
+        data = msgspec.msgpack.encode(what)
+        reply, buffers = self.ask(lambda number: AskHistory(number, question, data))
+        return bytes(buffers[0]) if buffers else reply.data
 
-    def __init__(
-        self, session: HistorySession, task_ids: Sequence[TaskId], *, is_single: bool
-    ) -> None:
-        self._session = session
-        places: list[Place] = [(_Recorded(task_id), 0) for task_id in task_ids]
-        super().__init__(session.connection, places, "get_result", is_single=is_single)
-        unknown = set(task_ids) - self._refresh()
-        if unknown:
-            raise KeyError(f"No such message: {min(unknown)}")
+    def records_of(
+        self, task_ids: Iterable[TaskId], keys: Sequence[str]
+    ) -> dict[TaskId, Record]:
+        """Return what is recorded of these tasks, by id; all must be.
 
-    def ready(self) -> bool:
-        """Whether every task has ended; asks the database if that is not known."""
-        if super().ready():
-            return True
-        self._refresh()
-        return super().ready()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until every task has ended; return whether it has."""
-        if timeout is not None and timeout < 0:
-            timeout = None
-        until_s = None if timeout is None else time.monotonic() + timeout
-        while not self.ready():
-            left_s = POLL_PERIOD_S if until_s is None else until_s - time.monotonic()
-            if left_s <= 0:
-                return False
-            self._connection.wait(lambda: False, min(left_s, POLL_PERIOD_S))
-        return True
-
-    def _input_form(self) -> How | None:
-        return None
-
-    def _refresh(self) -> set[TaskId]:
-        """Take in what has ended by now; return which of the missing tasks are known."""
-        missing = {
-            submission.task_id(0): submission
-            for submission, index in self._places
-            if submission.answers[index] is None
-        }
-        query: dict[str, object] = {
-            "query": {"msg_id": {"$in": list(missing)}},
-            "keys": list(ENDED_KEYS),
-        }
-        known: set[TaskId] = set()
-        for record in cast("list[Record]", self._session._ask("query", query)):
-            task_id = TaskId(str(record["msg_id"]))
-            known.add(task_id)
-            submission = missing[task_id]
-            submission.submitted_s = cast("float", record["submitted"] or 0.0)
-            if record["status"] != "pending":
-                received_s = cast("float", record["received"] or 0.0)
-                submission.take(0, Answer(*ended_from(record), received_s))
-        return known
+        Raises
+        ------
+        KeyError
+            If a task is not known.
+        """
+        wanted = list(dict.fromkeys(task_ids))
+        found: dict[TaskId, Record] = {}
+        for some in chunks(wanted, IDS_COUNT_MAX):
+            query = {"msg_id": {"$in": list(some)}}
+            for record in self.records("query", {"query": query, "keys": list(keys)}):
+                found[TaskId(str(record["msg_id"]))] = record
+        for task_id in wanted:
+            if task_id not in found:
+                raise KeyError(f"No such message: {task_id}")
+        return found
 
 
-class _Recorded(Submission):
-    """A task that was submitted elsewhere or earlier."""
+def chunks(items: Sequence[T], length: int) -> Iterator[Sequence[T]]:
+    """Yield `items` in pieces of at most `length`."""
+    for start in range(0, len(items), length):
+        yield items[start : start + length]
 
-    __slots__ = ("_task_id",)
 
-    def __init__(self, task_id: TaskId) -> None:
-        super().__init__(SessionId(""), 0, 1, 0.0)
-        self._task_id = task_id
+def _check_purge(jobs: Jobs, targets: Targets) -> None:
+    if jobs is None and targets is None:
+        raise ValueError("purging needs jobs or targets; 'all' means all that have ended")
 
-    def task_id(self, index: int) -> TaskId:
-        """Return its id."""
-        return self._task_id
+
+def _is_all(jobs: Jobs) -> bool:
+    return isinstance(jobs, str) and jobs == ALL
+
+
+def _some(task_ids: Iterable[TaskId]) -> str:
+    first, *others = sorted(task_ids)
+    return f"{first} and {len(others)} more" if others else first
 
 
 def _with_moments(record: Record) -> Record:

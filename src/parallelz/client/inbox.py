@@ -12,8 +12,10 @@ from parallelz.client.pump import Outgoing, Pump
 from parallelz.ids import TaskId
 from parallelz.protocol.envelope import Buffer, Item
 from parallelz.protocol.messages import (
+    AskHistory,
     FetchValues,
     Goodbye,
+    Message,
     Notice,
     ProvideValue,
     Refused,
@@ -22,9 +24,9 @@ from parallelz.protocol.messages import (
     SubmitMap,
     SubmitTask,
     TaskEnded,
-    ToClient,
     Welcome,
 )
+from parallelz.protocol.roles import ToClient
 
 
 class Inbox:
@@ -64,7 +66,7 @@ class Inbox:
 
     def _provide(self, task_id: TaskId) -> None:
         """Send the result of a task, which another one needs, as soon as it is there."""
-        place = self._ledger.find(task_id)
+        place = self._ledger.find_input(task_id)
         if place is None:
             self._put_value(task_id, None)
             return
@@ -100,13 +102,19 @@ class Inbox:
             definitions = self._definitions.anew()
             first_unsent = _first_number(self.pump.waiting)
             awaited = ranges(n for n in self._ledger.awaited if n < first_unsent)
+            # Their answers may have been lost with the controller that had taken them in.
+            self.pump.waiting.extend(map(Outgoing, self._questions(is_of_past=True)))
         resume: Item = (ResumeTasks(awaited, envelope_count), ())
         return [*definitions, resume]
 
     def introduce_control(self, _: int) -> list[Item]:
         """Return the requests that have no answer."""
         with self._lock:
-            return [(request, ()) for request in self._ledger.wanted_replies.values()]
+            return [(request, ()) for request in self._questions(is_of_past=False)]
+
+    def _questions(self, *, is_of_past: bool) -> list[Message]:
+        wanted = list(self._ledger.wanted_replies.values())
+        return [message for message in wanted if isinstance(message, AskHistory) == is_of_past]
 
     def _lose(self, reason: str) -> None:
         self._loss = self.pump.obstacle = self.pump.obstacle or reason

@@ -24,9 +24,9 @@ from parallelz.protocol.messages import (
     Reply,
     TaskEnded,
     TaskOptions,
-    ToClient,
     Welcome,
 )
+from parallelz.protocol.roles import ToClient
 
 REMEMBERED_SLACK = 1024  # ended submissions that nobody holds are looked for so often
 
@@ -37,6 +37,7 @@ class Answer(NamedTuple):
     ended: TaskEnded
     buffers: Sequence[Buffer]
     received_s: float  # Unix time
+    engine_uuid: str | None = None  # who ran it; None: the engine of that id, as known here
 
 
 class Submission:
@@ -130,6 +131,9 @@ class Ledger:
         self.refusal = ""
         self._prefix_length = len(session_id) + 1
         self._remembered: dict[int, weakref.ref[Submission]] = {}
+        self._borrowed: weakref.WeakValueDictionary[TaskId, Submission] = (
+            weakref.WeakValueDictionary()
+        )
         self._sweep_count = REMEMBERED_SLACK
 
     # -- by threads that submit ------------------------------------------------------------
@@ -149,6 +153,14 @@ class Ledger:
             }
             self._sweep_count = 2 * len(self._remembered) + REMEMBERED_SLACK
 
+    def borrow(self, submission: Submission) -> None:
+        """Provide the result of this task, another client's, as long as somebody holds it."""
+        self._borrowed[submission.task_id(0)] = submission
+
+    def forget(self, submission: Submission) -> None:
+        """Find a submission no more, all of which has ended; its results stay as they are."""
+        self._remembered.pop(submission.first_number, None)
+
     def find(self, task_id: TaskId) -> tuple[Submission, int] | None:
         """Return a task's place, if it is one of ours that is awaited or whose result lives."""
         session_id, _, digits = task_id.rpartition("-")
@@ -166,6 +178,11 @@ class Ledger:
         if submission is None or number - submission.first_number >= len(submission.answers):
             return None
         return submission, number - submission.first_number
+
+    def find_input(self, task_id: TaskId) -> tuple[Submission, int] | None:
+        """Return the place of a task whose result another task may need."""
+        borrowed = self._borrowed.get(task_id)
+        return self.find(task_id) if borrowed is None else (borrowed, 0)
 
     def outstanding(self) -> set[TaskId]:
         """Return the ids of all tasks that have not ended."""

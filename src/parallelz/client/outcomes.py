@@ -60,9 +60,19 @@ class Metadata(dict[str, object]):
             raise AttributeError(f"the metadata of a task have no {name!r}") from None
 
 
-def engine_of(ledger: Ledger, engine_id: EngineId) -> EngineInfo | None:
-    """Return what is known of an engine that is or was there."""
-    return ledger.engines.get(engine_id) or ledger.past_engines.get(engine_id)
+def engine_of(
+    ledger: Ledger, engine_id: EngineId, engine_uuid: str | None = None
+) -> EngineInfo | None:
+    """Return what is known of an engine that is or was there.
+
+    Parameters
+    ----------
+    engine_uuid
+        Only if it is this one: in another run of the cluster its id was another's.
+    """
+    info = ledger.engines.get(engine_id) or ledger.past_engines.get(engine_id)
+    is_other = info is not None and engine_uuid is not None and info.session_id != engine_uuid
+    return None if is_other else info
 
 
 class Failed:
@@ -90,7 +100,7 @@ def value_of(ledger: Ledger, answer: Answer, method: str) -> object:
     Exception
         What the task raised, or why it has no value.
     """
-    ended, buffers, _ = answer
+    ended, buffers = answer.ended, answer.buffers
     if ended.status == "ok":
         value = load(ended.data, buffers)
         if type(value) is list and any(type(item) is FailedItem for item in value):
@@ -101,7 +111,7 @@ def value_of(ledger: Ledger, answer: Answer, method: str) -> object:
 
 def failure_of(ledger: Ledger, answer: Answer, method: str) -> Exception:
     """Return the exception for a task that did not end well."""
-    ended, buffers, _ = answer
+    ended, buffers = answer.ended, answer.buffers
     error = ended.error or ErrorInfo("", "")
     match ended.status:
         case "aborted":
@@ -109,7 +119,7 @@ def failure_of(ledger: Ledger, answer: Answer, method: str) -> Exception:
         case "engine-lost":
             return errors.EngineError(error.evalue)
         case "lost":
-            return errors.TaskLost(f"{ended.task_id}: {error.evalue}")
+            return errors.TaskLost(f"task {ended.task_id} got lost: {error.evalue}")
         case "timeout" if error.ename == "DependencyTimeout":
             return errors.DependencyTimeout(error.evalue)
         case "timeout":
@@ -120,7 +130,7 @@ def failure_of(ledger: Ledger, answer: Answer, method: str) -> Exception:
             return errors.ImpossibleDependency(error.evalue)
         case "ok" | "error":
             pass
-    info = engine_of(ledger, ended.engine_id)
+    info = engine_of(ledger, ended.engine_id, answer.engine_uuid)
     return rebuild(
         error,
         ended.data,
@@ -136,7 +146,7 @@ def _with_exceptions(
     ledger: Ledger, answer: Answer, values: Sequence[object], method: str
 ) -> list[object]:
     engine_id = answer.ended.engine_id
-    info = engine_of(ledger, engine_id)
+    info = engine_of(ledger, engine_id, answer.engine_uuid)
     host, pid = ("", 0) if info is None else (info.peer.host, info.peer.pid)
     return [
         value.rebuild(engine_id, method=method, host=host, pid=pid)
@@ -169,9 +179,12 @@ def metadata_of(ledger: Ledger, submission: Submission, index: int) -> Metadata:
     return metadata
 
 
-def _note_engine(metadata: Metadata, ledger: Ledger, engine_id: EngineId) -> None:
+def _note_engine(
+    metadata: Metadata, ledger: Ledger, engine_id: EngineId, engine_uuid: str | None = None
+) -> None:
     metadata["engine_id"] = engine_id
-    info = engine_of(ledger, engine_id)
+    metadata["engine_uuid"] = engine_uuid or None
+    info = engine_of(ledger, engine_id, engine_uuid)
     if info is not None:
         metadata["engine_uuid"] = info.session_id
         metadata["host"] = info.peer.host
@@ -180,7 +193,7 @@ def _note_engine(metadata: Metadata, ledger: Ledger, engine_id: EngineId) -> Non
 def _note_end(metadata: Metadata, ledger: Ledger, answer: Answer, submitted_s: float) -> None:
     ended = answer.ended
     if ended.engine_id >= 0:
-        _note_engine(metadata, ledger, ended.engine_id)
+        _note_engine(metadata, ledger, ended.engine_id, answer.engine_uuid)
     metadata["received"] = moment(answer.received_s)
     metadata["status"] = ended.status
     metadata["retries"] = ended.retries

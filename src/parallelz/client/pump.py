@@ -28,7 +28,8 @@ from typing import Literal, NamedTuple
 
 from parallelz.errors import ClusterError
 from parallelz.protocol.envelope import Buffer
-from parallelz.protocol.messages import Message, ToClient
+from parallelz.protocol.messages import Message
+from parallelz.protocol.roles import ToClient
 from parallelz.transport.peer import PeerLink, PeerPoller, Waker
 
 logger = logging.getLogger(__name__)

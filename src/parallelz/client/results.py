@@ -166,7 +166,7 @@ class AsyncResult(TaskGroup):
 
     def _value_or_raise(self, index: int) -> object:
         submission, place = self._places[index]
-        self._connection.wait(lambda: submission.answers[place] is not None)
+        self._wait_until(lambda: submission.answers[place] is not None)
         value = self._value(index)
         if isinstance(value, Failed):
             raise value.error
@@ -339,11 +339,16 @@ class AsyncResult(TaskGroup):
         if not results:
             raise ValueError("join needs at least one result")
         places = [place for result in results for place in result._places]
-        return AsyncResult(results[0]._connection, places, results[0]._name, is_single=False)
+        # One that looks for its tasks in the database does so for those of the others.
+        first = next((r for r in results if r._looks_for_tasks), results[0])
+        return first._regrouped(places, is_single=False)
 
     def split(self) -> list[AsyncResult]:
         """Return a result for each task."""
-        return [
-            AsyncResult(self._connection, [place], self._name, is_single=True)
-            for place in self._places
-        ]
+        return [self._regrouped([place], is_single=True) for place in self._places]
+
+    _looks_for_tasks = False  # whether what is missing must be asked for
+
+    def _regrouped(self, places: list[Place], *, is_single: bool) -> AsyncResult:
+        """Return a result for these tasks that comes the same way."""
+        return AsyncResult(self._connection, places, self._name, is_single=is_single)

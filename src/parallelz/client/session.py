@@ -50,6 +50,7 @@ class Session:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.block = False
+        self._history_start = 0  # number of the first task that is not forgotten
 
     # -- engines ---------------------------------------------------------------------------
 
@@ -172,8 +173,13 @@ class Session:
     @property
     def history(self) -> list[TaskId]:
         """The ids of all tasks that this client has submitted, in order."""
-        connection = self.connection
-        return [task_id_of(connection.session_id, n) for n in range(connection.submitted_count)]
+        return [self._submitted(number) for number in self._history_numbers()]
+
+    def _history_numbers(self) -> range:
+        return range(self._history_start, self.connection.submitted_count)
+
+    def _submitted(self, number: int) -> TaskId:
+        return task_id_of(self.connection.session_id, number)
 
     @property
     def outstanding(self) -> set[TaskId]:
@@ -204,7 +210,7 @@ class Session:
         if isinstance(jobs, str):
             return [TaskId(jobs)]
         if isinstance(jobs, int):
-            return [self.history[jobs]]
+            return [self._submitted(self._history_numbers()[jobs])]
         if isinstance(jobs, AsyncResult):
             return jobs.msg_ids
         if isinstance(jobs, Iterable):

@@ -15,9 +15,11 @@ from typing import Literal, Self
 
 import msgspec
 
-from parallelz.client.history import HistorySession, Record
+from parallelz.client.history import NO_STORE, Record
+from parallelz.client.past_session import PastSession
 from parallelz.client.results import AsyncResult
 from parallelz.client.session import Jobs
+from parallelz.errors import RemoteError
 from parallelz.ids import TaskId
 from parallelz.protocol.answers import StoryLine
 from parallelz.protocol.messages import AskState
@@ -57,7 +59,7 @@ class Story(list[StoryText]):
     __repr__ = __str__
 
 
-class StateSession(HistorySession):
+class StateSession(PastSession):
     """A session that also asks for the state of tasks."""
 
     def story(self, task: Jobs) -> Story | list[Story]:
@@ -126,19 +128,21 @@ class StateSession(HistorySession):
         return bytes(buffers[0]) if buffers else reply.data
 
     def _why_by_history(self, task_ids: list[TaskId]) -> dict[TaskId, str]:
-        sentences = {
-            task_id: f"nobody knows a task {task_id}: it was never submitted to this cluster,"
-            " or its record was purged"
-            for task_id in task_ids
-        }
         keys = ["msg_id", "status", "completed", "received", "engine_id", "evalue", "ename"]
         what: dict[str, object] = {"query": {"msg_id": {"$in": task_ids}}, "keys": keys}
-        records = self._ask("query", what)
-        assert isinstance(records, list)
+        doubt = "it was never submitted to this cluster, or its record was purged"
+        records: list[Record] = []
+        try:
+            records = self.records("query", what)
+        except RemoteError as error:
+            if error.ename != NO_STORE:
+                raise
+            doubt = "it has ended, or was never submitted here; this cluster keeps no history"
+        sentences = {task_id: f"nobody knows a task {task_id}: {doubt}" for task_id in task_ids}
         for task_id in self.outstanding.intersection(task_ids):
             sentences[task_id] = f"{task_id} is on its way to the controller"
         for record in records:
-            sentences[record["msg_id"]] = _how_it_ended(record)
+            sentences[TaskId(str(record["msg_id"]))] = _how_it_ended(record)
         return sentences
 
 

@@ -82,7 +82,7 @@ class TaskGroup:
         if timeout is not None and timeout < 0:
             timeout = None
         if self._submission is not None:
-            return self._connection.wait(self.ready, timeout)
+            return self._wait_until(self.ready, timeout)
         # Goes on where the last look ended: with 100,000 tasks that matters.
         places = self._places
         first_pending = 0
@@ -96,7 +96,11 @@ class TaskGroup:
                 first_pending += 1
             return True
 
-        return self._connection.wait(is_done, timeout)
+        return self._wait_until(is_done, timeout)
+
+    def _wait_until(self, is_done: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Wait for something about these tasks; return whether it has come true."""
+        return self._connection.wait(is_done, timeout_s)
 
     def successful(self) -> bool:
         """Whether no task failed.

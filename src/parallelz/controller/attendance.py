@@ -248,13 +248,20 @@ class Attendance:
             self._forget(session, reason, now_s)
 
     def lose(
-        self, session: Session, death: EngineDied, now_s: float, *, may_return: bool = False
+        self,
+        session: Session,
+        death: EngineDied,
+        now_s: float,
+        *,
+        may_return: bool = False,
+        record: bool = True,
     ) -> None:
-        """Take in that an engine is gone."""
+        """Take in that an engine is gone; unless that is recorded elsewhere, record it."""
         logger.warning("! lost %r: %s", session, death.cause)
         self._suspects.pop(session.id, None)
         if session.engine is not None:
-            self._recording.engine_changed(session.engine, death.cause)
+            if record:
+                self._recording.engine_changed(session.engine, death.cause)
             started: list[TaskId] = death.started
             lost = EngineLost(session.id, death.cause, death.started_count, started)
             self._tasks.handle(lost, session.id, now_s)

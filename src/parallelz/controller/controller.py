@@ -31,10 +31,6 @@ from parallelz.protocol.messages import (
     DefineFunction,
     EngineDied,
     EngineReturned,
-    FromClient,
-    FromEngine,
-    FromRecorder,
-    FromSupervisor,
     Goodbye,
     Hello,
     Message,
@@ -55,6 +51,7 @@ from parallelz.protocol.messages import (
     TaskFinished,
     TasksDropped,
 )
+from parallelz.protocol.roles import FromClient, FromEngine, FromRecorder, FromSupervisor
 from parallelz.transport.router import Arrival, MessageRouter, Router
 from parallelz.transport.security import ClusterSecrets
 from parallelz.transport.sockets import Waker
@@ -275,7 +272,7 @@ class Controller:
         match message:
             case TaskFinished() | TasksDropped():
                 returning = self._returning
-                if not (returning.is_open and returning.keeps(message, session.id, buffers)):
+                if not (returning.is_open and returning.keeps(link, message, buffers)):
                     self._tasks.handle(message, session.id, now_s, buffers)
             case SubmitTask() | SubmitMap() | SubmitDirect():
                 self._tasks.submit(session, message, buffers, now_s)
@@ -294,7 +291,8 @@ class Controller:
             case EngineDied():
                 died = self._sessions.by_id.get(message.session_id)
                 if died is not None and died.role == "engine":
-                    self._attendance.lose(died, message, now_s)
+                    self._returning.engine_died(link, died, message)
+                    self._attendance.lose(died, message, now_s, record=False)
             case StoreTrouble():
                 self._recording.take_trouble(message)
             case Supervises():
@@ -318,6 +316,7 @@ class Controller:
             return
         self._recording.when_safe(link, number)
         self._attendance.untold[id(link)] = link
+        self._returning.handled(link, number, now_s)
 
     def _catch_up(self, session: Session, now_s: float) -> None:
         """Deal with what a peer said before it could be understood."""

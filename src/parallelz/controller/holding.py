@@ -5,6 +5,7 @@ envelope is held
 
 * until what was made of it is recorded,
 * until a task has ended whose arguments are too large for the database: its client keeps them,
+* until a task has ended whose result came before the task itself, after a restart,
 * until a client has a result that is too large for the database: its engine keeps it.
 
 Acknowledging is by number, so what comes behind one that is held is held as well.
@@ -46,7 +47,7 @@ class Holding:
     def __init__(self) -> None:
         self._links: dict[int, tuple[Link, deque[Hold]]] = {}
         self._recorded: deque[tuple[int, Hold]] = deque()  # by how many envelopes are recorded
-        self._until_ended: dict[TaskId, Hold] = {}
+        self._until_ended: dict[TaskId, list[Hold]] = {}
         self._undelivered: dict[int, tuple[Link, deque[_Undelivered]]] = {}
         self._next: Hold | None = None  # of the envelope that is being dealt with
 
@@ -70,7 +71,8 @@ class Holding:
         """Hold the envelope of this link that is being dealt with until these have ended."""
         hold = self._current(link)
         hold.reasons_count += len(task_ids)
-        self._until_ended.update(dict.fromkeys(task_ids, hold))
+        for task_id in task_ids:
+            self._until_ended.setdefault(task_id, []).append(hold)
 
     def until_delivered(self, engine: Link, client: Link, record: msgspec.Raw) -> None:
         """Hold an envelope of an engine until the client has what was just put for it.
@@ -122,10 +124,17 @@ class Holding:
             _, hold = self._recorded.popleft()
             self._relieve(hold)
 
-    def ended(self, task_id: TaskId) -> None:
-        """Take in that a task has ended."""
-        if self._until_ended and (hold := self._until_ended.pop(task_id, None)) is not None:
-            self._relieve(hold)
+    def ended(self, task_id: TaskId, target: int | None) -> None:
+        """Take in that a task has ended; as soon as `target` is reached that is recorded.
+
+        None: it never will end.
+        """
+        holds = self._until_ended.pop(task_id, ()) if self._until_ended else ()
+        for hold in holds:
+            if target is None:
+                self._relieve(hold)
+            else:
+                self._recorded.append((target, hold))
 
     def delivered(
         self, client: Link, *, all_of_them: bool = False

@@ -26,6 +26,8 @@ from parallelz.controller.controller import Controller
 from parallelz.controller.recording import Recording
 from parallelz.core.placement import SCHEMES, Room, UnknownScheme, scheme_named
 from parallelz.core.scheduler import Scheduler
+from parallelz.errors import ClusterError
+from parallelz.store.choice import to_store
 from parallelz.transport.security import (
     ClusterSecrets,
     new_secrets,
@@ -37,7 +39,6 @@ from parallelz.transport.sockets import term_context
 logger = logging.getLogger(__name__)
 
 GC_THRESHOLDS = (100_000, 50, 100)  # live tasks are many, and in no circle
-STORES = ("sqlite", "memory", "none")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,13 +49,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ip", default="", help="also listen here, for other hosts")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--location", default="", help="address by which others reach it")
-    parser.add_argument("--store", choices=STORES, default=settings.DEFAULT_STORE)
+    parser.add_argument("--store", default=settings.DEFAULT_STORE, help="see store.choice")
     parser.add_argument(
         "--scheme",
         default=settings.DEFAULT_SCHEME,
         help=f"how engines are chosen: {', '.join(SCHEMES)}, or module:Class of your own",
     )
     parser.add_argument("--hwm", type=int, help="tasks placed on an engine at once; 0: any")
+    parser.add_argument("--history-max-age-s", type=float, help="as the recorder's options")
+    parser.add_argument("--history-max-count", type=int)
+    parser.add_argument("--history-max-bytes", type=int)
     parser.add_argument("--log-file", type=Path)
     parser.add_argument("--ready-fd", type=int, help="gets a line when the controller listens")
     parser.add_argument("--parent-pid", type=int, help="end when this process has ended")
@@ -70,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         find_scheme(args.scheme)
-    except UnknownScheme as error:
+        to_store(args.store)
+    except (UnknownScheme, ClusterError) as error:
         sys.stderr.write(f"ipcontrollerz: {error}\n")
         return 2
     logging.basicConfig(
@@ -164,6 +169,10 @@ def _recorder_starter(
         *("--store", args.store, "--path", str(database), "--parent-pid", str(os.getpid())),
         *("--run", run_key(secrets), "--cluster", f"{args.profile_dir}:{args.cluster_id}"),
     ]
+    for name in ("max_age_s", "max_count", "max_bytes"):
+        limit = getattr(args, f"history_{name}")
+        if limit is not None:
+            command += [f"--{name.replace('_', '-')}", str(limit)]
     info = json.dumps(msgspec.to_builtins(secrets.infos["recorder"])).encode()
 
     def start() -> subprocess.Popen[bytes]:

@@ -18,15 +18,10 @@ from pathlib import Path
 
 from parallelz import settings
 from parallelz.protocol.connection import ConnectionInfo
-from parallelz.protocol.messages import (
-    AskHistory,
-    Goodbye,
-    Message,
-    Refused,
-    StoreRecords,
-    ToRecorder,
-)
-from parallelz.store.interface import Store
+from parallelz.protocol.messages import AskHistory, Goodbye, Message, Refused, StoreRecords
+from parallelz.protocol.roles import ToRecorder
+from parallelz.store.choice import conninfo_of, is_postgresql
+from parallelz.store.interface import Limits, Run, Store
 from parallelz.store.memory import MemoryStore
 from parallelz.store.recorder import Recorder
 from parallelz.store.sqlite import SqliteStore
@@ -41,11 +36,14 @@ PARENT_CHECK_PERIOD_S = 1.0
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the arguments that the controller gives."""
     parser = argparse.ArgumentParser(prog="parallelz.recorder")
-    parser.add_argument("--store", choices=("sqlite", "memory"), required=True)
+    parser.add_argument("--store", required=True, help="see store.choice")
     parser.add_argument("--path", type=Path, required=True, help="of the SQLite database")
     parser.add_argument("--parent-pid", type=int, required=True)
     parser.add_argument("--run", required=True, help="names this life of the cluster")
     parser.add_argument("--cluster", required=True, help="names the cluster")
+    parser.add_argument("--max-age-s", type=float, help="forget what ended longer ago")
+    parser.add_argument("--max-count", type=int, help="forget the oldest of more tasks")
+    parser.add_argument("--max-bytes", type=int, help="the same by the size of the store")
     return parser
 
 
@@ -59,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(process)d %(levelname).1s %(name)s: %(message)s",
     )
     info = ConnectionInfo.decode(sys.stdin.buffer.read())
-    recorder = Recorder(_store_opener(args.store, args.path))
+    limits = Limits(args.max_age_s, args.max_count, args.max_bytes)
+    run = Run(args.run, args.cluster)
+    recorder = Recorder(_store_opener(args.store, args.path), run, limits)
     link: PeerLink[Message] = PeerLink(
         endpoint_for(info),
         "bulk",
@@ -83,13 +83,17 @@ def record(link: PeerLink[Message], recorder: Recorder, parent_pid: int) -> bool
     poller = PeerPoller(link)
     while True:
         now_s = time.monotonic()
-        poller.poll(min(link.tick(now_s) - now_s, PARENT_CHECK_PERIOD_S))
+        retry_s = recorder.next_deadline_s()
+        due_s = link.tick(now_s) if retry_s is None else min(link.tick(now_s), retry_s)
+        poller.poll(min(max(due_s - now_s, 0.0), PARENT_CHECK_PERIOD_S))
         messages = [message for message, _ in link.receive()]
         told = [m for m in messages if isinstance(m, StoreRecords | AskHistory)]
         for reply, buffers in recorder.handle(told, time.monotonic()):
             link.put(reply, buffers)
-        link.settle()
+        if not recorder.is_behind:
+            link.settle()
         if any(isinstance(message, Goodbye) for message in messages):
+            recorder.finish(time.monotonic())
             link.put(Goodbye("all is written"))
             link.flush()
             return True
@@ -102,6 +106,11 @@ def record(link: PeerLink[Message], recorder: Recorder, parent_pid: int) -> bool
 
 
 def _store_opener(kind: str, path: Path) -> Callable[[], Store]:
+    if is_postgresql(kind):
+        # Not at the top: it takes a while, is not always installed and seldom needed.
+        from parallelz.store.postgres import PostgresStore
+
+        return lambda: PostgresStore(conninfo_of(kind))
     return MemoryStore if kind == "memory" else lambda: SqliteStore(path)
 
 

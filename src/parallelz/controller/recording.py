@@ -147,7 +147,6 @@ class Recording:
         """Remember an end; the answer was put for the client, if that is there."""
         if self._start is None:
             return
-        self._holding.ended(message.task_id)
         engine_uuid = "" if engine is None else engine.id
         item = record.ended(message, engine_uuid, buffers, self._wall_clock())
         is_large = buffers and not record.keeps_result(message, buffers)
@@ -155,6 +154,7 @@ class Recording:
             self._holding.until_delivered(engine.bulk, client.bulk, item)
         else:
             self._add(item)
+        self._holding.ended(message.task_id, self._target)
 
     def engine_changed(self, engine: EngineInfo, cause: str) -> None:
         """Remember that an engine came (`cause` is ""), or went and why."""
@@ -245,13 +245,14 @@ class Recording:
             self._progress_s = self._clock()
         self._holding.until_recorded(link, number, None if is_safe else target)
 
-    def hold_payloads(self, link: Link, task_ids: list[TaskId]) -> None:
-        """Have a client keep what its envelope holds until these tasks have ended.
-
-        Their arguments are too large to be recorded.
-        """
+    def hold_until_ended(self, link: Link, task_ids: list[TaskId]) -> None:
+        """Have a peer keep the envelope that is being dealt with until these have ended."""
         if self._start is not None:
             self._holding.until_ended(link, task_ids)
+
+    def will_not_end(self, task_id: TaskId) -> None:
+        """Take in that a task which was to end does not exist."""
+        self._holding.ended(task_id, None)
 
     def delivered(self, client: Link, *, all_of_them: bool = False) -> None:
         """Record the ends whose results the client has now, or will never have."""

@@ -21,7 +21,7 @@ import msgspec
 
 from parallelz.controller.attendance import CLIENT_GRACE_S, Attendance
 from parallelz.controller.recording import Recording
-from parallelz.controller.sessions import Backlog, Link, Session, Sessions
+from parallelz.controller.sessions import Link, Session, Sessions
 from parallelz.controller.tasks import Tasks, ids_of
 from parallelz.core.ended import NOWHERE
 from parallelz.core.events import ClientReturned, ClientReturns, EndsKnown
@@ -29,6 +29,8 @@ from parallelz.core.scheduler import Scheduler
 from parallelz.ids import SessionId, TaskId, task_id_of
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (
+    EngineDied,
+    EngineInfo,
     EngineReturned,
     ErrorInfo,
     Reply,
@@ -62,6 +64,14 @@ class _Stray(NamedTuple):
     buffers: Sequence[Buffer]
 
 
+class _Loss(NamedTuple):
+    """An engine died that had started tasks which are not known (yet)."""
+
+    engine: EngineInfo
+    cause: str
+    clients: set[SessionId]  # which may send these tasks again
+
+
 class _Resume:
     """The return of a client, until what it waits for and sends again was looked up."""
 
@@ -85,16 +95,6 @@ class _Resume:
             for task_id in ids_of(self.session.id, message)
         }
         self._to_ask = chain(self._awaited_ids(), sent_again)
-
-    def take_new(self) -> Backlog:
-        """Take out of the backlog what the client has sent for the first time."""
-        backlog = self.session.backlog
-        for index, (link, number, message, _) in enumerate(backlog, 1):
-            is_last = message is None and number >= self.last_number
-            if is_last and link is self.session.bulk:
-                self.session.backlog = backlog[:index]
-                return backlog[index:]
-        return []
 
     def _awaited_ids(self) -> Iterator[TaskId]:
         for first, last in self.awaited:
@@ -141,6 +141,8 @@ class Returning:
         self._catch_up = catch_up
         self._resumes: dict[SessionId, _Resume] = {}
         self._strays: dict[SessionId, dict[TaskId, _Stray]] = {}  # by client
+        self._unheard: dict[SessionId, list[TaskId]] = {}  # what dead engines had started
+        self._losses: list[_Loss] = []
         self._until_s: float | None = None  # strays are kept
 
     @property
@@ -166,17 +168,47 @@ class Returning:
         self._catch_up(session, now_s)
 
     def keeps(
-        self,
-        message: TaskFinished | TasksDropped,
-        engine: SessionId,
-        buffers: Sequence[Buffer],
+        self, link: Link, message: TaskFinished | TasksDropped, buffers: Sequence[Buffer]
     ) -> bool:
-        """Keep a result whose task is not known, if it may become so; return whether."""
+        """Keep a result whose task is not known, if it may become so; return whether.
+
+        The engine keeps it as well, until the task has ended and that is recorded.
+        """
         if isinstance(message, TasksDropped) or self._is_known(message.task_id):
             return False
-        client = SessionId(message.task_id.rpartition("-")[0])
-        self._strays.setdefault(client, {})[message.task_id] = _Stray(message, engine, buffers)
+        task_id = message.task_id
+        strays = self._strays.setdefault(SessionId(task_id.rpartition("-")[0]), {})
+        strays[task_id] = _Stray(message, link.session.id, buffers)
+        self._recording.hold_until_ended(link, [task_id])
         return True
+
+    def engine_died(self, link: Link, session: Session, death: EngineDied) -> None:
+        """Record the loss of an engine, or when all that it had started is known.
+
+        Until then its supervisor keeps what it said of it, and a next controller would expect
+        the engine and hear it again.
+        """
+        if session.engine is None:
+            return
+        unknown = [t for t in death.started if self.is_open and not self._is_known(t)]
+        if not unknown:
+            self._recording.engine_changed(session.engine, death.cause)
+            return
+        self._recording.hold_until_ended(link, unknown)
+        clients = {SessionId(task_id.rpartition("-")[0]) for task_id in unknown}
+        for task_id in unknown:
+            self._unheard.setdefault(SessionId(task_id.rpartition("-")[0]), []).append(task_id)
+        self._losses.append(_Loss(session.engine, death.cause, clients))
+
+    def _drop_strays(self, client: SessionId) -> None:
+        """Take in that nothing more of the time before comes from a client."""
+        for task_id in [*self._strays.pop(client, ()), *self._unheard.pop(client, ())]:
+            self._recording.will_not_end(task_id)
+        for loss in self._losses:
+            loss.clients.discard(client)
+        for loss in [loss for loss in self._losses if not loss.clients]:
+            self._losses.remove(loss)
+            self._recording.engine_changed(loss.engine, loss.cause)
 
     def _is_known(self, task_id: TaskId) -> bool:
         board = self._scheduler.board
@@ -226,7 +258,8 @@ class Returning:
                 return
             resume.unknown += ids
             resume.asked = []
-        self._end(resume, now_s)
+        resume.session.is_returning = False
+        self._catch_up(resume.session, now_s)
 
     def _take_ends(
         self, resume: _Resume, reply: Reply, buffers: Sequence[Buffer], now_s: float
@@ -251,14 +284,17 @@ class Returning:
         resume.asked = resume.asked[ends.looked_up_count :]
         self._ask(resume, now_s)
 
+    def handled(self, link: Link, number: int, now_s: float) -> None:
+        """Take in that an envelope was dealt with; it may be the last that was sent again."""
+        resume = self._resumes.get(link.session.id)
+        if resume is not None and link is link.session.bulk and number >= resume.last_number:
+            del self._resumes[link.session.id]
+            self._end(resume, now_s)
+
     def _end(self, resume: _Resume, now_s: float) -> None:
-        """Deal with what the client has sent (again), and answer what nobody knows."""
+        """Answer what nobody knows."""
         session = resume.session
-        del self._resumes[session.id]
-        session.is_returning = False
-        new = resume.take_new()
-        self._catch_up(session, now_s)
-        self._strays.pop(session.id, None)
+        self._drop_strays(session.id)
         self._tasks.handle(ClientReturned(session.id), session.id, now_s)
         error = ErrorInfo("TaskLost", NOBODY_KNOWS)
         for task_id in resume.unknown:
@@ -267,8 +303,6 @@ class Returning:
                 session.bulk.put(ended)
                 self._recording.ended(ended, (), None, session)
         self._touch(session.bulk)
-        session.backlog = new
-        self._catch_up(session, now_s)
 
     # -- time ------------------------------------------------------------------------------
 
@@ -295,5 +329,5 @@ class Returning:
         self._until_s = None
         absent = {*self._strays, *self._scheduler.recovery.claiming_clients()}
         for session_id in absent - self._resumes.keys():
-            self._strays.pop(session_id, None)
+            self._drop_strays(session_id)
             self._tasks.handle(ClientReturned(session_id), session_id, now_s)

@@ -62,10 +62,6 @@ class Link:
         self.sender.put(message, buffers)
 
 
-Backlog = list[tuple[Link, int, Message | None, Sequence[Buffer]]]
-"""Messages in order; after those of an envelope comes its number, with no message."""
-
-
 class Session:
     """One life of a peer process.
 
@@ -89,7 +85,7 @@ class Session:
         self.has_joined = False  # an engine that is there for the core
         self.is_expected = False  # one that the core waits for
         self.is_returning = False
-        self.backlog: Backlog = []
+        self.backlog: list[tuple[Link, int, Message | None, Sequence[Buffer]]] = []
         self.children: list[SessionId] = []  # of a supervisor
         self.known: KnownDefinitions[Definition] = KnownDefinitions()  # a client told us
         self.sent = SentDefinitions()  # we told an engine

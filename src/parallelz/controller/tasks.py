@@ -191,7 +191,7 @@ class Tasks:
         """Have the client keep what is too large to be recorded."""
         if not record.keeps_payload(message, buffers):
             live = [task_id for task_id in ids if task_id in self._scheduler.tasks]
-            self._recording.hold_payloads(session.bulk, live)
+            self._recording.hold_until_ended(session.bulk, live)
 
     def restore(self, task: RestoredTask, definition: Definition, now_s: float) -> None:
         """Take in a task of before a restart, which is recorded already."""

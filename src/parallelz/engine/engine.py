@@ -50,9 +50,9 @@ from parallelz.protocol.messages import (
     RunTask,
     StopEngine,
     TasksDropped,
-    ToEngine,
     Welcome,
 )
+from parallelz.protocol.roles import ToEngine
 from parallelz.transport.peer import PeerLink, PeerPoller, Watch, endpoint_for
 from parallelz.transport.sockets import Waker, term_context
 

@@ -28,9 +28,9 @@ from parallelz.protocol.messages import (
     Refused,
     StopEngine,
     Supervises,
-    ToSupervisor,
     Welcome,
 )
+from parallelz.protocol.roles import ToSupervisor
 from parallelz.transport.peer import PeerLink, PeerPoller, endpoint_for
 from parallelz.transport.sockets import Waker, new_session_id, term_context
 

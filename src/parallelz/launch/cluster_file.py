@@ -52,6 +52,9 @@ class ClusterFacts(msgspec.Struct):
     owner: ProcessId | None  # ends the cluster at its own end; None: nobody does
     controller: LaunchedFacts | None = None
     engine_sets: dict[str, LaunchedFacts] = {}
+    watcher: LaunchedFacts | None = None  # stays only to start a dead controller again
+    store: str = ""  # where the history goes; "": nobody said
+    is_stopping: bool = False  # by whomever; a controller that ends now is not replaced
     version: int = 1
 
     @property
@@ -64,7 +67,7 @@ class ClusterFacts(msgspec.Struct):
         """Whether any of its processes is alive; True if they are on another host."""
         if not self.is_local:
             return True
-        processes = [self.owner, self.controller, *self.engine_sets.values()]
+        processes = [self.owner, self.controller, self.watcher, *self.engine_sets.values()]
         return any(is_alive(each.pid, each.started) for each in processes if each)
 
     def state_of(self, launched: LaunchedFacts | None) -> str:
@@ -166,6 +169,21 @@ def read_running(path: Path) -> ClusterFacts:
     return facts
 
 
+def read_launched(profile_dir: Path, cluster_id: str) -> ClusterFacts:
+    """Return what the file says of the cluster that this process was just started for.
+
+    Raises
+    ------
+    NoCluster
+        If that was stopped meanwhile.
+    """
+    path = settings.cluster_file(profile_dir, cluster_id)
+    facts = read(path)
+    if facts is None or facts.is_stopping:
+        raise NoCluster(f"the cluster was stopped before its controller had started ({path})")
+    return facts
+
+
 def read(path: Path) -> ClusterFacts | None:
     """Return what a cluster file says, None if there is none.
 
@@ -206,6 +224,8 @@ def locked(profile_dir: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        # To close it is not enough if another thread forked a process meanwhile.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

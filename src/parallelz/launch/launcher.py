@@ -2,15 +2,17 @@
 
 A launcher is one controller or one set of engines. It goes once through its states::
 
-    before --start()--> running --the process ends, by stop() or not--> after
+    before --start()--> running --its end, by stop() or not--> after
 
-and is written down as `LaunchedFacts`, from which another process can take it up again. A
-launcher is known to users by a short name, such as ``local``.
+A controller that dies and is started again is running all the time. A launcher is written down
+as `LaunchedFacts`, from which another process can take it up again. It is known to users by a
+short name, such as ``local``.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Literal, NamedTuple, Protocol
 import msgspec
 
 from parallelz import settings
-from parallelz.engine_options import EngineOptions
+from parallelz.engine_options import EngineOptions, to_size
 from parallelz.errors import ClusterError
 
 LaunchState = Literal["before", "running", "after"]
@@ -35,6 +37,40 @@ class Place(NamedTuple):
     parent_pid: int | None  # what is launched ends when this process does; None: it stays
 
 
+class HistoryLimits(NamedTuple):
+    """How much of the history is kept, oldest tasks go first; None: any amount."""
+
+    max_age_s: float | None = None
+    max_count: int | None = None
+    max_bytes: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        max_age_s: float | None = None,
+        max_count: int | None = None,
+        max_bytes: int | str | None = None,
+    ) -> HistoryLimits:
+        """Return the limits; bytes may be a text such as ``"2GB"``.
+
+        Raises
+        ------
+        ClusterError
+            If one of them is not more than 0.
+        """
+        for what, limit in (("max_age_s", max_age_s), ("max_count", max_count)):
+            if limit is not None and not limit > 0:
+                raise ClusterError(f"history_{what} must be more than 0, not {limit!r}")
+        size = None if max_bytes is None else to_size(max_bytes)
+        return cls(max_age_s, max_count, size)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same as options of a controller."""
+        given = [(name, limit) for name, limit in self._asdict().items() if limit is not None]
+        return [f"--history-{name.replace('_', '-')}={limit}" for name, limit in given]
+
+
 class ControllerOptions(NamedTuple):
     """How a controller is to be started."""
 
@@ -43,6 +79,7 @@ class ControllerOptions(NamedTuple):
     store: str = settings.DEFAULT_STORE
     scheme: str = settings.DEFAULT_SCHEME
     hwm: int | None = None  # None: as much as covers the round trip
+    history: HistoryLimits = HistoryLimits()
 
 
 class LaunchedFacts(msgspec.Struct, frozen=True):
@@ -126,28 +163,48 @@ def usable_core_count() -> int:
     return os.cpu_count() or 1
 
 
-def last_lines(
-    log: Path, *, offset: int = 0, line_count: int = settings.LOG_LINES_SHOWN
-) -> str:
-    """Return the end of a log, "" if there is none. What is before `offset` is of earlier."""
+def last_lines(log: Path, *, line_count: int = settings.LOG_LINES_SHOWN) -> str:
+    """Return the end of a log, "" if there is none."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(offset, size - 400 * line_count))
+            file.seek(max(0, size - 400 * line_count))
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
     return "\n".join(text.rstrip().splitlines()[-line_count:])
 
 
-def describe_end(what: str, returncode: int | None, log: Path, *, offset: int = 0) -> str:
-    """Return why something ended that should not have, as far as is known, for an error."""
-    if returncode is None:
-        how = "did not get ready in time"
-    elif returncode < 0:
-        how = f"was ended by signal {-returncode}"
-    else:
-        how = f"ended with exit code {returncode}"
-    lines = last_lines(log, offset=offset)
+def describe_code(returncode: int) -> str:
+    """Return how a process ended that gave this code, after its name.
+
+    >>> describe_code(-9)
+    'was killed by signal 9 (SIGKILL)'
+    """
+    if returncode >= 0:
+        return f"ended with exit code {returncode}"
+    try:
+        name = f" ({signal.Signals(-returncode).name})"
+    except ValueError:  # a real-time signal
+        name = ""
+    return f"was killed by signal {-returncode}{name}"
+
+
+def describe_end(what: str, returncode: int | None, log: Path, *, more: str = "") -> str:
+    """Return why something ended that should not have, as far as is known, for an error.
+
+    Parameters
+    ----------
+    what
+        Its name, with which the text begins.
+    returncode
+        None: it runs, but did not get ready.
+    log
+        Its last lines are shown.
+    more
+        A sentence to put behind the first one.
+    """
+    how = "did not get ready in time" if returncode is None else describe_code(returncode)
+    lines = last_lines(log)
     shown = f"Its last words:\n\n{lines}\n\n" if lines else "It logged nothing. "
-    return f"{what} {how}. {shown}The whole log: {log}"
+    return f"{what} {how}. {more and f'{more} '}{shown}The whole log: {log}"

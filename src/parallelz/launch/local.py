@@ -1,4 +1,4 @@
-"""Controllers and engines as processes of this host.
+"""Processes of this host, and engines as such; controllers are in `local_controller`.
 
 Each is started in a session of its own, so that the Ctrl-C of a terminal reaches only the
 process that started them, which then stops them in order; and its process group is what gets
@@ -26,7 +26,6 @@ from parallelz import settings
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
 from parallelz.launch.launcher import (
-    ControllerOptions,
     LaunchedFacts,
     LaunchState,
     Place,
@@ -34,34 +33,8 @@ from parallelz.launch.launcher import (
 )
 
 NO_OPTIONS = EngineOptions()
-CONTROLLER_DEFAULTS = ControllerOptions()
 
 _HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def controller_command(
-    place: Place,
-    options: ControllerOptions = CONTROLLER_DEFAULTS,
-    *,
-    ready_fd: int | None = None,
-    python: str = sys.executable,
-) -> list[str]:
-    """Return the command line of a controller that also removes its files at its end."""
-    # -P: a random.py of the user's must not end up in the controller.
-    command = [python, "-P", "-m", "parallelz.cli.ipcontrollerz", "--launched"]
-    command += ["--profile-dir", str(place.profile_dir), "--cluster-id", place.cluster_id]
-    command += ["--store", options.store, "--scheme", options.scheme]
-    if options.hwm is not None:
-        command += ["--hwm", str(options.hwm)]
-    if options.ip:
-        command += ["--ip", options.ip]
-    if options.port:
-        command += ["--port", str(options.port)]
-    if ready_fd is not None:
-        command += ["--ready-fd", str(ready_fd)]
-    if place.parent_pid is not None:
-        command += ["--parent-pid", str(place.parent_pid)]
-    return command
 
 
 def engines_command(
@@ -170,32 +143,46 @@ class LocalProcess:
         if self._pid:
             raise ClusterError(f"{self._name} was started already")
         _keep_previous(self._log)
-        with self._log.open("ab") as output, _signals_held():
+        with _signals_held():
             try:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                    pass_fds=pass_fds,
-                )
+                wait = self._open(command, pass_fds)
             except OSError as error:
                 raise ClusterError(f"cannot start {self._name}: {error}") from error
-            self._watch(process.pid, process_started(process.pid), process.wait)
+            self._watch(wait)
+
+    def _open(
+        self, command: Sequence[str], pass_fds: Sequence[int] = (), *, heading: str = ""
+    ) -> Callable[[], int]:
+        """Start a process, from now on ours; return what waits for its end."""
+        with self._log.open("ab") as output:
+            output.write(heading.encode())
+            output.flush()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=pass_fds,
+            )
+        self._pid, self._started = process.pid, process_started(process.pid)
+        return process.wait
 
     def _attach(self, facts: LaunchedFacts) -> None:
+        self._pid, self._started = facts.pid, facts.started
         if is_alive(facts.pid, facts.started):
-            self._watch(facts.pid, facts.started, lambda: _wait_for_stranger(facts.pid))
+            self._watch(lambda: _wait_for_stranger(facts.pid))
         else:
-            self._pid, self._started = facts.pid, facts.started
             self._end(0)
 
-    def _watch(self, pid: int, started: str, wait: Callable[[], int]) -> None:
-        self._pid, self._started = pid, started
+    def _watch(self, wait: Callable[[], int]) -> None:
         threading.Thread(
-            target=lambda: self._end(wait()), name=f"waits for {self._name}", daemon=True
+            target=lambda: self._follow(wait), name=f"waits for {self._name}", daemon=True
         ).start()
+
+    def _follow(self, wait: Callable[[], int]) -> None:
+        """Wait for the end, in a thread of its own."""
+        self._end(wait())
 
     def _end(self, returncode: int) -> None:
         self._returncode = returncode
@@ -209,69 +196,6 @@ class LocalProcess:
         # Gone already, or (macOS) only zombies are left of it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, signal.SIGKILL)
-
-
-class LocalController(LocalProcess):
-    """A controller on this host. Its connection files must be there before it is started."""
-
-    def __init__(self, place: Place, options: ControllerOptions = CONTROLLER_DEFAULTS) -> None:
-        log = settings.log_file(place.profile_dir, place.cluster_id, "controller")
-        super().__init__("the controller", log)
-        self._place = place
-        self._options = options
-        self._ready_fd: int | None = None
-
-    @classmethod
-    def from_facts(cls, facts: LaunchedFacts, place: Place) -> Self:
-        """Take up a controller that was started by another process, or see that it ended."""
-        controller = cls(place)
-        controller._log = Path(facts.log)
-        controller._attach(facts)
-        return controller
-
-    def start(self) -> None:
-        """Start it, without waiting until it is ready."""
-        self._ready_fd, writer = os.pipe()
-        try:
-            command = controller_command(self._place, self._options, ready_fd=writer)
-            self._spawn(command, [writer])
-        except BaseException:
-            self._close_ready_fd()
-            raise
-        finally:
-            os.close(writer)
-
-    def wait_ready(self, timeout_s: float = settings.START_TIMEOUT_S) -> None:
-        """Wait until it listens.
-
-        Raises
-        ------
-        ClusterError
-            If it ended instead, with its last words, or needs longer than `timeout_s`.
-        """
-        if self._ready_fd is None:
-            return
-        poller = select.poll()
-        poller.register(self._ready_fd, select.POLLIN)
-        ready = poller.poll(timeout_s * 1000)
-        said = os.read(self._ready_fd, 64) if ready else b""
-        self._close_ready_fd()
-        if said:
-            return
-        if ready:
-            # Its end of the pipe is closed, so its exit code is about to be known.
-            self._ended.wait(settings.LINGER_S)
-        raise ClusterError(self.explain_end())
-
-    def _close_ready_fd(self) -> None:
-        if self._ready_fd is not None:
-            os.close(self._ready_fd)
-            self._ready_fd = None
-
-    def stop(self, grace_s: float = settings.STOP_GRACE_S) -> None:
-        """Ask it to end, wait, and end it and its recorder by force after `grace_s`."""
-        super().stop(grace_s)
-        self._close_ready_fd()
 
 
 class LocalEngines(LocalProcess):
@@ -325,6 +249,17 @@ class LocalEngines(LocalProcess):
         return LaunchedFacts(
             "local", self._pid, self._started, str(self._log), self.n, self.options
         )
+
+
+class LocalWatcher(LocalProcess):
+    """The process that a cluster in the background leaves behind, to look after it."""
+
+    @classmethod
+    def from_facts(cls, facts: LaunchedFacts) -> Self:
+        """Take it up, or see that it ended."""
+        watcher = cls("the watcher", Path(facts.log))
+        watcher._attach(facts)
+        return watcher
 
 
 def process_started(pid: int) -> str:

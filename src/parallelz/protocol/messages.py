@@ -1,8 +1,7 @@
 """Every message of parallelz.
 
 A request is named verb-noun (`SubmitTask`), a fact noun-verb (`TaskFinished`). The class name
-is the tag on the wire, and decoding is validation. Who may say what is a union per role at the
-end; a peer that says anything else is refused where its frame is decoded.
+is the tag on the wire, and decoding is validation. Who may say what stands in `protocol.roles`.
 
 Pickled functions, arguments and results travel as `data`, and what is too large for that in
 frames of their own behind the envelope: `frame_count` of them belong to the message. The
@@ -486,45 +485,3 @@ class StoreTrouble(Message, frozen=True):
 
     text: str  # what is wrong; "": it works again
     lost_count: int  # records that could not be written and will not be
-
-
-# -- who may say what ---------------------------------------------------------------------
-
-FromClient = (
-    DefineFunction
-    | ResumeTasks
-    | SubmitTask
-    | SubmitMap
-    | SubmitDirect
-    | ProvideValue
-    | AbortTasks
-    | CancelTasks
-    | DrainEngines
-    | AskState
-    | InterruptEngines
-    | ClearEngines
-    | ShutdownEngines
-    | AskQueues
-    | AskHistory
-    | Goodbye
-)
-FromEngine = EngineReturned | TaskFinished | TasksDropped | NamespaceCleared | Goodbye
-FromSupervisor = Supervises | EngineDied | Goodbye
-FromRecorder = Reply | StoreTrouble | Goodbye
-
-Greeting = Welcome | Refused | SayHello
-ToClient = (
-    Greeting | TaskEnded | FetchValues | Reply | EngineJoined | EngineLeft | Notice | Goodbye
-)
-ToEngine = (
-    Greeting
-    | DefineFunction
-    | RunTask
-    | DropTasks
-    | InterruptTask
-    | ClearNamespace
-    | StopEngine
-    | Goodbye
-)
-ToSupervisor = Greeting | EndEngine | StopEngine | Goodbye
-ToRecorder = Greeting | StoreRecords | AskHistory | Goodbye

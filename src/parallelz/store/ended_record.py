@@ -1,4 +1,9 @@
-"""How a task ended, from its record back to the message that said so."""
+"""From a record in the database back to the answer that the client of the task was sent.
+
+Whoever did not get that answer (another client, one that comes back, a controller that starts
+in the place of a dead one) gets this one instead, which is the same but for a result that was
+too large to be kept.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +15,22 @@ import msgspec
 from parallelz.ids import EngineId, TaskId
 from parallelz.protocol.messages import ErrorInfo, Outputs, Status, TaskEnded
 
+NOWHERE = EngineId(-1)
+
 
 def ended_from(record: Mapping[str, object]) -> tuple[TaskEnded, list[bytes]]:
-    """Return what the client was or would have been told of a task that has ended.
+    """Return how a task ended, and the frames behind that message.
 
     Parameters
     ----------
     record
-        With the keys `store.restored.ENDED_KEYS`.
+        Of a task that has ended, with `restored.ENDED_KEYS`.
 
     Returns
     -------
     tuple
-        The message and its frames. If the result was too large to be kept, the task counts as
-        failed, with a LookupError that says how large it was.
+        A result that was too large to be kept makes it end with ``error``, a LookupError that
+        says how large it was. An exception that was too large is left as its text.
     """
     status = cast("Status", record["status"])
     error = None
@@ -35,25 +42,31 @@ def ended_from(record: Mapping[str, object]) -> tuple[TaskEnded, list[bytes]]:
     buffers: list[bytes] = msgspec.msgpack.decode(frames) if frames else []
     if status == "ok" and not data and not buffers:
         status = "error"
-        text = f"the result, of {record['data_bytes']} bytes, is not kept in the database"
-        error = ErrorInfo("LookupError", text)
-    engine_id = record["engine_id"]
+        error = ErrorInfo(
+            "LookupError",
+            f"the result, of {record['data_bytes']} bytes, is not kept in the database",
+        )
+    engine_id = cast("int | None", record["engine_id"])
+    ended = TaskEnded(
+        TaskId(str(record["msg_id"])),
+        status,
+        NOWHERE if engine_id is None else EngineId(engine_id),
+        cast("float", record["started"] or 0.0),
+        cast("float", record["completed"] or 0.0),
+        data,
+        len(buffers),
+        error,
+        _outputs_from(record),
+        cast("int", record["retries"] or 0),
+    )
+    return ended, buffers
+
+
+def _outputs_from(record: Mapping[str, object]) -> Outputs | None:
     outputs = Outputs(
         cast("str", record["stdout"] or ""),
         cast("str", record["stderr"] or ""),
         cast("bytes", record["outputs"] or b""),
         cast("bytes", record["execute_result"] or b""),
     )
-    ended = TaskEnded(
-        cast("TaskId", record["msg_id"]),
-        status,
-        EngineId(-1 if engine_id is None else cast("int", engine_id)),
-        cast("float", record["started"] or 0.0),
-        cast("float", record["completed"] or 0.0),
-        data,
-        len(buffers),
-        error,
-        outputs,
-        cast("int", record["retries"] or 0),
-    )
-    return ended, buffers
+    return None if outputs == Outputs() else outputs

@@ -4,31 +4,126 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
 
 from parallelz.errors import ParallelzError
 from parallelz.ids import Digest, SessionId, TaskId
+from parallelz.protocol.messages import EngineInfo
 from parallelz.store.query import KEYS, USUAL_KEYS, Condition, QueryError, check_keys, parse
 from parallelz.store.record import Record
+from parallelz.store.restored import ENDED_KEYS, Ends
 from parallelz.store.rows import PENDING, Function
 
 USUAL_ORDER = ("submitted",)
 LIMIT_MAX = 2**31 - 1
+CULL_COUNT_MAX = 1000  # tasks that are forgotten at once, so that nothing has to wait for long
+
+CLUSTER_ENDED = "the cluster ended before it did"
+CLUSTER_STOPPED = "the cluster was stopped before it did"
+
+RESTORED_KEYS = (
+    "msg_id",
+    "client_uuid",
+    "queue",
+    "engine_id",
+    "digest",
+    "submitted",
+    "label",
+    "options",
+    "payload",
+    "payload_frames",
+    "payload_bytes",
+)
+"""What is needed of a task to run it."""
 
 
 class StoreError(ParallelzError):
-    """The database cannot be used now: locked, full, damaged, not there."""
+    """The database cannot be used now: locked, full, not there."""
+
+
+class RecordError(StoreError):
+    """A record is not what the database can hold, now or later."""
+
+
+class Run(NamedTuple):
+    """One life of a cluster, from its start to its stop, over restarts of its parts."""
+
+    key: str
+    cluster: str  # what the runs of one cluster have in common
+
+
+class Limits(NamedTuple):
+    """How much is remembered of what has ended; None: all of it."""
+
+    age_s: float | None = None  # since its end
+    task_count: int | None = None
+    size_bytes: int | None = None  # of the whole store
+
+
+NO_LIMITS = Limits()
 
 
 class Store(ABC):
     """Keeps what the records say, and finds it again.
 
     Every method raises `StoreError` if the database fails; nothing was changed then. Used by
-    one thread.
+    one thread. `begin_run` comes before all else.
     """
 
     @abstractmethod
+    def begin_run(self, run: Run, now_s: float) -> int:
+        """Go on with a run, or begin it: then what earlier ones left behind is lost.
+
+        Returns
+        -------
+        int
+            How many tasks of earlier runs of this cluster had not ended, and end now.
+        """
+
+    @abstractmethod
+    def end_run(self, now_s: float) -> int:
+        """Let all that has not ended in this run end, as the cluster does; return how many."""
+
+    @abstractmethod
     def apply(self, records: Sequence[Record]) -> None:
-        """Keep these, all or none; what is known already is left as it is."""
+        """Keep these, all or none; what is known already is left as it is.
+
+        Raises
+        ------
+        RecordError
+            If it is for one of them, and will be when it is tried again.
+        """
+
+    @abstractmethod
+    def pending(self, after: int, bytes_max: int) -> tuple[list[dict[str, object]], int]:
+        """Return tasks of this run that have not ended, in the order they became known.
+
+        Parameters
+        ----------
+        after
+            What was returned with those before; 0: begin.
+        bytes_max
+            Of payloads, but for the last task.
+
+        Returns
+        -------
+        tuple
+            Records with `RESTORED_KEYS`, and where to go on; 0: that was all.
+        """
+
+    @abstractmethod
+    def engines(self) -> tuple[list[EngineInfo], int]:
+        """Return the engines of this run that have not left, and the first id never used."""
+
+    @abstractmethod
+    def cull(self, limits: Limits, now_s: float) -> int:
+        """Forget some of what is beyond the limits, the oldest first.
+
+        Returns
+        -------
+        int
+            How many tasks; `CULL_COUNT_MAX`: there may be more.
+        """
 
     @abstractmethod
     def select(
@@ -45,8 +140,12 @@ class Store(ABC):
         """Forget the tasks that match; return how many."""
 
     @abstractmethod
-    def definition(self, digest: Digest) -> Function | None:
-        """Return what a digest stands for; None: that was never recorded."""
+    def functions(self, digests: Sequence[Digest]) -> list[Function]:
+        """Return what digests stand for; what was never recorded is left out."""
+
+    def take_notices(self) -> list[str]:
+        """Return what has happened to the database that its users should know, once."""
+        return []
 
     @abstractmethod
     def close(self) -> None:
@@ -101,6 +200,28 @@ class Store(ABC):
         found = self.query({"msg_id": {"$in": list(task_ids)}}, list(KEYS))
         by_id = {record["msg_id"]: record for record in found}
         return [by_id[task_id] for task_id in task_ids if task_id in by_id]
+
+    def ends(self, task_ids: Sequence[TaskId], bytes_max: int) -> Ends:
+        """Return how tasks ended; see `restored.FindEnds`."""
+        found = self.query({"msg_id": {"$in": list(task_ids)}}, ["status", "data_bytes"])
+        by_id = {str(record["msg_id"]): record for record in found}
+        pending: list[TaskId] = []
+        ended: list[TaskId] = []
+        count = nbytes = 0
+        for task_id in task_ids:
+            count += 1
+            record = by_id.get(task_id)
+            if record is None:
+                continue
+            if record["status"] == PENDING:
+                pending.append(task_id)
+                continue
+            ended.append(task_id)
+            nbytes += cast("int", record["data_bytes"] or 0)
+            if nbytes > bytes_max:
+                break
+        results = self.query({"msg_id": {"$in": ended}}, ENDED_KEYS) if ended else []
+        return Ends(count, pending, results)
 
     def status(self, task_ids: Sequence[TaskId]) -> dict[str, str]:
         """Return the status of each of these tasks that is known; ``pending``: not ended."""

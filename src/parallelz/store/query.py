@@ -344,6 +344,9 @@ def _compare(condition: Compare) -> Predicate:
 
 # -- meaning in SQL -----------------------------------------------------------------------
 
+CompareWriter = Callable[[Compare, list[object]], str]
+"""Returns one comparison as SQL that is never NULL, and appends its values."""
+
 
 def column(key: str) -> str:
     """Return the SQL of a key's value."""
@@ -351,27 +354,42 @@ def column(key: str) -> str:
     return _EXPRESSIONS.get(key, f'"{key}"')
 
 
-def to_sql(condition: Condition) -> tuple[str, list[object]]:
-    """Return a condition as an SQL expression, true or false but never NULL, and its values."""
+def to_sql(
+    condition: Condition, compare: CompareWriter | None = None
+) -> tuple[str, list[object]]:
+    """Return a condition as an SQL expression, true or false but never NULL, and its values.
+
+    Parameters
+    ----------
+    compare
+        Writes the comparisons in the database's own dialect; None: in that of SQLite.
+    """
     values: list[object] = []
-    return _sql(condition, values), values
+    return _sql(condition, values, compare or _sqlite_compare), values
 
 
-def _sql(condition: Condition, values: list[object]) -> str:
+def ordering(symbol: str) -> str:
+    """Return the SQL of $lt, $lte, $gt or $gte."""
+    return _ORDERINGS[symbol][0]
+
+
+def _sql(condition: Condition, values: list[object], compare: CompareWriter) -> str:
     match condition:
         case Compare():
-            return _sql_compare(condition, values)
+            return compare(condition, values)
         case Not(part):
-            return f"NOT {_sql(part, values)}"
+            return f"NOT {_sql(part, values, compare)}"
         case Every(parts):
-            return f"({' AND '.join(_sql(part, values) for part in parts) or '1'})"
+            tests = [_sql(part, values, compare) for part in parts]
+            return f"({' AND '.join(tests) or 'TRUE'})"
         case Some(parts):
-            return f"({' OR '.join(_sql(part, values) for part in parts)})"
+            tests = [_sql(part, values, compare) for part in parts]
+            return f"({' OR '.join(tests)})"
         case _:
             assert_never(condition)
 
 
-def _sql_compare(condition: Compare, values: list[object]) -> str:
+def _sqlite_compare(condition: Compare, values: list[object]) -> str:
     key, name, value = condition
     sql = column(key)
     if name == "$eq":
@@ -381,7 +399,7 @@ def _sql_compare(condition: Compare, values: list[object]) -> str:
         assert isinstance(value, tuple)
         return _sql_among(key, value, values)
     values.append(value)
-    symbol = "REGEXP" if name == "$regex" else _ORDERINGS[name][0]
+    symbol = "REGEXP" if name == "$regex" else ordering(name)
     return f"({sql} IS NOT NULL AND {sql} {symbol} ?)"
 
 

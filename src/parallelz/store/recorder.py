@@ -3,9 +3,10 @@
 Records of one call become one transaction, except that a question is answered after all that
 came before it: a client always reads its own writes.
 
-A database that fails (locked, full, damaged) stops nobody. It is logged once, what it could not
-take is counted and lost, questions are answered with the error, and it is tried again with the
-next records or question.
+A database that fails (locked, full, away) stops nobody. What it cannot take is kept, in order,
+and tried again each `RETRY_PERIOD_S`; a `StoreTrouble` says when that begins and when it is
+over, and questions are answered with the error meanwhile. What no database could take is
+dropped alone, and counted.
 
 Questions
 ---------
@@ -20,6 +21,9 @@ history    `ListTasks`         list of task ids, the oldest first
 result     `NameTasks`         list of records with all keys, unknown tasks left out
 status     `NameTasks`         dictionary of status by task id, unknown tasks left out
 purge      `PurgeTasks`        `Purged`, as a dictionary
+functions  `NameFunctions`     list of `RestoredFunction`, unknown digests left out
+ends       `FindEnds`          `Ends`
+restore    `RestoreTasks`      `Restored`
 =========  ==================  ==========================================================
 
 A reply whose answer is larger than `INLINE_BYTES_MAX` has it as its frame, and no data.
@@ -34,25 +38,54 @@ that fails.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 import msgspec
 
-from parallelz.ids import SessionId, TaskId
-from parallelz.protocol.messages import AskHistory, ErrorInfo, Reply, StoreRecords
+from parallelz.ids import Digest, SessionId, TaskId
+from parallelz.protocol.messages import (
+    AskHistory,
+    ErrorInfo,
+    Reply,
+    StoreRecords,
+    StoreTrouble,
+    TaskOptions,
+)
 from parallelz.store import record
-from parallelz.store.interface import USUAL_ORDER, Store, StoreError
+from parallelz.store.interface import (
+    CULL_COUNT_MAX,
+    NO_LIMITS,
+    USUAL_ORDER,
+    Limits,
+    RecordError,
+    Run,
+    Store,
+    StoreError,
+)
 from parallelz.store.query import QueryError
 from parallelz.store.record import Record
+from parallelz.store.restored import (
+    FindEnds,
+    NameFunctions,
+    Restored,
+    RestoredFunction,
+    RestoredTask,
+    RestoreTasks,
+)
 from parallelz.store.rows import PENDING
 
 logger = logging.getLogger(__name__)
 
-REOPEN_PERIOD_S = 5.0
+RETRY_PERIOD_S = 1.0
+CULL_PERIOD_S = 10.0
+WRITTEN_COUNT_MAX = 20_000  # records of one transaction
 INLINE_BYTES_MAX = 16 * 1024
 
-Answer = tuple[Reply, tuple[bytes, ...]]  # with the frames behind it
+Answer = tuple[Reply | StoreTrouble, tuple[bytes, ...]]  # with the frames behind it
 
 
 class QueryTasks(msgspec.Struct, forbid_unknown_fields=True):
@@ -97,89 +130,168 @@ class Recorder:
     ----------
     open_store
         Opens the database, or raises StoreError; called again, at times, until it succeeds.
+    run
+        What this life of the cluster is called in the database.
+    limits
+        How much is kept of what has ended.
+    wall_clock
+        The Unix time in s.
     """
 
-    def __init__(self, open_store: Callable[[], Store]) -> None:
+    def __init__(
+        self,
+        open_store: Callable[[], Store],
+        run: Run,
+        limits: Limits = NO_LIMITS,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._open_store = open_store
+        self._run = run
+        self._limits = limits
+        self._wall_clock = wall_clock
         self._store: Store | None = None
-        self._reopen_s = float("-inf")
+        self._kept: list[msgspec.Raw] = []  # not written
         self._trouble: StoreError | None = None  # what is wrong with the database now
+        self._retry_s = float("-inf")
+        self._cull_s = float("-inf")
         self._lost_count = 0
+        self._troubles: list[StoreTrouble] = []  # to be told
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether anything it was told is not in the database."""
+        return bool(self._kept)
+
+    def next_deadline_s(self) -> float | None:
+        """Return when `handle` is to be called even if nothing has come."""
+        return self._retry_s if self._trouble is not None else None
 
     def handle(
         self, messages: Iterable[StoreRecords | AskHistory], now_s: float
     ) -> list[Answer]:
         """Take in messages, in order; return the answers to questions among them.
 
-        On return all records are in the database, or lost because it fails.
+        On return all records are in the database, unless it `is_behind`.
 
         Parameters
         ----------
         now_s
             By any clock that only goes forward.
         """
-        self._see_to_store(now_s)
         answers: list[Answer] = []
-        records: list[Record] = []
         for message in messages:
             if isinstance(message, StoreRecords):
-                records += _decoded(message.records)
+                self._kept += message.records
             else:
-                if records or self._trouble is not None:
-                    self._apply(records)
-                records = []
+                self._write(now_s)
                 answers.append(self._answer(message))
-        if records:
-            self._apply(records)
-        return answers
+        self._write(now_s)
+        self._cull(now_s)
+        troubles, self._troubles = self._troubles, []
+        return [*((trouble, ()) for trouble in troubles), *answers]
+
+    def finish(self, now_s: float) -> None:
+        """Write what is kept; the cluster stops, and with it what has not ended."""
+        self._retry_s = now_s
+        self._write(now_s)
+        if self._store is not None and self._trouble is None:
+            try:
+                self._store.end_run(self._wall_clock())
+            except StoreError as error:
+                self._failed(error, now_s)
+        if self._kept:
+            logger.error("! %d records were lost: %s", len(self._kept), self._trouble)
 
     def close(self) -> None:
         """Close the database."""
         if self._store is not None:
-            try:
+            with contextlib.suppress(StoreError):
                 self._store.close()
-            except StoreError as error:
-                self._failed(error, 0)
             self._store = None
 
     # -- keeping ---------------------------------------------------------------------------
 
-    def _see_to_store(self, now_s: float) -> None:
-        if self._store is not None or now_s < self._reopen_s:
+    def _write(self, now_s: float) -> None:
+        """Write all that is kept, or note why that cannot be."""
+        if self._trouble is not None and now_s < self._retry_s:
             return
-        self._reopen_s = now_s + REOPEN_PERIOD_S
+        if self._store is not None and self._trouble is None and not self._kept:
+            return
         try:
-            self._store = self._open_store()
+            if self._store is None:
+                self._store = self._opened()
+            while self._kept:
+                part = self._kept[:WRITTEN_COUNT_MAX]
+                self._apply(self._store, _decoded(part))
+                del self._kept[: len(part)]
         except StoreError as error:
-            self._failed(error, 0)
+            self._failed(error, now_s)
+            return
+        for notice in self._store.take_notices():
+            self._tell(StoreError(notice))
+        self._recovered()
 
-    def _apply(self, records: Sequence[Record]) -> None:
-        if self._store is None:
-            self._lost_count += len(records)
+    def _opened(self) -> Store:
+        store = self._open_store()
+        try:
+            store.begin_run(self._run, self._wall_clock())
+        except StoreError:
+            store.close()
+            raise
+        return store
+
+    def _apply(self, store: Store, records: Sequence[Record]) -> None:
+        """Write records, without those that no database could hold."""
+        if not records:
             return
         try:
-            self._store.apply(records)
-        except StoreError as error:
-            self._failed(error, len(records))
+            store.apply(records)
+        except RecordError as error:
+            if len(records) == 1:
+                self._lost_count += 1
+                self._tell(StoreError(f"a record cannot be kept: {error}"))
+                return
+            middle = len(records) // 2
+            self._apply(store, records[:middle])
+            self._apply(store, records[middle:])
+
+    def _failed(self, error: StoreError, now_s: float) -> None:
+        self._retry_s = now_s + RETRY_PERIOD_S
+        if self._trouble is None or str(self._trouble) != str(error):
+            self._tell(error)
+
+    def _tell(self, error: StoreError) -> None:
+        logger.error("! %s", error)
+        self._trouble = error
+        self._troubles.append(StoreTrouble(str(error), 0))
+
+    def _recovered(self) -> None:
+        if self._trouble is None:
+            return
+        logger.warning("= the database works again; %d records were lost", self._lost_count)
+        self._troubles.append(StoreTrouble("", self._lost_count))
+        self._trouble = None
+        self._lost_count = 0
+
+    def _cull(self, now_s: float) -> None:
+        """Forget what is beyond the limits, a little at a time."""
+        if self._store is None or self._limits == NO_LIMITS or now_s < self._cull_s:
             return
         if self._trouble is not None:
-            logger.warning("= the database works again; %d records were lost", self._lost_count)
-            self._trouble = None
-            self._lost_count = 0
-
-    def _failed(self, error: StoreError, lost_count: int) -> None:
-        self._lost_count += lost_count
-        if self._trouble is None:
-            logger.error("! what happens is not recorded until this is mended: %s", error)
-        self._trouble = error
+            return
+        try:
+            count = self._store.cull(self._limits, self._wall_clock())
+        except StoreError as error:
+            self._failed(error, now_s)
+            return
+        self._cull_s = now_s if count == CULL_COUNT_MAX else now_s + CULL_PERIOD_S
 
     # -- answering -------------------------------------------------------------------------
 
     def _answer(self, message: AskHistory) -> Answer:
         number = message.request_id
         if self._store is None or self._trouble is not None:
-            text = f"{self._trouble}; {self._lost_count} records were lost"
-            return Reply(number, error=ErrorInfo("StoreError", text)), ()
+            return Reply(number, error=ErrorInfo("StoreError", str(self._trouble))), ()
         try:
             answer = msgspec.msgpack.encode(self._look_up(self._store, message))
         except (QueryError, msgspec.MsgspecError) as error:
@@ -206,6 +318,14 @@ class Recorder:
                 return store.status(msgspec.msgpack.decode(data, type=NameTasks).task_ids)
             case "purge":
                 return _purge(store, msgspec.msgpack.decode(data, type=PurgeTasks))
+            case "functions":
+                named = msgspec.msgpack.decode(data, type=NameFunctions)
+                return _restored_functions(store, named.digests)
+            case "ends":
+                wanted = msgspec.msgpack.decode(data, type=FindEnds)
+                return store.ends(wanted.task_ids, wanted.bytes_max)
+            case "restore":
+                return _restored(store, msgspec.msgpack.decode(data, type=RestoreTasks))
 
 
 def _purge(store: Store, asked: PurgeTasks) -> Purged:
@@ -214,6 +334,45 @@ def _purge(store: Store, asked: PurgeTasks) -> Purged:
     if pending:
         return Purged(0, pending)
     return Purged(store.purge(asked.task_ids, asked.engine_uuids), [])
+
+
+def _restored(store: Store, asked: RestoreTasks) -> Restored:
+    records, after = store.pending(asked.after, asked.bytes_max)
+    tasks = [_restored_task(record) for record in records]
+    digests = list(dict.fromkeys(task.digest for task in tasks))
+    page = Restored(tasks, _restored_functions(store, digests), after)
+    if not asked.after:
+        page.engines, page.engine_count = store.engines()
+    return page
+
+
+def _restored_task(record: dict[str, object]) -> RestoredTask:
+    values = cast("dict[str, Any]", record)
+    options, frames = values["options"], values["payload_frames"]
+    return RestoredTask(
+        values["msg_id"],
+        values["client_uuid"],
+        values["engine_id"] if values["queue"] == "direct" else None,
+        Digest(values["digest"] or b""),
+        values["submitted"] or 0.0,
+        values["label"] or "",
+        None if options is None else msgspec.msgpack.decode(options, type=TaskOptions),
+        values["payload"] or b"",
+        [] if frames is None else msgspec.msgpack.decode(frames),
+        values["payload"] is not None,
+    )
+
+
+def _restored_functions(store: Store, digests: Sequence[Digest]) -> list[RestoredFunction]:
+    return [
+        RestoredFunction(
+            function.digest,
+            function.name,
+            function.data,
+            msgspec.msgpack.decode(function.frames) if function.frames else [],
+        )
+        for function in store.functions(digests)
+    ]
 
 
 def _decoded(raws: Iterable[msgspec.Raw]) -> list[Record]:

@@ -85,6 +85,7 @@ class Engine(NamedTuple):
     pid: int
     changed: float
     cause: str  # "": it is there
+    info: bytes  # msgpack: `messages.EngineInfo`
 
 
 class Function(NamedTuple):
@@ -130,6 +131,7 @@ class Batch:
                     engine.peer.pid,
                     changed_s,
                     cause,
+                    _encode(engine),
                 )
             case FunctionRecord(digest, name, data, frames):
                 self.functions[digest] = Function(digest, name, data, frames)
@@ -207,6 +209,12 @@ class Batch:
             self.ends.setdefault(task_id, end)
         else:
             self.tasks[task_id] = ended_row(row, end)
+
+
+def lost_end(now_s: float, why: str, engine_id: object = None) -> Row:
+    """Return the end of a task whose cluster ended before it did."""
+    error: Row = ("ClusterError", why, "")
+    return (engine_id, "lost", None, None, now_s, now_s, 0, None, None, 0, *error, *_NO_OUTPUTS)
 
 
 def ended_row(row: Row, end: Row) -> Row:

@@ -26,9 +26,9 @@ from parallelz.protocol.messages import (
     SubmitTask,
     TaskEnded,
     TaskOptions,
-    ToClient,
     Welcome,
 )
+from parallelz.protocol.roles import ToClient
 from parallelz.testing.network import Network
 from parallelz.testing.peers import SimProcess
 from parallelz.testing.work import Kind, Plan, SimWork

@@ -28,9 +28,9 @@ from parallelz.protocol.messages import (
     StopEngine,
     TaskFinished,
     TasksDropped,
-    ToEngine,
     Welcome,
 )
+from parallelz.protocol.roles import ToEngine
 from parallelz.testing.network import Network
 from parallelz.testing.peers import SimProcess
 from parallelz.testing.work import BUSY_S, Finish, Run, SimWork, Witness, result_of

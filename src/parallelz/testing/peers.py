@@ -23,14 +23,15 @@ from parallelz.protocol.messages import (
     StopEngine,
     StoreRecords,
     Supervises,
-    ToRecorder,
-    ToSupervisor,
     Welcome,
 )
-from parallelz.testing.history import SimStoreRecorder, WitnessStore
+from parallelz.protocol.roles import ToRecorder, ToSupervisor
+from parallelz.store.interface import Run, Store
+from parallelz.store.recorder import Recorder
 from parallelz.testing.network import Network, SimLink
 from parallelz.testing.timeline import Loop, Timeline
 
+RUN = Run("run", "cluster")
 TOKEN_FORMAT = "token of the role {}"
 WAKE_MAX_S = 100e-6  # from the arrival of something to the thread that waits for it
 DEATH_NOTICE_MAX_S = 0.05  # until a supervisor reports, or its children see that it is gone
@@ -239,13 +240,11 @@ class SimRecorder(SimProcess):
     has told nobody.
     """
 
-    def __init__(
-        self, network: Network, name: str, host: str, pid: int, store: WitnessStore
-    ) -> None:
+    def __init__(self, network: Network, name: str, host: str, pid: int, store: Store) -> None:
         super().__init__(network, name, "recorder", host, pid)
         self.pid = pid
         self.code: int | None = None
-        self._recorder = SimStoreRecorder(lambda: store)
+        self._recorder = Recorder(lambda: store, RUN, wall_clock=network.timeline.wall_clock)
         self._batch: list[Message] = []  # in the transaction that is going on
         self._commit_s = 0.0
         self._loop = self.loop(self._step)
