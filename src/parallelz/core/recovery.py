@@ -201,6 +201,7 @@ class Recovery:
             held = self._held.get(task_id)
             is_stale = False
             if held is not None and held[0].state is TaskState.WAITING:
+                del self._held[task_id]  # it may wait again, but not for this
                 held[0].unresolved = 0
                 self._board.adopt(held[0], engine, run)
             elif task_id in self._board.tasks or self._board.has_ended(task_id):
