@@ -226,8 +226,12 @@ class Returning:
             return
         for task_id in ids_of(client, message):
             stray = strays.pop(task_id, None)
-            if stray is not None:
+            if stray is None:
+                continue
+            if task_id in self._scheduler.tasks:
                 self._tasks.handle(stray.message, stray.engine, now_s, stray.buffers)
+            else:
+                self._recording.will_not_end(task_id)  # it had ended before
 
     # -- clients ---------------------------------------------------------------------------
 
