@@ -91,7 +91,7 @@ class Results:
         while put and put[0][0] <= link.acknowledged_count:
             with self._lock:
                 _, results = put.popleft()
-            self._queue.close([finished.task_id for finished, _ in results])
+            self._queue.close([(finished.task_id, finished.run) for finished, _ in results])
         return True
 
     def unacknowledged(self, name: LinkName) -> list[Result]:
