@@ -79,7 +79,10 @@ class Contract(Promises):
             for ended, buffers in answers[:1]:
                 yield from self._answer(client, plan, ended, buffers)
             for ended, _ in answers[1:]:
-                is_same = (ended.status, ended.data) == (answers[0][0].status, answers[0][0].data)
+                is_same = (ended.status, ended.data) == (
+                    answers[0][0].status,
+                    answers[0][0].data,
+                )
                 if not is_same and not self._was_crash_after(client.answered_s[task_id]):
                     yield f"{task_id} has the answers {[each.status for each, _ in answers]}"
         for request_id, replies in client.replies.items():
@@ -102,6 +105,10 @@ class Contract(Promises):
         )
 
     # -- starts and engines ----------------------------------------------------------------
+
+    def _starts_max(self, plan: Plan) -> int:
+        """Retries are counted anew by each controller, but without any it starts once."""
+        return 1 + plan.retries * (1 + len(self._crashes_s))
 
     def _start(self, task_id: TaskId, run: Run, options: TaskOptions) -> Iterator[str]:
         if options.engine_ids is not None and run.engine_id not in options.engine_ids:
@@ -126,8 +133,9 @@ class Contract(Promises):
     def _identities(self) -> Iterator[str]:
         """An engine that lives keeps its id."""
         for engine in self._engines:
-            if engine.is_alive and len(engine.engine_ids) > 1:
-                yield f"{engine.name} had the ids {engine.engine_ids}"
+            engine_ids = self._watch.joined_as.get(engine.session_id, {})
+            if engine.is_alive and len(engine_ids) > 1:
+                yield f"{engine.name} had the ids {list(engine_ids)}"
 
     # -- records ---------------------------------------------------------------------------
 
@@ -147,14 +155,18 @@ class Contract(Promises):
             for task_id, answers in client.ends.items():
                 record = recorded.get(task_id, {})
                 if not record:
-                    if not self._is_forgetful:
+                    if client.is_present and not self._is_forgetful:
                         yield f"{task_id} was answered and is not recorded"
                     continue
-                status, answered_s = answers[0][0].status, client.answered_s[task_id]
-                received_s = record["received"]
-                assert received_s is None or isinstance(received_s, float)
-                is_of_another = received_s is not None and any(
-                    answered_s < crash_s < received_s for crash_s in self._crashes_s
-                )
-                if status != record["status"] and not is_of_another:
+                status = answers[0][0].status
+                if status != record["status"] and not self._is_of_another(
+                    task_id, status, record["received"]
+                ):
                     yield f"{task_id} was answered as {status} and is {record['status']}"
+
+    def _is_of_another(self, task_id: TaskId, status: str, recorded_s: object) -> bool:
+        """Whether a controller that was killed before the record was made had decided so."""
+        assert isinstance(recorded_s, float)
+        latest_s = max((s for s in self._crashes_s if s < recorded_s), default=0.0)
+        decided = self._watch.ends.get(task_id, ())
+        return any(end.status == status and unix_s(end.now_s) < latest_s for end in decided)

@@ -56,11 +56,6 @@ class SimEngine(SimProcess):
         Called with the engine and the cause when it ends.
     labels, resources
         What it says of itself.
-
-    Attributes
-    ----------
-    engine_ids
-        All that it was called; that there is more than one is a bug.
     """
 
     def __init__(
@@ -78,7 +73,6 @@ class SimEngine(SimProcess):
         self.labels = list(labels)
         self.resources = dict(resources or {})
         self.engine_id = EngineId(-1)
-        self.engine_ids: list[EngineId] = []
         self.started_count = 0
         self.ended_s = float("inf")  # Unix time
         self._witness = witness
@@ -146,8 +140,6 @@ class SimEngine(SimProcess):
                     self._functions.put(message.digest, message.name)
                 case Welcome():
                     self.engine_id = message.engine_id
-                    if self.engine_id not in self.engine_ids:
-                        self.engine_ids.append(self.engine_id)
                     self._bulk_controller_id = message.controller_id
                 case _:
                     pass

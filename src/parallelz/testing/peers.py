@@ -247,6 +247,7 @@ class SimRecorder(SimProcess):
         self._recorder = Recorder(lambda: store, RUN, wall_clock=network.timeline.wall_clock)
         self._batch: list[Message] = []  # in the transaction that is going on
         self._commit_s = 0.0
+        self._is_orphan = False
         self._loop = self.loop(self._step)
         self.bulk = self.link("bulk", ToRecorder, self._loop, settle=False)
 
@@ -293,14 +294,19 @@ class SimRecorder(SimProcess):
 
     def controller_is_gone(self) -> None:
         """Take in that its parent is dead; it sees that when it looks the next time."""
+        self._is_orphan = True
+        delay_s = PARENT_CHECK_PERIOD_S * self.timeline.random.random()
+        self.timeline.after(delay_s, self._end_as_orphan)
 
-        def end() -> None:
-            if self.is_frozen:
-                self.timeline.after(THAW_CHECK_S, end)
-            else:
-                self.die("the controller is gone")
+    def _end_as_orphan(self) -> None:
+        if not self.is_frozen:
+            self.die("the controller is gone")
 
-        self.timeline.after(PARENT_CHECK_PERIOD_S * self.timeline.random.random(), end)
+    def thaw(self) -> None:
+        """Go on, unless the controller is gone."""
+        super().thaw()
+        if self._is_orphan:
+            self._end_as_orphan()
 
     def poll(self) -> int | None:
         """Return the exit code; None: it lives."""

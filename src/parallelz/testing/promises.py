@@ -130,13 +130,16 @@ class Promises:
             plan = self._plans[task_id]
             ends = self._witness.finished.get(task_id, [])
             refusals = sum(end.status == "unmet" for end in ends)  # which use up no retry
-            if len(runs) - refusals > 1 + plan.retries:
+            if len(runs) - refusals > self._starts_max(plan):
                 yield f"{task_id} started {len(runs)} times with {plan.retries} retries"
             if plan.kind == "direct" and runs[0].engine_id != plan.engine_id:
                 yield f"{task_id} started on engine {runs[0].engine_id}, not {plan.engine_id}"
             if plan.options is not None:
                 for run in runs:
                     yield from self._start(task_id, run, plan.options)
+
+    def _starts_max(self, plan: Plan) -> int:
+        return 1 + plan.retries
 
     def _start(self, task_id: TaskId, run: Run, options: TaskOptions) -> Iterator[str]:
         if options.engine_ids is not None and run.engine_id not in options.engine_ids:

@@ -69,6 +69,8 @@ class Watch:
         What became of each; more than one end is a bug.
     engines, losses, forgotten
         Engines that came and that were lost, and when clients were forgotten.
+    joined_as
+        What each engine was called, by all controllers.
     given_up
         Engines of which clients were told that they are gone.
     stopped_early, stopped_waiting
@@ -82,6 +84,7 @@ class Watch:
         self.ends: dict[TaskId, list[Decision]] = {}
         self.engines: dict[EngineId, EngineInfo] = {}
         self.losses: dict[EngineId, Loss] = {}
+        self.joined_as: dict[SessionId, dict[EngineId, None]] = {}
         self.given_up: dict[EngineId, None] = {}
         self.forgotten: dict[SessionId, float] = {}
         self.stopped_early: dict[TaskId, None] = {}
@@ -108,11 +111,13 @@ class Watch:
             case CancelTasks():
                 self._see_order(scheduler, event.task_ids, None, source, now_s)
             case EngineArrived():
-                self.engines[event.engine.engine_id] = event.engine
+                engine = event.engine
+                self.engines[engine.engine_id] = engine
+                self.joined_as.setdefault(engine.session_id, {})[engine.engine_id] = None
             case EngineLost():
-                engine = scheduler.roster.by_session.get(event.session_id)
-                if engine is not None:
-                    self.losses[engine.id] = Loss(now_s, event.started_count >= 0)
+                lost = scheduler.roster.by_session.get(event.session_id)
+                if lost is not None:
+                    self.losses[lost.id] = Loss(now_s, event.started_count >= 0)
             case ClientForgotten():
                 self.forgotten[event.session_id] = now_s
             case _:
