@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         measured = [stack.enter_context(running(store)) for store in args.stores]
         for number in range(args.rounds + 1):
-            for each in measured:
+            for each in measured if number % 2 else reversed(measured):
                 turn = take_turn(each, args.tasks)
                 if number:  # the first round is for warming up
                     each.turns.append(turn)
@@ -164,9 +164,20 @@ def cpu_s(processes: dict[str, psutil.Process]) -> dict[str, float]:
 
 
 def ratios(measured: Sequence[Measured]) -> dict[str, float]:
-    """Return what part of the throughput without a store is left with each."""
-    bare = [each.tasks_per_s for each in measured if each.store == "none"]
-    return {_name(each.store): each.tasks_per_s / bare[0] for each in measured if bare}
+    """Return what part of the throughput without a store is left with each.
+
+    It is the median of what each round says: its turns follow each other.
+    """
+    bare = next((each.turns for each in measured if each.store == "none"), [])
+    if not bare:
+        return {}
+    return {
+        _name(each.store): statistics.median(
+            turn.tasks_per_s / own.tasks_per_s
+            for turn, own in zip(each.turns, bare, strict=True)
+        )
+        for each in measured
+    }
 
 
 def render(measured: Sequence[Measured], tasks_count: int) -> str:

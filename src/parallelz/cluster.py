@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,7 +27,7 @@ from parallelz.errors import ClusterError
 from parallelz.launch import cluster_file
 from parallelz.launch.awaited import awaited
 from parallelz.launch.cluster_file import ClusterRunning, NoCluster
-from parallelz.launch.launcher import ControllerOptions, HistoryLimits, check_launcher
+from parallelz.launch.launcher import ControllerOptions, HistoryLimits, Launcher, check_launcher
 from parallelz.launch.processes import ClusterProcesses
 from parallelz.store.choice import to_store
 
@@ -232,9 +232,15 @@ class Cluster(ClusterProcesses):
             except TimeoutError:
                 if remaining_s <= _DEATH_CHECK_PERIOD_S:
                     raise
-            for launched in (self._controller, *self._engine_sets.values()):
-                if launched is not None and launched.state == "after":
+            for launched in self._ends_to_see():
+                if launched.state == "after":
                     raise ClusterError(launched.explain_end())
+
+    def _ends_to_see(self) -> Iterator[Launcher]:
+        yield from self._engine_sets.values()
+        # Of what another process started nobody can tell here whether it comes again.
+        if self._controller is not None and not self._controller.is_taken_up:
+            yield self._controller
 
     # -- the same, awaited ----------------------------------------------------------------
 

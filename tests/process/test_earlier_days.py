@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from parallelz import AsyncHubResult, Client, Cluster, EngineError, TaskLost
+from parallelz import AsyncHubResult, Client, Cluster, EngineError, RemoteError, TaskLost
 from parallelz.ids import TaskId
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -40,6 +42,7 @@ class Yesterday(NamedTuple):
     bad: TaskId
     direct: list[TaskId]
     running: TaskId
+    late: TaskId  # waits to be tried once more
     engine_uuids: set[object]
 
 
@@ -58,6 +61,7 @@ def yesterday(start: Callable[..., Cluster], tmp_path: Path) -> Yesterday:
         bad = view.apply_async(divide, 1, 0)
         direct = rc[:].apply_async(divide, 3, 2)
         assert rc.wait(timeout=TIMEOUT_S)
+        late = rc.load_balanced_view(retries=1, retry_delay=3600).apply_async(divide, 1, 0)
         running = view.apply_async(begin, str(tmp_path / "begun"))
         wait_until_there(rc, tmp_path / "begun")
         infos = rc.connection.ledger.engines.values()
@@ -66,6 +70,7 @@ def yesterday(start: Callable[..., Cluster], tmp_path: Path) -> Yesterday:
             bad.msg_ids[0],
             direct.msg_ids,
             running.msg_ids[0],
+            late.msg_ids[0],
             {info.session_id for info in infos},
         )
 
@@ -93,11 +98,16 @@ def test_results_of_an_earlier_day_are_there(
         assert rc.queue_status(0)["completed"] == 0
 
 
-def test_what_ran_when_its_cluster_ended_is_lost(
+def test_what_had_not_ended_when_its_cluster_did_is_lost(
     start: Callable[..., Cluster], yesterday: Yesterday
 ) -> None:
-    with start(n=1) as rc, pytest.raises((TaskLost, EngineError)):
-        rc.get_result(yesterday.running).get(TIMEOUT_S)
+    with start(n=1) as rc:
+        with pytest.raises(EngineError):
+            rc.get_result(yesterday.running).get(TIMEOUT_S)
+        with pytest.raises(
+            TaskLost, match=f"{yesterday.late} got lost: the cluster was stopped"
+        ):
+            rc.get_result(yesterday.late).get(TIMEOUT_S)
 
 
 def test_tasks_of_an_earlier_day_run_again(
@@ -113,6 +123,21 @@ def test_tasks_of_an_earlier_day_run_again(
         assert len(rc.history) == 2
 
 
+def test_without_a_history_what_needs_one_says_so(start: Callable[..., Cluster]) -> None:
+    with start(n=1, store="none") as rc:
+        result = rc.view().apply_async(divide, 1, 2)
+        [task_id] = result.msg_ids
+        assert result.get(TIMEOUT_S) == 0.5
+        assert rc.get_result(task_id).get(TIMEOUT_S) == 0.5
+        for ask in (rc.hub_history, rc.resubmit, functools.partial(rc.db_query, {})):
+            with pytest.raises(RemoteError, match="keeps no history"):
+                ask()
+        with pytest.raises(RemoteError, match="keeps no history"):
+            rc.get_result("nobody-0")
+        assert rc.queue_status(0, verbose=True) == {"queue": [], "completed": 1, "tasks": []}
+        assert "keeps no history" in rc.why("nobody-0")
+
+
 def test_tasks_of_an_earlier_day_can_be_forgotten(
     start: Callable[..., Cluster], yesterday: Yesterday
 ) -> None:
@@ -122,3 +147,19 @@ def test_tasks_of_an_earlier_day_can_be_forgotten(
         with pytest.raises(KeyError, match=yesterday.good):
             rc.get_result(yesterday.good)
         assert set(yesterday.direct) < set(rc.hub_history())
+
+
+def test_what_is_asked_while_the_controller_is_away_is_answered_by_the_next(
+    start: Callable[..., Cluster],
+) -> None:
+    with start(n=1) as rc:
+        results = [rc.view().apply_async(divide, number, 1) for number in range(100)]
+        assert rc.wait(timeout=TIMEOUT_S)
+        assert isinstance(rc.cluster, Cluster)
+        assert rc.cluster.controller is not None
+        os.kill(rc.cluster.controller.pid, signal.SIGKILL)
+        late = rc.view().apply_async(divide, 1, 2)
+        status = rc.result_status([*results, late])
+        assert len(status["pending"]) + len(status["completed"]) == 101  # type: ignore[arg-type]
+        assert rc.resubmit(results[:10]).get(TIMEOUT_S) == list(range(10))
+        assert late.get(TIMEOUT_S) == 0.5

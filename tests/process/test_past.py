@@ -17,6 +17,7 @@ from parallelz import (
     LoadBalancedView,
     NotRecorded,
     RemoteError,
+    TaskLost,
 )
 from parallelz.client.history import IDS_COUNT_MAX
 from parallelz.store.record import PAYLOAD_BYTES_MAX
@@ -163,6 +164,15 @@ def test_results_of_others_may_be_large_up_to_what_is_kept(rc: Client, other: Cl
     assert [len(value) for value in values] == [PAYLOAD_BYTES_MAX - 1000] * 20
     with pytest.raises(LookupError, match="not kept in the database"):
         rc.get_result(dropped.msg_ids[0]).get(TIMEOUT_S)
+
+
+def test_a_task_whose_record_is_purged_meanwhile_is_lost(rc: Client, other: Client) -> None:
+    theirs = other.view().apply_async(abs, -1)
+    assert theirs.get(TIMEOUT_S) == 1
+    result = rc.get_result(theirs.msg_ids[0])
+    other.purge_results(theirs)
+    with pytest.raises(TaskLost, match=f"{theirs.msg_ids[0]}.* purged"):
+        result.get(TIMEOUT_S)
 
 
 def test_what_failed_is_among_the_results_of_a_status(rc: Client, other: Client) -> None:

@@ -43,7 +43,7 @@ def test_a_batch_is_kept_as_a_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(SqliteStore(tmp_path / "db")) as store:
-        monkeypatch.setattr(sqlite, "_PUT_END", "UPDATE nothing")
+        monkeypatch.setattr(sqlite.PUT_END, "_short", "UPDATE nothing")
         with pytest.raises(StoreError, match="syntax error"):
             store.apply([submission(1), end(2)])
         assert store.history() == []

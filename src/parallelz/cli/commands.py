@@ -22,10 +22,12 @@ from parallelz.client.client import Client
 from parallelz.cluster import Cluster
 from parallelz.launch import cluster_file
 from parallelz.launch.cluster_file import ClusterFacts, ClusterRunning, NoCluster
+from parallelz.launch.launcher import Launcher
 from parallelz.launch.local import LocalEngines
 
 FOLLOW_PERIOD_S = 0.2  # files cannot be awaited everywhere
 STATUS_TIMEOUT_S = 5.0
+SIGNAL_CHECK_PERIOD_S = 0.5
 
 
 def start(args: argparse.Namespace) -> int:
@@ -102,11 +104,18 @@ def _stay(cluster: Cluster) -> int:
     assert controller is not None
     for engine_set in cluster.engine_sets.values():
         engine_set.on_stop(partial(_tell_ended, engine_set))
-    controller.wait()
+    _await_end(controller)
     if controller.has_failed:  # which was logged
         return common.FAILED
     print("The cluster was stopped")
     return common.DONE
+
+
+def _await_end(launched: Launcher) -> None:
+    """Wait until it has ended, or a signal comes."""
+    # One that comes just before Python begins to wait is seen only when the wait ends.
+    while not launched.wait(SIGNAL_CHECK_PERIOD_S):
+        pass
 
 
 def _tell_ended(engines: LocalEngines) -> None:
@@ -132,7 +141,7 @@ def engines(args: argparse.Namespace) -> int:
         left = bool(args.daemonize)
         if not left:
             print("Ctrl-C stops them", flush=True)
-            cluster.engine_sets[set_id].wait()
+            _await_end(cluster.engine_sets[set_id])
         return common.DONE
     finally:
         if set_id and not left:

@@ -37,7 +37,8 @@ class PastSession(HistorySession):
         AsyncResult
             For tasks whose own is not held here, an `AsyncHubResult`, which looks into the
             database. A result that was too large for that is a `RemoteError` that is also a
-            LookupError. Tasks whose cluster ended before them end with `TaskLost`.
+            LookupError. Tasks that had not started when their cluster ended are lost:
+            `TaskLost`.
 
         Raises
         ------

@@ -289,10 +289,7 @@ class Controller:
             case Goodbye():
                 self._attendance.part(session, message.reason, now_s)
             case EngineDied():
-                died = self._sessions.by_id.get(message.session_id)
-                if died is not None and died.role == "engine":
-                    self._returning.engine_died(link, died, message)
-                    self._attendance.lose(died, message, now_s, record=False)
+                self._returning.engine_died(link, message, now_s)
             case StoreTrouble():
                 self._recording.take_trouble(message)
             case Supervises():

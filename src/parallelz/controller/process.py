@@ -158,11 +158,8 @@ def find_scheme(name: str) -> type[Room]:
     return found
 
 
-def _recorder_starter(
-    args: argparse.Namespace, secrets: ClusterSecrets
-) -> Callable[[], subprocess.Popen[bytes]] | None:
-    if args.store == "none":
-        return None
+def recorder_command(args: argparse.Namespace, secrets: ClusterSecrets) -> list[str]:
+    """Return the command line of the recorder of a controller with these arguments."""
     database = settings.database_file(args.profile_dir, args.cluster_id)
     command = [
         *(sys.executable, "-m", "parallelz.controller.recorder_process"),
@@ -173,6 +170,15 @@ def _recorder_starter(
         limit = getattr(args, f"history_{name}")
         if limit is not None:
             command += [f"--{name.replace('_', '-')}", str(limit)]
+    return command
+
+
+def _recorder_starter(
+    args: argparse.Namespace, secrets: ClusterSecrets
+) -> Callable[[], subprocess.Popen[bytes]] | None:
+    if args.store == "none":
+        return None
+    command = recorder_command(args, secrets)
     info = json.dumps(msgspec.to_builtins(secrets.infos["recorder"])).encode()
 
     def start() -> subprocess.Popen[bytes]:

@@ -49,6 +49,7 @@ class Restoring:
         self._after = 0
         self._count = 0
         self._has_begun = False
+        self._knows_engines = False
         self._ask_again_s = float("inf")
         self._give_up_s = float("inf")
         self._patient_until_s: float | None = None
@@ -95,6 +96,8 @@ class Restoring:
 
     def _begin_with(self, page: Restored, now_s: float) -> None:
         self._has_begun = True
+        # None: the first was not recorded yet, or nothing is. Then give all some time.
+        self._knows_engines = bool(page.engines)
         self._sessions.skip_engine_ids(page.engine_count)
         self._tasks.handle(RecoveryBegan(page.engines), SessionId(""), now_s)
         for engine in page.engines:
@@ -104,9 +107,10 @@ class Restoring:
         self.is_over = True
         self._functions.clear()
         logger.info("= restored %d tasks that have not ended", self._count)
-        if self._has_begun:
-            self._tasks.handle(RecoveryLoaded(), SessionId(""), now_s)
-            self._patient_until_s = now_s + PATIENCE_S
+        if not self._has_begun:
+            self._begin_with(Restored([], [], 0), now_s)
+        self._tasks.handle(RecoveryLoaded(), SessionId(""), now_s)
+        self._patient_until_s = now_s + PATIENCE_S
         self._attendance.open(now_s)
 
     def next_deadline_s(self) -> float | None:
@@ -129,6 +133,8 @@ class Restoring:
 
     def _be_patient(self, now_s: float, until_s: float) -> None:
         clients = self._sessions.of_role("client")
-        if now_s >= until_s or not any(session.is_returning for session in clients):
+        if now_s >= until_s or (
+            self._knows_engines and not any(session.is_returning for session in clients)
+        ):
             self._patient_until_s = None
             self._tasks.handle(RecoveryMayEnd(), SessionId(""), now_s)

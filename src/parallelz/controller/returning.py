@@ -24,7 +24,7 @@ from parallelz.controller.recording import Recording
 from parallelz.controller.sessions import Link, Session, Sessions
 from parallelz.controller.tasks import Tasks, ids_of
 from parallelz.core.ended import NOWHERE
-from parallelz.core.events import ClientReturned, ClientReturns, EndsKnown
+from parallelz.core.events import ClientReturned, ClientReturns, EndsKnown, EngineLost
 from parallelz.core.scheduler import Scheduler
 from parallelz.ids import SessionId, TaskId, task_id_of
 from parallelz.protocol.envelope import Buffer
@@ -182,23 +182,29 @@ class Returning:
         self._recording.hold_until_ended(link, [task_id])
         return True
 
-    def engine_died(self, link: Link, session: Session, death: EngineDied) -> None:
-        """Record the loss of an engine, or when all that it had started is known.
+    def engine_died(self, link: Link, death: EngineDied, now_s: float) -> None:
+        """Take in that an engine is dead, which may be one of before.
 
-        Until then its supervisor keeps what it said of it, and a next controller would expect
-        the engine and hear it again.
+        Its loss is recorded when all that it had started is known. Until then its supervisor
+        keeps what it said, and a next controller would expect the engine and hear it again.
         """
-        if session.engine is None:
+        session = self._sessions.by_id.get(death.session_id)
+        if session is not None and session.role != "engine":
             return
         unknown = [t for t in death.started if self.is_open and not self._is_known(t)]
-        if not unknown:
-            self._recording.engine_changed(session.engine, death.cause)
-            return
-        self._recording.hold_until_ended(link, unknown)
         clients = {SessionId(task_id.rpartition("-")[0]) for task_id in unknown}
-        for task_id in unknown:
-            self._unheard.setdefault(SessionId(task_id.rpartition("-")[0]), []).append(task_id)
-        self._losses.append(_Loss(session.engine, death.cause, clients))
+        if unknown:
+            self._recording.hold_until_ended(link, unknown)
+            for task_id in unknown:
+                client = SessionId(task_id.rpartition("-")[0])
+                self._unheard.setdefault(client, []).append(task_id)
+        if session is not None:
+            if session.engine is not None and unknown:
+                self._losses.append(_Loss(session.engine, death.cause, clients))
+            self._attendance.lose(session, death, now_s, record=not unknown)
+        elif unknown:
+            lost = EngineLost(death.session_id, death.cause, death.started_count, unknown)
+            self._tasks.handle(lost, death.session_id, now_s)
 
     def _drop_strays(self, client: SessionId) -> None:
         """Take in that nothing more of the time before comes from a client."""

@@ -221,26 +221,27 @@ class Recovery:
         self.is_needed = True
 
     def lose(self, event: EngineLost) -> None:
-        """Take in that an engine that was waited for is gone."""
+        """Take in that an engine is gone which was waited for, or of which nothing is known."""
         info = self._absent.get(event.session_id)
-        if info is None:
-            return
-        text = (
-            f"engine {info.engine_id} (pid {info.peer.pid} on {info.peer.host}) is gone:"
-            f" {event.cause}"
-        )
-        self._roster.note_gone(info.engine_id, text)
-        self._board.actions.append(AnnounceLoss(info.engine_id, event.cause))
+        text = f"its engine is gone: {event.cause}"
+        engine_id = None if info is None else info.engine_id
+        if info is not None:
+            text = (
+                f"engine {info.engine_id} (pid {info.peer.pid} on {info.peer.host}) is gone:"
+                f" {event.cause}"
+            )
+            self._roster.note_gone(info.engine_id, text)
+            self._board.actions.append(AnnounceLoss(info.engine_id, event.cause))
+            if event.started_count < 0:
+                doubt = f"{text}; nobody can say whether it had started this task"
+                self._losses.append(Loss(info, ErrorInfo("EngineError", doubt)))
         error = ErrorInfo("EngineError", text)
-        if event.started_count < 0:
-            doubt = f"{text}; nobody can say whether it had started this task"
-            self._losses.append(Loss(info, ErrorInfo("EngineError", doubt)))
         for task_id in event.started:
             held = self._held.get(task_id)
-            if held is None:
+            if held is not None and held[0].state is TaskState.WAITING:
+                self._lose_started(held[0], error, engine_id)
+            elif task_id not in self._board.tasks and not self._board.has_ended(task_id):
                 self._claim(task_id, error)
-            elif held[0].state is TaskState.WAITING:
-                self._lose_started(held[0], error, info.engine_id)
         self._arrived(event.session_id)
 
     def _arrived(self, session_id: SessionId) -> None:

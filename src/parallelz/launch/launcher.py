@@ -144,6 +144,10 @@ class Launcher(Protocol):
         """Ask it to end, wait, and end it by force after `grace_s`. It has ended then."""
         ...
 
+    def explain_end(self) -> str:
+        """Return how it ended and what it said last, for an error."""
+        ...
+
     def to_facts(self) -> LaunchedFacts:
         """Return what another process needs to know of it."""
         ...

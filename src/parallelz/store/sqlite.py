@@ -39,13 +39,13 @@ from parallelz.store.rows import (
     COLUMNS,
     END_COLUMNS,
     PENDING,
-    PENDING_COLUMNS,
     Batch,
     Function,
     Row,
     legible,
     orphan_row,
 )
+from parallelz.store.sqlite_put import PUT_END, PUT_ENDED, PUT_PENDING
 
 BUSY_TIMEOUT_S = 5.0  # how long another process may keep the file locked
 CACHE_SIZE_KIB = 32 * 1024
@@ -61,23 +61,6 @@ _NAMES_DAMAGE = re.compile("malformed|not a database|corrupt", re.IGNORECASE)
 _decode_info = msgspec.msgpack.Decoder(EngineInfo).decode
 
 
-def _insertion(columns: tuple[str, ...]) -> str:
-    places = ", ".join("?" * len(columns))
-    return (
-        f"INSERT INTO tasks ({', '.join(columns)}, run) VALUES ({places}, {{run}})"
-        " ON CONFLICT (msg_id) "
-    )
-
-
-_PUT_PENDING = _insertion(PENDING_COLUMNS) + "DO NOTHING"
-_PUT_ENDED = _insertion(COLUMNS) + (
-    f"DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in END_COLUMNS)}"
-    f" WHERE status = '{PENDING}'"
-)
-_PUT_END = (
-    f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in END_COLUMNS)}"
-    f" WHERE msg_id = ? AND status = '{PENDING}'"
-)
 _PUT_ENGINE = (
     "INSERT OR REPLACE INTO engines"
     " (engine_uuid, engine_id, host, pid, changed, cause, info, run)"
@@ -270,8 +253,8 @@ class SqliteStore(Store):
             if results:
                 self._db.executemany(_PUT_RESULT, results)
             for length, rows in groupby(batch.tasks.values(), len):
-                statement = _PUT_ENDED if length == len(COLUMNS) else _PUT_PENDING
-                self._db.executemany(statement.format(run=run), rows)
+                put = PUT_ENDED if length == len(COLUMNS) else PUT_PENDING
+                put.execute(self._db, rows, run)
             if batch.ends:
                 self._end(batch.ends)
             if batch.engines:
@@ -282,9 +265,9 @@ class SqliteStore(Store):
 
     def _end(self, ends: dict[str, Row]) -> None:
         updates = [(*end, task_id) for task_id, end in ends.items()]
-        if self._db.executemany(_PUT_END, updates).rowcount < len(ends):
+        if PUT_END.execute(self._db, updates, self._run_number) < len(ends):
             orphans = [orphan_row(task_id, end) for task_id, end in ends.items()]
-            self._db.executemany(_PUT_ENDED.format(run=self._run_number), orphans)
+            PUT_ENDED.execute(self._db, orphans, self._run_number)
 
     # -- finding ---------------------------------------------------------------------------
 
