@@ -216,8 +216,11 @@ class Recovery:
         self._arrived(source)
 
     def _claim(self, task_id: TaskId, claim: Claim | ErrorInfo) -> None:
-        client = SessionId(task_id.rpartition("-")[0])
-        self._claims.setdefault(client, {})[task_id] = claim
+        claims = self._claims.setdefault(SessionId(task_id.rpartition("-")[0]), {})
+        known = claims.get(task_id)
+        if isinstance(known, Claim) and isinstance(claim, Claim) and known.run > claim.run:
+            return  # that engine has it no more: it ran there before
+        claims[task_id] = claim
         self.is_needed = True
 
     def lose(self, event: EngineLost) -> None:
