@@ -333,6 +333,12 @@ class Simulation:
         unrest += [
             f"{e.name} is not idle" for e in self.engines if e.is_alive and not e.is_idle
         ]
+        present = self.controllers.scheduler.roster.by_session
+        unrest += [
+            f"{e.name} has not joined"
+            for e in self.engines
+            if e.is_alive and e.session_id not in present
+        ]
         return unrest
 
     def _broken(self) -> list[str]:
