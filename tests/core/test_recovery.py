@@ -28,6 +28,7 @@ from parallelz.core.events import (
     RecoveryLoaded,
     RecoveryMayEnd,
     StopTask,
+    Tick,
 )
 from parallelz.core.scheduler import Scheduler
 from parallelz.core.story import why
@@ -218,3 +219,15 @@ def test_how_many_an_engine_has_started_is_counted_on(count: int):
     cluster.do(arrive(1), engine_session(1))
     event = EngineLost(engine_session(0), "killed", count, [task(0)])
     assert ended(cluster.do(event)) == [(0, "engine-lost")]
+
+
+def test_what_had_started_and_waits_again_is_not_taken_for_held():
+    cluster = Restarted(0, 1)
+    cluster.do(submit(0), ME)
+    cluster.loaded()
+    cluster.returns(0, 0)
+    refused = finish(0, status="unmet", retry_after_s=0.1)
+    assert placed(cluster.do(refused, engine_session(0))) == []
+    assert placed(cluster.returns(1)) == []
+    cluster.now_s += 0.2
+    assert placed(cluster.do(Tick())) == [(0, 0)]

@@ -55,6 +55,18 @@ def test_task_that_is_sent_again_after_it_was_given_back_starts() -> None:
     assert queue.start_next() is None
 
 
+def test_what_has_started_again_is_open_until_the_result_of_that_run_is_there() -> None:
+    queue = WorkQueue()
+    for each in (job(A, 1), job(B), job(A, 2)):
+        queue.add(each)
+        queue.start_next()
+    assert queue.open_ids() == [B, A]
+    queue.close([(A, 1)])
+    assert queue.begin("another") == ([B, A], [1, 2])
+    queue.close([(A, 2), (B, 1)])
+    assert queue.open_ids() == []
+
+
 @given(st.lists(st.sampled_from(["send", "arrive", "start", "revoke"]), max_size=40))
 def test_no_run_is_both_started_and_given_back(steps: list[str]) -> None:
     queue = WorkQueue()

@@ -56,6 +56,9 @@ class Attendance:
     ----------
     is_closed
         Greetings of all but the recorder wait, until the time before is restored.
+    holds_newcomers
+        Greetings of engines that were not here before wait, until those that were have had
+        time to come back: the history may not know that some id was given to one of these.
     untold
         Links that may have something to acknowledge.
     """
@@ -71,6 +74,7 @@ class Attendance:
         touch: Callable[[Link], None],
     ) -> None:
         self.is_closed = False
+        self.holds_newcomers = False
         self.untold: dict[int, Link] = {}
         self._router = router
         self._sessions = sessions
@@ -122,7 +126,7 @@ class Attendance:
             # It broke, or is a new one with the number of one that did: who is alive answers.
             self._router.send(arrival.routing_id, [pack(0, 0, [SayHello()])])
             return
-        if self.is_closed and hello.role != "recorder":
+        if self._must_wait(hello):
             if len(self._held) < HELD_COUNT_MAX:
                 self._held[arrival.routing_id] = arrival
             return
@@ -150,6 +154,12 @@ class Attendance:
         joined = all(other.routing_id is not None for other in session.links)
         if session.engine is not None and joined and not session.is_returning:
             self.join(session, now_s)
+
+    def _must_wait(self, hello: Hello) -> bool:
+        if self.holds_newcomers and hello.role == "engine":
+            is_new = hello.session_id not in self._sessions.by_id and not hello.controller_id
+            return self.is_closed or is_new
+        return self.is_closed and hello.role != "recorder"
 
     def _objection_to(self, hello: Hello, line: Line) -> str:
         objection = self._sessions.objection_to(hello, line)

@@ -28,8 +28,9 @@ class Restoring:
     """Asks the recorder what there was, and makes it live again.
 
     Until it is loaded nobody but the recorder is let in; then clients have `PATIENCE_S` to come
-    back and say what they have answers for, before anything runs. If the database cannot be
-    read for `GIVE_UP_S` the cluster goes on without; clients are told what is lost.
+    back and say what they have answers for, before anything runs, and new engines as long to
+    wait. If the database cannot be read for `GIVE_UP_S` the cluster goes on without; clients
+    are told what is lost.
 
     Parameters
     ----------
@@ -49,6 +50,7 @@ class Restoring:
         self._after = 0
         self._count = 0
         self._has_begun = False
+        self._is_holding = False  # nothing runs yet, as clients may come back
         self._knows_engines = False
         self._ask_again_s = float("inf")
         self._give_up_s = float("inf")
@@ -57,7 +59,7 @@ class Restoring:
     def begin(self, now_s: float) -> None:
         """Start to ask; call it once, before the first turn."""
         self.is_over = False
-        self._attendance.is_closed = True
+        self._attendance.is_closed = self._attendance.holds_newcomers = True
         self._give_up_s = now_s + GIVE_UP_S
         self._ask(now_s)
 
@@ -110,6 +112,7 @@ class Restoring:
         if not self._has_begun:
             self._begin_with(Restored([], [], 0), now_s)
         self._tasks.handle(RecoveryLoaded(), SessionId(""), now_s)
+        self._is_holding = True
         self._patient_until_s = now_s + PATIENCE_S
         self._attendance.open(now_s)
 
@@ -133,8 +136,14 @@ class Restoring:
 
     def _be_patient(self, now_s: float, until_s: float) -> None:
         clients = self._sessions.of_role("client")
-        if now_s >= until_s or (
-            self._knows_engines and not any(session.is_returning for session in clients)
+        is_due = now_s >= until_s
+        if self._is_holding and (
+            is_due
+            or (self._knows_engines and not any(session.is_returning for session in clients))
         ):
-            self._patient_until_s = None
+            self._is_holding = False
             self._tasks.handle(RecoveryMayEnd(), SessionId(""), now_s)
+        if is_due:
+            self._patient_until_s = None
+            self._attendance.holds_newcomers = False
+            self._attendance.open(now_s)

@@ -140,7 +140,7 @@ class Returning:
         self._touch = touch
         self._catch_up = catch_up
         self._resumes: dict[SessionId, _Resume] = {}
-        self._strays: dict[SessionId, dict[TaskId, _Stray]] = {}  # by client
+        self._strays: dict[SessionId, dict[TaskId, list[_Stray]]] = {}  # by client
         self._unheard: dict[SessionId, list[TaskId]] = {}  # what dead engines had started
         self._losses: list[_Loss] = []
         self._until_s: float | None = None  # strays are kept
@@ -178,7 +178,7 @@ class Returning:
             return False
         task_id = message.task_id
         strays = self._strays.setdefault(SessionId(task_id.rpartition("-")[0]), {})
-        strays[task_id] = _Stray(message, link.session.id, buffers)
+        strays.setdefault(task_id, []).append(_Stray(message, link.session.id, buffers))
         self._recording.hold_until_ended(link, [task_id])
         return True
 
@@ -231,8 +231,9 @@ class Returning:
         if not strays:
             return
         for task_id in ids_of(client, message):
-            stray = strays.pop(task_id, None)
-            if stray is not None:
+            if task_id in strays and task_id not in self._scheduler.tasks:
+                self._recording.will_not_end(task_id)  # it had ended before
+            for stray in strays.pop(task_id, ()):
                 self._tasks.handle(stray.message, stray.engine, now_s, stray.buffers)
 
     # -- clients ---------------------------------------------------------------------------

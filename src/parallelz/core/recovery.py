@@ -201,6 +201,7 @@ class Recovery:
             held = self._held.get(task_id)
             is_stale = False
             if held is not None and held[0].state is TaskState.WAITING:
+                del self._held[task_id]  # it may wait again, but not for this
                 held[0].unresolved = 0
                 self._board.adopt(held[0], engine, run)
             elif task_id in self._board.tasks or self._board.has_ended(task_id):
@@ -215,8 +216,11 @@ class Recovery:
         self._arrived(source)
 
     def _claim(self, task_id: TaskId, claim: Claim | ErrorInfo) -> None:
-        client = SessionId(task_id.rpartition("-")[0])
-        self._claims.setdefault(client, {})[task_id] = claim
+        claims = self._claims.setdefault(SessionId(task_id.rpartition("-")[0]), {})
+        known = claims.get(task_id)
+        if isinstance(known, Claim) and isinstance(claim, Claim) and known.run > claim.run:
+            return  # that engine has it no more: it ran there before
+        claims[task_id] = claim
         self.is_needed = True
 
     def lose(self, event: EngineLost) -> None:

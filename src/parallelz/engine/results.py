@@ -63,6 +63,9 @@ class Results:
 
     def add(self, result: Result, now_s: float | None = None) -> None:
         """Take in a result."""
+        finished = result[0]
+        if finished.status == "unmet":
+            self._queue.close([(finished.task_id, finished.run)])  # it counts as not started
         with self._lock:
             if not self._in_hand:
                 self.since_s = time.monotonic() if now_s is None else now_s
@@ -91,7 +94,7 @@ class Results:
         while put and put[0][0] <= link.acknowledged_count:
             with self._lock:
                 _, results = put.popleft()
-            self._queue.close([finished.task_id for finished, _ in results])
+            self._queue.close([(finished.task_id, finished.run) for finished, _ in results])
         return True
 
     def unacknowledged(self, name: LinkName) -> list[Result]:

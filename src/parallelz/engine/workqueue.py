@@ -66,11 +66,12 @@ class WorkQueue:
             self._revoked.clear()
             return list(self._open), [run for run, _ in self._open.values()]
 
-    def close(self, task_ids: Iterable[TaskId]) -> None:
-        """Take in that the controller has the results of these."""
+    def close(self, runs: Iterable[tuple[TaskId, int]]) -> None:
+        """Take in that the controller has the results of these runs of tasks."""
         with self._lock:
-            for task_id in task_ids:
-                self._open.pop(task_id, None)
+            for task_id, run in runs:
+                if self._open.get(task_id, (0, 0))[0] == run:  # else it has started again
+                    del self._open[task_id]
 
     @property
     def open_count(self) -> int:
@@ -98,6 +99,7 @@ class WorkQueue:
                 if self._revoked and self._revoked.get(job.task_id, 0) >= job.run:
                     continue
                 self._start_count += 1
+                self._open.pop(job.task_id, None)  # in the order of the latest starts
                 self._open[job.task_id] = (job.run, self._start_count)
                 self._started[job.task_id] = job.run
                 if len(self._started) > REMEMBERED_COUNT_MAX:

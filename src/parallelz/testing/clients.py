@@ -45,7 +45,9 @@ class SimClient(SimProcess):
     plans
         All that it submitted, by id.
     ends, replies
-        Every answer that came, also those that should not have.
+        Every answer that came, also those that should not have. The first one counts.
+    answered_s
+        When that came (Unix time).
     aborted
         Of its tasks, those that somebody asked not to be run.
     interrupts
@@ -56,6 +58,7 @@ class SimClient(SimProcess):
         super().__init__(network, name, "client", host, pid)
         self.plans: dict[TaskId, Plan] = {}
         self.ends: dict[TaskId, list[tuple[TaskEnded, Sequence[Buffer]]]] = {}
+        self.answered_s: dict[TaskId, float] = {}
         self.replies: dict[int, list[Reply]] = {}
         self.engine_ids: list[EngineId] = []
         self.aborted: dict[TaskId, None] = {}
@@ -199,6 +202,7 @@ class SimClient(SimProcess):
         match message:
             case TaskEnded():
                 self.timeline.note(self.name, "hears", f"{message.task_id} {message.status}")
+                self.answered_s.setdefault(message.task_id, self.timeline.wall_clock())
                 self.ends.setdefault(message.task_id, []).append((message, list(buffers)))
             case Reply():
                 self._requests.pop(message.request_id, None)

@@ -9,6 +9,8 @@ from random import Random
 from parallelz.testing.network import Mishaps
 
 RARE = 0.5  # of each kind of fault, the part of simulations in which it happens at all
+CRASHES = 1 / 3  # the part of simulations in which the controller is killed
+FORGETFUL = 0.2  # of these, the part in which a recorder may lose all that it has stored
 
 
 @dataclass
@@ -22,7 +24,7 @@ class Faults:
     line_break, partition
         Per second: a line breaks; a peer is out of reach for a while, in one direction or both.
     engine_crash, engine_pause, client_crash, client_pause, recorder_crash, recorder_pause,
-    supervisor_crash
+    supervisor_crash, controller_crash
         Per second: a process is killed, or stopped for a while.
     controller_busy_s
         For how long at most the controller does not look at its lines.
@@ -30,6 +32,10 @@ class Faults:
         Probability that an engine which crashed is replaced before the network heals.
     store_loss
         Probability that a crashed recorder loses what it has stored.
+    crash_together
+        Probability that the recorder is killed together with the controller.
+    crash_again
+        Probability that a controller is killed while it recovers.
     """
 
     drop: float = 0.0
@@ -45,9 +51,12 @@ class Faults:
     recorder_crash: float = 0.0
     recorder_pause: float = 0.0
     supervisor_crash: float = 0.0
+    controller_crash: float = 0.0
     controller_busy_s: float = 0.0
     restart: float = 0.7
     store_loss: float = 0.3
+    crash_together: float = 0.3
+    crash_again: float = 0.3
 
     @classmethod
     def drawn(cls, random: Random) -> Faults:
@@ -76,6 +85,10 @@ class Faults:
             if random.random() < RARE:
                 value = getattr(most, field.name)
                 setattr(drawn, field.name, value * random.random())
+        if random.random() < CRASHES:
+            drawn.controller_crash = 0.1 + 0.3 * random.random()
+            if random.random() >= FORGETFUL:
+                drawn.store_loss = 0.0
         return drawn
 
     @property

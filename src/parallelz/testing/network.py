@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from parallelz.errors import ParallelzError
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import Hello, Message
 from parallelz.testing.timeline import Timeline
@@ -60,6 +61,10 @@ class Owner(Protocol):
 
     def notice(self, link: SimLink) -> None:
         """Something has come on this link."""
+
+
+class ControllerKilled(ParallelzError):
+    """The controller's process ends here, in the middle of whatever it does."""
 
 
 class _Parcel:
@@ -290,11 +295,20 @@ class SimLink(LinkEnd[Message]):
 
 
 class SimRouter:
-    """The controller's end: a `MessageRouter` whose waiting is what makes time pass."""
+    """The controller's end: a `MessageRouter` whose waiting is what makes time pass.
+
+    Attributes
+    ----------
+    is_over
+        Ends `poll` at once.
+    uses_left
+        So often it can be used before the controller is killed. None: it is not.
+    """
 
     def __init__(self, network: Network) -> None:
         self.lines: dict[bytes, SimLine] = {}
-        self.is_over = False  # ends `poll` at once
+        self.is_over = False
+        self.uses_left: int | None = None
         self._network = network
         self._inbox: deque[Arrival] = deque()
         self._broken: list[int] = []
@@ -313,11 +327,19 @@ class SimRouter:
 
     # -- what the controller uses ----------------------------------------------------------
 
+    def _use(self) -> None:
+        if self.uses_left is None:
+            return
+        self.uses_left -= 1
+        if self.uses_left < 0:
+            raise ControllerKilled("it was killed")
+
     def receive(self, count_max: int) -> Iterable[Arrival]:
         """Yield what has arrived, at most `count_max`."""
         for _ in range(count_max):
             if not self._inbox:
                 return
+            self._use()
             yield self._inbox.popleft()
 
     def line_of(self, arrival: Arrival) -> LineInfo:
@@ -326,6 +348,7 @@ class SimRouter:
 
     def send(self, routing_id: bytes, frames: Sequence[Buffer]) -> bool:
         """Send, and return whether the line still exists."""
+        self._use()
         line = self.lines.get(routing_id)
         if line is None:
             return routing_id in self._ending
@@ -342,6 +365,7 @@ class SimRouter:
 
     def poll(self, timeout_s: float) -> None:
         """Let time pass until something has come, at most `timeout_s`."""
+        self._use()
         network = self._network
         timeline = network.timeline
         self._ending.clear()
@@ -376,6 +400,7 @@ class Network:
         self.fds: dict[bytes, int] = {}  # by routing id, also of lines that are gone
         self.lines: dict[bytes, SimLine] = {}  # open at one end at least
         self.router = SimRouter(self)
+        self.is_down = False  # nobody listens: the controller is gone
         self._free_fds: list[int] = []
         self._next_fd = FIRST_FD
         self._cut_up: dict[str, None] = {}  # names of peers that nobody hears
@@ -386,7 +411,8 @@ class Network:
         owner = link.owner
         if not owner.is_alive or link.line is not None:
             return
-        if owner.is_frozen or owner.name in self._cut_up or owner.name in self._cut_down:
+        is_cut = owner.name in self._cut_up or owner.name in self._cut_down
+        if self.is_down or owner.is_frozen or is_cut:
             self.reconnect(link)
             return
         fd = heapq.heappop(self._free_fds) if self._free_fds else self._next_fd
@@ -404,6 +430,16 @@ class Network:
         delay_s = RECONNECT_MIN_S + (RECONNECT_MAX_S - RECONNECT_MIN_S) * spread
         if link.owner.is_alive:
             self.timeline.after(delay_s, lambda: self.connect(link))
+
+    def close_router(self) -> None:
+        """Break all lines as the controller ends, with what had come and was not read."""
+        self.is_down = True
+        self.router.close(0.0)
+
+    def new_router(self) -> None:
+        """Listen again, for another controller."""
+        self.is_down = False
+        self.router = SimRouter(self)
 
     def free_fd(self, fd: int) -> None:
         """Let a later line have this file descriptor."""

@@ -23,6 +23,7 @@ from parallelz.protocol.messages import (
     StopEngine,
     StoreRecords,
     Supervises,
+    Welcome,
 )
 from parallelz.protocol.roles import ToRecorder, ToSupervisor
 from parallelz.store.interface import Run, Store
@@ -35,6 +36,8 @@ TOKEN_FORMAT = "token of the role {}"
 WAKE_MAX_S = 100e-6  # from the arrival of something to the thread that waits for it
 DEATH_NOTICE_MAX_S = 0.05  # until a supervisor reports, or its children see that it is gone
 THAW_CHECK_S = 0.5
+COMMIT_MAX_S = 0.1
+PARENT_CHECK_PERIOD_S = 1.0  # as in `controller.recorder_process`
 IDLE_TICK_S = 3600.0  # `LinkEnd.tick` says at least so when nothing is due
 
 
@@ -188,6 +191,8 @@ class SimSupervisor(SimProcess):
     def _step(self) -> float | None:
         for message, _ in self.control.receive():
             match message:
+                case Welcome():
+                    self.control.put(Supervises(list(self._children)))
                 case EndEngine():
                     child = self._children.get(message.session_id)
                     if child is not None:
@@ -230,7 +235,9 @@ class SimSupervisor(SimProcess):
 class SimRecorder(SimProcess):
     """The real recorder over a store, on a simulated link.
 
-    It is also what the controller holds of it: the interface of `subprocess.Popen`.
+    It is also what the controller holds of it: the interface of `subprocess.Popen`. A
+    transaction takes a while; who dies in the meantime has written all of it or nothing, and
+    has told nobody.
     """
 
     def __init__(self, network: Network, name: str, host: str, pid: int, store: Store) -> None:
@@ -238,35 +245,68 @@ class SimRecorder(SimProcess):
         self.pid = pid
         self.code: int | None = None
         self._recorder = Recorder(lambda: store, RUN, wall_clock=network.timeline.wall_clock)
+        self._batch: list[Message] = []  # in the transaction that is going on
+        self._commit_s = 0.0
+        self._is_orphan = False
         self._loop = self.loop(self._step)
         self.bulk = self.link("bulk", ToRecorder, self._loop, settle=False)
 
     def _step(self) -> float | None:
-        link = self.bulk
-        messages = [message for message, _ in link.receive()]
-        told = [m for m in messages if isinstance(m, StoreRecords | AskHistory)]
-        answers: Sequence[tuple[Message, Sequence[Buffer]]] = self._recorder.handle(
-            told, self.timeline.now_s
-        )
-        for reply, buffers in answers:
-            link.put(reply, buffers)
-        if not self._recorder.is_behind:
-            link.settle()
+        if not self._batch:
+            self._batch = [message for message, _ in self.bulk.receive()]
+            self._commit_s = (
+                self.timeline.now_s + COMMIT_MAX_S * self.timeline.random.random() ** 4
+            )
+            if self._batch:
+                return self._commit_s
+        elif self.timeline.now_s < self._commit_s:
+            return self._commit_s
+        messages = self._batch
+        for reply, buffers in self._handle_batch():
+            self.bulk.put(reply, buffers)
+        self.bulk.settle()
         is_over = any(isinstance(message, Goodbye) for message in messages)
         if is_over:
-            link.put(Goodbye("all is written"))
-        link.flush()
+            self.bulk.put(Goodbye("all is written"))
+        self.bulk.flush()
         if is_over or any(isinstance(message, Refused) for message in messages):
             self.code = 0 if is_over else 1
             self.die("all is written" if is_over else "it was refused")
             return None
-        return self.next_tick_s(link)
+        if messages:
+            self._loop.wake()  # more may have come in the meantime
+        return self.next_tick_s(self.bulk)
+
+    def _handle_batch(self) -> Sequence[tuple[Message, Sequence[Buffer]]]:
+        batch, self._batch = self._batch, []
+        told = [m for m in batch if isinstance(m, StoreRecords | AskHistory)]
+        return self._recorder.handle(told, self.timeline.now_s)
 
     def die(self, cause: str) -> None:
         """End now; what was applied stays in the store."""
+        if not self.is_alive:
+            return
+        if self._batch and self.timeline.random.random() < 0.5:
+            self._handle_batch()
         if self.code is None:
             self.code = -signal.SIGKILL
         super().die(cause)
+
+    def controller_is_gone(self) -> None:
+        """Take in that its parent is dead; it sees that when it looks the next time."""
+        self._is_orphan = True
+        delay_s = PARENT_CHECK_PERIOD_S * self.timeline.random.random()
+        self.timeline.after(delay_s, self._end_as_orphan)
+
+    def _end_as_orphan(self) -> None:
+        if not self.is_frozen:
+            self.die("the controller is gone")
+
+    def thaw(self) -> None:
+        """Go on, unless the controller is gone."""
+        super().thaw()
+        if self._is_orphan:
+            self._end_as_orphan()
 
     def poll(self) -> int | None:
         """Return the exit code; None: it lives."""

@@ -7,61 +7,17 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from parallelz.core.ended import NOWHERE
-from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
+from parallelz.ids import EngineId, TaskId
 from parallelz.protocol.envelope import Buffer
-from parallelz.protocol.messages import (
-    Dependency,
-    SubmitDirect,
-    SubmitMap,
-    SubmitTask,
-    TaskEnded,
-    TaskOptions,
-)
-from parallelz.store.memory import MemoryStore
-from parallelz.store.record import EndRecord, Record, SubmissionRecord
+from parallelz.protocol.messages import Dependency, TaskEnded, TaskOptions
 from parallelz.testing.clients import SimClient
+from parallelz.testing.history import RecordLog
 from parallelz.testing.rules import unix_s
 from parallelz.testing.watch import Decision, Watch
 from parallelz.testing.work import Plan, Run, Witness, result_of
 
 NO_OPTIONS = TaskOptions()
 TOLERANCE_S = 1e-6  # of differences of Unix times
-
-
-class WitnessStore(MemoryStore):
-    """A store that notes what it was told in a log that outlives it."""
-
-    def __init__(self, log: RecordLog) -> None:
-        super().__init__()
-        self._log = log
-
-    def apply(self, records: Sequence[Record]) -> None:
-        """Keep these, and note them."""
-        super().apply(records)
-        self._log.add(records)
-
-
-class RecordLog:
-    """All that any recorder of a simulation has ever stored."""
-
-    def __init__(self) -> None:
-        self.submitted: dict[TaskId, None] = {}
-        self.ends: dict[TaskId, list[EndRecord]] = {}
-
-    def add(self, records: Sequence[Record]) -> None:
-        """Note what was stored."""
-        for record in records:
-            if isinstance(record, EndRecord):
-                self.ends.setdefault(record.message.task_id, []).append(record)
-            elif isinstance(record, SubmissionRecord):
-                self.submitted.update(dict.fromkeys(_ids_of(record.client, record.message)))
-
-
-def _ids_of(client: SessionId, message: SubmitTask | SubmitMap | SubmitDirect) -> list[TaskId]:
-    if isinstance(message, SubmitTask):
-        return [message.task_id]
-    items = message.items if isinstance(message, SubmitMap) else message.engine_ids
-    return [task_id_of(client, message.first_number + index) for index in range(len(items))]
 
 
 class Promises:
@@ -151,13 +107,16 @@ class Promises:
                 return bool(is_bound or is_choosy)
             case "engine-lost":
                 if ended.engine_id >= 0:
-                    return ended.engine_id in self._watch.losses
+                    return self._is_gone(ended.engine_id)
                 if plan.kind == "direct":
-                    return plan.engine_id in self._watch.losses
+                    return self._is_gone(plan.engine_id)
                 is_choosy = plan.work.outcome == "unmet"  # all that it had not refused
                 return bool(options.engine_ids or options.follow or is_choosy)
             case _:
                 return True
+
+    def _is_gone(self, engine_id: EngineId) -> bool:
+        return engine_id in self._watch.given_up
 
     def _result_of(self, plan: Plan) -> int:
         inputs = [] if plan.options is None else plan.options.inputs
@@ -171,13 +130,16 @@ class Promises:
             plan = self._plans[task_id]
             ends = self._witness.finished.get(task_id, [])
             refusals = sum(end.status == "unmet" for end in ends)  # which use up no retry
-            if len(runs) - refusals > 1 + plan.retries:
+            if len(runs) - refusals > self._starts_max(plan):
                 yield f"{task_id} started {len(runs)} times with {plan.retries} retries"
             if plan.kind == "direct" and runs[0].engine_id != plan.engine_id:
                 yield f"{task_id} started on engine {runs[0].engine_id}, not {plan.engine_id}"
             if plan.options is not None:
                 for run in runs:
                     yield from self._start(task_id, run, plan.options)
+
+    def _starts_max(self, plan: Plan) -> int:
+        return 1 + plan.retries
 
     def _start(self, task_id: TaskId, run: Run, options: TaskOptions) -> Iterator[str]:
         if options.engine_ids is not None and run.engine_id not in options.engine_ids:

@@ -22,28 +22,24 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import TypeVar
 
-from parallelz.controller.controller import Controller
 from parallelz.controller.liveness import Verdict
-from parallelz.controller.recording import Recording
 from parallelz.core.board import STORY_LENGTH_MAX
-from parallelz.core.placement import SCHEMES, LeastLoad
-from parallelz.core.scheduler import Scheduler
 from parallelz.errors import ParallelzError
 from parallelz.ids import SessionId
-from parallelz.protocol.connection import ConnectionInfo
 from parallelz.protocol.messages import PeerInfo
 from parallelz.testing.clients import SimClient
+from parallelz.testing.contract import Contract
+from parallelz.testing.controllers import Controllers
 from parallelz.testing.engines import SimEngine
 from parallelz.testing.faults import FaultPlan, Faults
+from parallelz.testing.history import RecordLog, WitnessStore
 from parallelz.testing.network import Network
-from parallelz.testing.peers import SimProcess, SimRecorder, SimSupervisor, token_of
-from parallelz.testing.promises import Promises, RecordLog, WitnessStore
-from parallelz.testing.rules import MoveRules, Rules
+from parallelz.testing.peers import SimProcess, SimRecorder, SimSupervisor
+from parallelz.testing.promises import Promises
+from parallelz.testing.rules import MoveRules, Rules, unix_s
 from parallelz.testing.timeline import Timeline
-from parallelz.testing.watch import Watch, WatchedScheduler
 from parallelz.testing.work import Witness
 from parallelz.testing.workload import LABELS, RESOURCES, Script, Workload
-from parallelz.transport.security import ClusterSecrets
 
 P = TypeVar("P", bound=SimProcess)
 
@@ -51,8 +47,6 @@ HERE = "host-0"  # where the controller and the recorder run
 QUIET_CHECK_S = 0.5
 FAULTS_PERIOD_S = 12.0
 LIMIT_S = 400.0  # simulated, for all
-TURNS_MAX = 50_000
-THINKING_S = 2e-6  # how much time the controller spends between two looks at the clock
 JOURNAL_TAIL = 60
 HARM = ("freezes", "is cut off")
 NO_HISTORY = 0.15  # part of the simulations in which nothing is recorded
@@ -81,20 +75,23 @@ class Simulation:
         random = self.timeline.random
         self.faults = Faults.drawn(random) if faults is None else faults
         self.witness = Witness()
-        self.watch = Watch()
         self.log = RecordLog()
         self.keeps_history = random.random() >= NO_HISTORY
         self._processes: dict[int, SimProcess] = {}
         self._troubled: dict[str, None] = {}  # names of those who cannot be harmed further
         self._has_healed = False
-        self._turn_count = 0
         self.network = Network(
             self.timeline, self.faults.mishaps, self.faults.controller_busy_s
         )
         self._store = WitnessStore(self.log)
         self._was_store_lost = False
-        self.scheduler = self._new_scheduler(random)
-        self.controller = self._new_controller()
+        self.controllers = Controllers(
+            self.network,
+            HERE,
+            self._start_recorder if self.keeps_history else None,
+            self._judge,
+            self.faults.crash_again,
+        )
         self.hosts = [HERE, *(f"host-{n}" for n in range(1, random.randint(1, 3)))]
         self.supervisors = [
             self._add(
@@ -119,40 +116,6 @@ class Simulation:
         self._plan = self._new_plan(random)
 
     # -- building --------------------------------------------------------------------------
-
-    def _new_scheduler(self, random: Random) -> Scheduler:
-        """Return a scheduler, mostly as it is when nobody wishes otherwise."""
-        draw = Random(random.random()).randrange
-        if random.random() < 0.7:
-            return WatchedScheduler(self.watch, LeastLoad, None, draw)
-        scheme = random.choice([s for s in SCHEMES.values() if s.has_dependencies])
-        return WatchedScheduler(self.watch, scheme, random.choice([None, 0, 1, 3]), draw)
-
-    def _new_controller(self) -> Controller:
-        infos = {
-            role: ConnectionInfo(
-                cluster_id="", role=role, token=token_of(role), host=HERE, host_id=HERE
-            )
-            for role in ("client", "engine", "recorder")
-        }
-        recording = Recording(
-            self._start_recorder if self.keeps_history else None,
-            clock=self._clock,
-            wall_clock=self.timeline.wall_clock,
-        )
-        return Controller(
-            ClusterSecrets("", [], "", infos),
-            recording,
-            router=self.network.router,
-            clock=self._clock,
-            judging=self._judge,
-            controller_id="controller-0",
-            scheduler=self.scheduler,
-        )
-
-    def _clock(self) -> float:
-        self.timeline.now_s += THINKING_S
-        return self.timeline.now_s
 
     def _judge(self, peer: PeerInfo, _: str) -> Verdict:
         process = self._processes[peer.pid]
@@ -225,6 +188,7 @@ class Simulation:
             (faults.recorder_crash, self._crash_recorder),
             (faults.recorder_pause, lambda: self._pause(self.recorders, 20.0)),
             (faults.supervisor_crash, lambda: self._crash(self.supervisors)),
+            (faults.controller_crash, self._crash_controller),
         ]
         self.timeline.after(FAULTS_PERIOD_S, self._heal)
         return FaultPlan(random, deeds, self.timeline.after)
@@ -291,10 +255,16 @@ class Simulation:
             self._store = WitnessStore(self.log)
             self._was_store_lost = True
 
+    def _crash_controller(self) -> None:
+        self.controllers.kill_soon()
+        if self.timeline.random.random() < self.faults.crash_together:
+            self._crash_recorder()
+
     def _heal(self) -> None:
         """End all harm; what is gone is replaced."""
         self.timeline.note("network", "heals")
         self._plan.is_over = self._has_healed = True
+        self.controllers.spare()
         for process in list(self._processes.values()):
             process.thaw()
         self.network.heal_all()
@@ -315,39 +285,33 @@ class Simulation:
         """
         try:
             while not self.network.router.is_over:
-                self._turn()
+                self.controllers.turn()
             for broken in self._broken():
                 raise PromiseBroken(broken)
-            self.controller.stop("the simulation is over")
-            self.controller.run()
+            self.controllers.current.stop("the simulation is over")
+            self.controllers.current.run()
             if any(recorder.is_alive for recorder in self.recorders):
                 raise PromiseBroken("the recorder did not end with the controller")
         except (AssertionError, ParallelzError, LookupError) as error:
             raise PromiseBroken(self._report(error)) from error
         finally:
-            self.controller.close()
+            self.controllers.current.close()
 
     def advance(self, duration_s: float) -> None:
         """Let the cluster run for so long in simulated time, and check nothing at the end."""
         until_s = self.timeline.now_s + duration_s
         self.timeline.at(until_s, lambda: None)
         while self.timeline.now_s < until_s:
-            self._turn()
+            self.controllers.turn()
 
     def close(self) -> None:
         """Free what a simulation holds that was not `run`."""
-        self.controller.close()
-
-    def _turn(self) -> None:
-        self._turn_count += 1
-        if self._turn_count > TURNS_MAX:
-            raise PromiseBroken(f"the controller was not quiet after {TURNS_MAX} turns")
-        self.controller.turn()
-        self.controller.validate()
+        self.controllers.current.close()
 
     def _look(self) -> None:
         """End the simulation when there is nothing left to happen, or too late."""
-        if not self._unrest() or self.timeline.now_s > LIMIT_S:
+        is_late = self.timeline.now_s > LIMIT_S and not self.controllers.is_away
+        if is_late or not self._unrest():
             self.network.router.is_over = True
         else:
             self.timeline.after(QUIET_CHECK_S, self._look)
@@ -355,8 +319,12 @@ class Simulation:
     def _unrest(self) -> list[str]:
         """Return what is still to come, in words."""
         unrest = [
-            f"{count} {what}" for what, count in self.controller.remains().items() if count
+            f"{count} {what}"
+            for what, count in self.controllers.current.remains().items()
+            if count
         ]
+        if self.controllers.is_away:
+            unrest.append("the controller is away")
         if not self._script.is_over:
             unrest.append("clients still submit")
         unrest += [
@@ -365,31 +333,51 @@ class Simulation:
         unrest += [
             f"{e.name} is not idle" for e in self.engines if e.is_alive and not e.is_idle
         ]
+        present = self.controllers.scheduler.roster.by_session
+        unrest += [
+            f"{e.name} has not joined"
+            for e in self.engines
+            if e.is_alive and e.session_id not in present
+        ]
         return unrest
 
     def _broken(self) -> list[str]:
         unrest = [f"it is not quiet after {LIMIT_S:g} s: {what}" for what in self._unrest()]
-        return unrest or [
-            *Promises(
-                self.clients, self.witness, self.watch, self.log if self.keeps_history else None
-            ).broken(),
-            *self._broken_rules(),
-        ]
+        if unrest:
+            return unrest
+        log = self.log if self.keeps_history else None
+        if self.controllers.crashes_s:
+            return list(self._contract().broken())
+        promises = Promises(self.clients, self.witness, self.controllers.watch, log)
+        return [*promises.broken(), *self._broken_rules()]
+
+    def _contract(self) -> Contract:
+        return Contract(
+            self.clients,
+            self.engines,
+            self.witness,
+            self.controllers.watch,
+            self._store if self.keeps_history else None,
+            self.log,
+            [unix_s(now_s) for now_s in self.controllers.crashes_s],
+            is_forgetful=self._was_store_lost or self.controllers.is_forgetful,
+        )
 
     def _broken_rules(self) -> Iterator[str]:
         plans = {t: plan for client in self.clients for t, plan in client.plans.items()}
         is_forgetful = self._was_store_lost or not self.keeps_history
         late_s = self.faults.controller_busy_s
+        watch, scheduler = self.controllers.watch, self.controllers.scheduler
         yield from Rules(
             plans,
             self.witness,
-            self.watch,
+            watch,
             self._sound_engines(),
             late_s,
             is_forgetful=is_forgetful,
         ).broken()
-        rules = MoveRules(plans, self.watch, self.watch.engines, self.faults.controller_busy_s)
-        yield from rules.broken(self.scheduler.board.last_moves(STORY_LENGTH_MAX))
+        rules = MoveRules(plans, watch, watch.engines, late_s)
+        yield from rules.broken(scheduler.board.last_moves(STORY_LENGTH_MAX))
 
     def _sound_engines(self) -> dict[SessionId, float]:
         """Return engines that nothing kept apart from the controller, and when they ended.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from parallelz.core.events import (
     Action,
+    AnnounceLoss,
     ClientForgotten,
     EndTask,
     EngineArrived,
@@ -68,6 +69,10 @@ class Watch:
         What became of each; more than one end is a bug.
     engines, losses, forgotten
         Engines that came and that were lost, and when clients were forgotten.
+    joined_as
+        What each engine was called, by all controllers.
+    given_up
+        Engines of which clients were told that they are gone.
     stopped_early, stopped_waiting
         Tasks that were to be stopped before they had come; and those that were when they had
         not been placed, with the time of the last such order.
@@ -79,6 +84,8 @@ class Watch:
         self.ends: dict[TaskId, list[Decision]] = {}
         self.engines: dict[EngineId, EngineInfo] = {}
         self.losses: dict[EngineId, Loss] = {}
+        self.joined_as: dict[SessionId, dict[EngineId, None]] = {}
+        self.given_up: dict[EngineId, None] = {}
         self.forgotten: dict[SessionId, float] = {}
         self.stopped_early: dict[TaskId, None] = {}
         self.stopped_waiting: dict[TaskId, float] = {}
@@ -104,11 +111,13 @@ class Watch:
             case CancelTasks():
                 self._see_order(scheduler, event.task_ids, None, source, now_s)
             case EngineArrived():
-                self.engines[event.engine.engine_id] = event.engine
+                engine = event.engine
+                self.engines[engine.engine_id] = engine
+                self.joined_as.setdefault(engine.session_id, {})[engine.engine_id] = None
             case EngineLost():
-                engine = scheduler.roster.by_session.get(event.session_id)
-                if engine is not None:
-                    self.losses[engine.id] = Loss(now_s, event.started_count >= 0)
+                lost = scheduler.roster.by_session.get(event.session_id)
+                if lost is not None:
+                    self.losses[lost.id] = Loss(now_s, event.started_count >= 0)
             case ClientForgotten():
                 self.forgotten[event.session_id] = now_s
             case _:
@@ -183,6 +192,8 @@ class Watch:
                         now_s, action.status, action.engine_id, action.run_count
                     )
                     self.ends.setdefault(action.task_id, []).append(decision)
+                case AnnounceLoss():
+                    self.given_up[action.engine_id] = None
                 case _:
                     pass
 
@@ -190,8 +201,15 @@ class Watch:
 class WatchedScheduler(Scheduler):
     """The scheduler, and a `Watch` that sees all that passes."""
 
-    def __init__(self, watch: Watch, scheme: type[Room], hwm: int | None, draw: Draw) -> None:
-        super().__init__(scheme, hwm, draw)
+    def __init__(
+        self,
+        watch: Watch,
+        scheme: type[Room],
+        hwm: int | None,
+        draw: Draw,
+        first_run: int = 0,
+    ) -> None:
+        super().__init__(scheme, hwm, draw, first_run)
         self._watch = watch
 
     def handle(self, event: Event, source: SessionId, now_s: float) -> list[Action]:

@@ -1,0 +1,172 @@
+"""What must be true of a simulation in which controllers were killed: the contract of delivery.
+
+What one controller decided another need not have known, so the exact rules of `rules` do not
+hold from one to the next. What clients, engines and the database see does (docs/delivery.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from parallelz.ids import EngineId, TaskId
+from parallelz.protocol.messages import Dependency, TaskEnded, TaskOptions
+from parallelz.store.rows import PENDING
+from parallelz.testing.clients import SimClient
+from parallelz.testing.engines import SimEngine
+from parallelz.testing.history import RecordLog, WitnessStore
+from parallelz.testing.promises import TOLERANCE_S, Promises
+from parallelz.testing.rules import unix_s
+from parallelz.testing.watch import Watch
+from parallelz.testing.work import Plan, Run, Witness
+
+DELIVERY_S = 30.0  # what a controller has said may arrive so long after its death
+
+
+class Contract(Promises):
+    """Checks it all; each method yields what is broken, in words.
+
+    Parameters
+    ----------
+    store
+        What is in the database at last. None: nothing was to be recorded.
+    crashes_s
+        When a controller was killed (Unix time).
+    is_forgetful
+        Whether something was acknowledged that is recorded nowhere.
+    """
+
+    def __init__(
+        self,
+        clients: Sequence[SimClient],
+        engines: Sequence[SimEngine],
+        witness: Witness,
+        watch: Watch,
+        store: WitnessStore | None,
+        log: RecordLog,
+        crashes_s: Sequence[float],
+        *,
+        is_forgetful: bool,
+    ) -> None:
+        super().__init__(clients, witness, watch, log)
+        self._engines = engines
+        self._store = store
+        self._crashes_s = crashes_s
+        self._is_forgetful = is_forgetful
+
+    def broken(self) -> Iterator[str]:
+        """Yield every promise that was not kept."""
+        for client in self._clients:
+            if client.is_present:
+                yield from self._answers_of(client)
+            yield from self._order_of(client)
+        yield from self._starts()
+        yield from self._identities()
+        if self._store is not None:
+            yield from self._recorded(self._store)
+
+    # -- answers ---------------------------------------------------------------------------
+
+    def _answers_of(self, client: SimClient) -> Iterator[str]:
+        """Each task has an answer.
+
+        It may come again, and a controller that knows nothing of it may give another: the
+        client keeps the first.
+        """
+        for task_id, plan in client.plans.items():
+            answers = client.ends.get(task_id, [])
+            if not answers:
+                yield f"{task_id} has no answer"
+            for ended, buffers in answers[:1]:
+                yield from self._answer(client, plan, ended, buffers)
+            for ended, _ in answers[1:]:
+                is_same = (ended.status, ended.data) == (
+                    answers[0][0].status,
+                    answers[0][0].data,
+                )
+                if not is_same and not self._was_crash_after(client.answered_s[task_id]):
+                    yield f"{task_id} has the answers {[each.status for each, _ in answers]}"
+        for request_id, replies in client.replies.items():
+            if not replies:
+                yield f"request {request_id} of {client.name} has no reply"
+
+    def _was_crash_after(self, now_s: float) -> bool:
+        return any(crash_s > now_s - DELIVERY_S for crash_s in self._crashes_s)
+
+    def _may_fail(self, client: SimClient, plan: Plan, ended: TaskEnded) -> bool:
+        if ended.status == "lost":
+            return self._is_forgetful
+        if ended.status == "engine-lost" and ended.engine_id < 0 and plan.kind == "balanced":
+            return any(not engine.is_alive for engine in self._engines)
+        return super()._may_fail(client, plan, ended)
+
+    def _is_gone(self, engine_id: EngineId) -> bool:
+        return super()._is_gone(engine_id) or any(
+            engine.engine_id == engine_id and not engine.is_alive for engine in self._engines
+        )
+
+    # -- starts and engines ----------------------------------------------------------------
+
+    def _starts_max(self, plan: Plan) -> int:
+        """Retries are counted anew by each controller, but without any it starts once."""
+        return 1 + plan.retries * (1 + len(self._crashes_s))
+
+    def _start(self, task_id: TaskId, run: Run, options: TaskOptions) -> Iterator[str]:
+        if options.engine_ids is not None and run.engine_id not in options.engine_ids:
+            yield f"{task_id} started on engine {run.engine_id}, which it may not"
+        if not self._has_all(run.engine_id, options):
+            yield f"{task_id} started on engine {run.engine_id}, which lacks something"
+        if options.after is not None and not self._is_met(options.after, run.started_s):
+            yield f"{task_id} started before what it depends on: {options.after}"
+
+    def _is_met(self, dependency: Dependency, started_s: float) -> bool:
+        """Whether some controller had decided so by then."""
+        met = [
+            any(
+                unix_s(end.now_s) <= started_s + TOLERANCE_S
+                and (dependency.success if end.status == "ok" else dependency.failure)
+                for end in self._watch.ends.get(task_id, ())
+            )
+            for task_id in dependency.task_ids
+        ]
+        return all(met) if dependency.all else any(met)
+
+    def _identities(self) -> Iterator[str]:
+        """An engine that lives keeps its id."""
+        for engine in self._engines:
+            engine_ids = self._watch.joined_as.get(engine.session_id, {})
+            if engine.is_alive and len(engine_ids) > 1:
+                yield f"{engine.name} had the ids {list(engine_ids)}"
+
+    # -- records ---------------------------------------------------------------------------
+
+    def _recorded(self, store: WitnessStore) -> Iterator[str]:
+        """What is recorded has ended, and as its client was told.
+
+        Unless the record of what it was told got lost with the controller.
+        """
+        recorded = {
+            str(each["msg_id"]): each
+            for each in store.query({}, ["status", "engine_id", "received"])
+        }
+        for task_id, record in recorded.items():
+            if record["status"] == PENDING:
+                yield f"the end of {task_id} was not recorded"
+        for client in self._clients:
+            for task_id, answers in client.ends.items():
+                record = recorded.get(task_id, {})
+                if not record:
+                    if client.is_present and not self._is_forgetful:
+                        yield f"{task_id} was answered and is not recorded"
+                    continue
+                status = answers[0][0].status
+                if status != record["status"] and not self._is_of_another(
+                    task_id, status, record["received"]
+                ):
+                    yield f"{task_id} was answered as {status} and is {record['status']}"
+
+    def _is_of_another(self, task_id: TaskId, status: str, recorded_s: object) -> bool:
+        """Whether a controller that was killed before the record was made had decided so."""
+        assert isinstance(recorded_s, float)
+        latest_s = max((s for s in self._crashes_s if s < recorded_s), default=0.0)
+        decided = self._watch.ends.get(task_id, ())
+        return any(end.status == status and unix_s(end.now_s) < latest_s for end in decided)
