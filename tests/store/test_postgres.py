@@ -109,12 +109,14 @@ def test_ids_that_become_the_same_do_not_stop_a_batch(store: PostgresStore) -> N
     assert store.history() == ["\ufffd-1", tid(1)]
 
 
-def test_what_is_not_a_number_or_does_not_fit_is_missing(store: PostgresStore) -> None:
+def test_numbers_that_do_not_fit_are_cut_off_and_what_is_none_is_missing(
+    store: PostgresStore,
+) -> None:
     for number, count in ((1, 2**63), (2, -(2**63) - 1), (3, 2**63 - 1)):
         store.apply([submission(number, submitted_s=math.nan)])
         store.apply([ended(number, retries=count, started_s=math.nan, completed_s=math.inf)])
     records = store.query({}, ["submitted", "started", "completed", "retries"])
-    assert [record["retries"] for record in records] == [None, None, 2**63 - 1]
+    assert [record["retries"] for record in records] == [2**63 - 1, 0, 2**63 - 1]
     for record in records:
         assert (record["submitted"], record["started"]) == (None, None)
         assert record["completed"] == math.inf
@@ -137,12 +139,13 @@ MEANINGS: dict[str, Callable[[float, float], bool]] = {
 
 @pytest.mark.parametrize("key", ["retries", "started"])
 def test_numbers_are_compared_as_python_does(store: PostgresStore, key: str) -> None:
-    known = {1: 0, 2: 1, 3: -1, 4: 2**53, 5: -(2**53), 6: 2**62, 7: -(2**62)}
+    known = {1: 0, 2: 1, 3: 2**53, 4: 2**62}
     if key == "retries":
-        known |= {8: 2**53 + 1, 9: 2**63 - 1}
+        known |= {5: 2**53 + 1, 6: 2**63 - 1}
         store.apply([ended(number, retries=count) for number, count in known.items()])
     else:
         del known[1]  # a time of 0 is none
+        known |= {5: -1, 6: -(2**53), 7: -(2**62)}
         store.apply([ended(n, started_s=float(time)) for n, time in known.items()])
     for value, (name, holds) in itertools.product(COMPARED, MEANINGS.items()):
         query = {key: {name: [value, None] if name == "$in" else value}}

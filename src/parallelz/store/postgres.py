@@ -122,7 +122,6 @@ _REFUSALS = (
     OverflowError,
 )
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_INT_MAX = 2**63 - 1
 
 
 class PostgresStore(Store):
@@ -376,8 +375,4 @@ def _mended(rows: list[Row]) -> list[Row]:
 
 
 def _storable(value: object) -> object:
-    if isinstance(value, str):
-        return _UNSTORABLE.sub("\ufffd", value)
-    if isinstance(value, int) and not -_INT_MAX <= value <= _INT_MAX:
-        return None
-    return value
+    return _UNSTORABLE.sub("\ufffd", value) if isinstance(value, str) else value
