@@ -293,6 +293,15 @@ def test_a_damaged_database_is_begun_anew_at_once() -> None:
     assert answer(recorder, "history") == [tid(1)]
 
 
+def test_a_database_that_is_damaged_again_and_again_is_given_time() -> None:
+    store = FailingStore()
+    recorder = Recorder(lambda: store, RUN)
+    store.trouble = DamageError("malformed")
+    assert len(recorder.handle([told(submission(1))], 5.0)) == 1
+    assert recorder.handle([], 5.0) == []
+    assert recorder.next_deadline_s() == 5.0 + RETRY_PERIOD_S
+
+
 def test_a_database_that_is_not_there_at_first_is_opened_later(tmp_path: Path) -> None:
     recorder = Recorder(lambda: SqliteStore(tmp_path / "later" / "db"), RUN)
     (begin,) = troubles(recorder.handle([told(submission(1))], 0.0))

@@ -10,12 +10,13 @@ from parallelz.errors import ParallelzError
 from parallelz.ids import Digest, SessionId, TaskId
 from parallelz.protocol.messages import EngineInfo
 from parallelz.store.query import KEYS, USUAL_KEYS, Condition, QueryError, check_keys, parse
-from parallelz.store.record import Record
+from parallelz.store.record import PAYLOAD_BYTES_MAX, Record
 from parallelz.store.restored import ENDED_KEYS, Ends
 from parallelz.store.rows import PENDING, Function
 
 USUAL_ORDER = ("submitted",)
 LIMIT_MAX = 2**31 - 1
+ENDS_COUNT_MAX = 1000  # in one answer: what tasks printed does not count by its size
 CULL_COUNT_MAX = 1000  # tasks that are forgotten at once, so that nothing has to wait for long
 
 CLUSTER_ENDED = "the cluster ended before it did"
@@ -203,12 +204,15 @@ class Store(ABC):
 
     def ends(self, task_ids: Sequence[TaskId], bytes_max: int) -> Ends:
         """Return how tasks ended; see `restored.FindEnds`."""
-        found = self.query({"msg_id": {"$in": list(task_ids)}}, ["status", "data_bytes"])
+        wanted = task_ids[:ENDS_COUNT_MAX]
+        found = self.query({"msg_id": {"$in": wanted}}, ["status", "data_bytes"])
         by_id = {str(record["msg_id"]): record for record in found}
         pending: list[TaskId] = []
         ended: list[TaskId] = []
         count = nbytes = 0
-        for task_id in task_ids:
+        for task_id in wanted:
+            if ended and nbytes >= bytes_max:
+                break
             count += 1
             record = by_id.get(task_id)
             if record is None:
@@ -217,9 +221,7 @@ class Store(ABC):
                 pending.append(task_id)
                 continue
             ended.append(task_id)
-            nbytes += cast("int", record["data_bytes"] or 0)
-            if nbytes > bytes_max:
-                break
+            nbytes += _kept_bytes(record["data_bytes"])
         results = self.query({"msg_id": {"$in": ended}}, ENDED_KEYS) if ended else []
         return Ends(count, pending, results)
 
@@ -248,3 +250,9 @@ class Store(ABC):
         if engine_uuids is not None:
             query["engine_uuid"] = {"$in": list(engine_uuids)}
         return self.delete(parse(query))
+
+
+def _kept_bytes(data_bytes: object) -> int:
+    # Of a larger result only the size is there.
+    is_kept = isinstance(data_bytes, int) and data_bytes <= PAYLOAD_BYTES_MAX
+    return cast("int", data_bytes) if is_kept else 0

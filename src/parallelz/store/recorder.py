@@ -255,10 +255,11 @@ class Recorder:
         text = str(error)
         if text != self._trouble:
             logger.error("! nothing is recorded until this is mended: %s", text)
+        is_mended = isinstance(error, DamageError) and self._trouble is None
         if self._trouble is None:
             self._begin_trouble(text)
         self._trouble = text
-        self._retry_s = now_s if isinstance(error, DamageError) else now_s + RETRY_PERIOD_S
+        self._retry_s = now_s if is_mended else now_s + RETRY_PERIOD_S
 
     def _begin_trouble(self, text: str) -> None:
         self._trouble = text
