@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from parallelz.ids import Digest, TaskId, task_id_of
 from parallelz.protocol.messages import (
     AskHistory,
     DefineFunction,
+    Notice,
     Reply,
     RunTask,
     SubmitTask,
@@ -148,6 +150,43 @@ def test_a_recorder_that_is_killed_is_started_again_and_nothing_is_lost(tmp_path
         task_ids += [hub.run(number) for number in range(6, 9)]
         assert hub.status(*task_ids) == dict.fromkeys(task_ids, "ok")
         assert len(hub.recorders.started) == 2
+
+
+def test_a_locked_database_is_told_of_and_nothing_is_lost(tmp_path: Path) -> None:
+    with (
+        running_hub(tmp_path / "db") as hub,
+        closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other,
+    ):
+        task_ids = [hub.run(0)]
+        hub.status(*task_ids)
+        other.execute("BEGIN IMMEDIATE")
+        task_ids.append(hub.run(1))
+        assert "locked" in hub.client.wait_for(Notice).text
+        task_ids.append(hub.run(2))
+        other.execute("COMMIT")
+        assert "nothing was lost" in hub.client.wait_for(Notice).text
+        assert hub.status(*task_ids) == dict.fromkeys(task_ids, "ok")
+        assert len(hub.recorders.started) == 1
+
+
+def test_a_damaged_database_is_moved_aside_and_a_new_one_begun(tmp_path: Path) -> None:
+    (tmp_path / "db").write_bytes(b"This is a letter to my mother. " * 100)
+    with running_hub(tmp_path / "db") as hub:
+        first = hub.run(0)
+        assert "db.damaged-" in hub.client.wait_for(Notice).text
+        assert "nothing was lost" in hub.client.wait_for(Notice).text
+        assert hub.status(first) == {first: "ok"}
+
+
+def test_what_has_not_ended_when_the_cluster_stops_is_lost(tmp_path: Path) -> None:
+    with running_hub(tmp_path / "db") as hub:
+        first = hub.run(0)
+        task_id = task_id_of(hub.client.session_id, 1)
+        hub.client.say(SubmitTask(task_id, F, 1.0, b"arguments"))
+        hub.engine.wait_for(RunTask)
+        assert hub.status(first, task_id) == {first: "ok", task_id: "pending"}
+    with closing(SqliteStore(tmp_path / "db")) as store:
+        assert store.status([first, task_id]) == {first: "ok", task_id: "lost"}
 
 
 def test_a_recorder_whose_controller_is_gone_ends(tmp_path: Path) -> None:

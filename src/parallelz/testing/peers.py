@@ -264,7 +264,8 @@ class SimRecorder(SimProcess):
         messages = self._batch
         for reply, buffers in self._handle_batch():
             self.bulk.put(reply, buffers)
-        self.bulk.settle()
+        if not self._recorder.is_behind:
+            self.bulk.settle()
         is_over = any(isinstance(message, Goodbye) for message in messages)
         if is_over:
             self.bulk.put(Goodbye("all is written"))
