@@ -77,7 +77,8 @@ class _Resume:
 
     def __init__(self, session: Session, message: ResumeTasks) -> None:
         self.session = session
-        self.last_number = message.envelope_count + 1  # on `bulk`; what comes then is new
+        start = session.bulk.receiver.start
+        self.last_number = start + message.envelope_count + 1  # on `bulk`; then comes new
         self.has_begun = False
         self.awaited = message.awaited
         self.asked: list[TaskId] = []

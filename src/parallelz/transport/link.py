@@ -191,7 +191,7 @@ class LinkEnd(ABC, Generic[M]):
             # Also the first: another link may have been let in by one before.
             is_needed = self.is_repeated or not is_first
             first = self.introduction(self._sender.kept_count) if is_needed else ()
-            again = self._sender.restart(first)
+            again = self._sender.restart(first, welcome.received)
         for frames in again:
             self._send(frames)
 
