@@ -14,6 +14,7 @@ from parallelz.store.rows import PENDING
 from parallelz.testing.clients import SimClient
 from parallelz.testing.engines import SimEngine
 from parallelz.testing.history import RecordLog, WitnessStore
+from parallelz.testing.peers import SimSupervisor
 from parallelz.testing.promises import TOLERANCE_S, Promises
 from parallelz.testing.rules import unix_s
 from parallelz.testing.watch import Watch
@@ -39,6 +40,7 @@ class Contract(Promises):
         self,
         clients: Sequence[SimClient],
         engines: Sequence[SimEngine],
+        supervisors: Sequence[SimSupervisor],
         witness: Witness,
         watch: Watch,
         store: WitnessStore | None,
@@ -47,8 +49,10 @@ class Contract(Promises):
         *,
         is_forgetful: bool,
     ) -> None:
-        super().__init__(clients, witness, watch, log)
+        super().__init__(clients, witness, watch, None)
+        self._log: RecordLog = log
         self._engines = engines
+        self._supervisors = supervisors
         self._store = store
         self._crashes_s = crashes_s
         self._is_forgetful = is_forgetful
@@ -95,16 +99,44 @@ class Contract(Promises):
     def _may_fail(self, client: SimClient, plan: Plan, ended: TaskEnded) -> bool:
         if ended.status == "lost":
             return self._is_forgetful
-        if ended.status == "engine-lost" and ended.engine_id < 0 and plan.kind == "balanced":
-            return any(not engine.is_alive for engine in self._engines)
-        return super()._may_fail(client, plan, ended)
+        if super()._may_fail(client, plan, ended):
+            return True
+        is_lost = ended.status == "engine-lost" and ended.engine_id < 0
+        if plan.kind == "direct":
+            return is_lost and self._was_unheard_of(plan.engine_id)
+        return is_lost and any(not engine.is_alive for engine in self._engines)
 
     def _is_gone(self, engine_id: EngineId) -> bool:
         return super()._is_gone(engine_id) or any(
             engine.engine_id == engine_id and not engine.is_alive for engine in self._engines
         )
 
+    def _was_unheard_of(self, engine_id: EngineId) -> bool:
+        """Whether some controller could not know that an engine of this id was there.
+
+        The record of its first arrival got lost. Then a controller goes on without it if it
+        does not come back soon.
+        """
+        sessions = [s for s, ids in self._watch.joined_as.items() if engine_id in ids]
+        return self._is_forgetful or any(
+            self._log.joined_s.get(s, float("inf"))
+            > unix_s(self._watch.joined_s[s]) + TOLERANCE_S
+            for s in sessions
+        )
+
     # -- starts and engines ----------------------------------------------------------------
+
+    def _is_accountable(self, run: Run) -> bool:
+        """Whether a start counts: somebody was there who could tell of it.
+
+        Not of an engine that died, as did its supervisor, and not of one that no controller
+        could expect back.
+        """
+        engine = next(e for e in self._engines if e.session_id == run.session_id)
+        is_told = engine.is_alive or any(
+            s.is_alive and s.peer.host == engine.peer.host for s in self._supervisors
+        )
+        return is_told and not self._was_unheard_of(run.engine_id)
 
     def _starts_max(self, plan: Plan) -> int:
         """Retries are counted anew by each controller, but without any it starts once."""
@@ -134,7 +166,8 @@ class Contract(Promises):
         """An engine that lives keeps its id."""
         for engine in self._engines:
             engine_ids = self._watch.joined_as.get(engine.session_id, {})
-            if engine.is_alive and len(engine_ids) > 1:
+            is_known = not any(map(self._was_unheard_of, engine_ids))
+            if engine.is_alive and len(engine_ids) > 1 and is_known:
                 yield f"{engine.name} had the ids {list(engine_ids)}"
 
     # -- records ---------------------------------------------------------------------------
@@ -166,7 +199,8 @@ class Contract(Promises):
 
     def _is_of_another(self, task_id: TaskId, status: str, recorded_s: object) -> bool:
         """Whether a controller that was killed before the record was made had decided so."""
-        assert isinstance(recorded_s, float)
+        if not isinstance(recorded_s, float):
+            return False  # it has not ended at all
         latest_s = max((s for s in self._crashes_s if s < recorded_s), default=0.0)
         decided = self._watch.ends.get(task_id, ())
         return any(end.status == status and unix_s(end.now_s) < latest_s for end in decided)

@@ -69,8 +69,8 @@ class Watch:
         What became of each; more than one end is a bug.
     engines, losses, forgotten
         Engines that came and that were lost, and when clients were forgotten.
-    joined_as
-        What each engine was called, by all controllers.
+    joined_s, joined_as
+        When each engine joined first, and what it was called, by all controllers.
     given_up
         Engines of which clients were told that they are gone.
     stopped_early, stopped_waiting
@@ -84,6 +84,7 @@ class Watch:
         self.ends: dict[TaskId, list[Decision]] = {}
         self.engines: dict[EngineId, EngineInfo] = {}
         self.losses: dict[EngineId, Loss] = {}
+        self.joined_s: dict[SessionId, float] = {}
         self.joined_as: dict[SessionId, dict[EngineId, None]] = {}
         self.given_up: dict[EngineId, None] = {}
         self.forgotten: dict[SessionId, float] = {}
@@ -113,11 +114,15 @@ class Watch:
             case EngineArrived():
                 engine = event.engine
                 self.engines[engine.engine_id] = engine
+                self.joined_s.setdefault(engine.session_id, now_s)
                 self.joined_as.setdefault(engine.session_id, {})[engine.engine_id] = None
             case EngineLost():
                 lost = scheduler.roster.by_session.get(event.session_id)
                 if lost is not None:
-                    self.losses[lost.id] = Loss(now_s, event.started_count >= 0)
+                    before = self.losses.get(lost.id)  # it was given up, and came back
+                    is_counted = event.started_count >= 0
+                    is_counted = is_counted and (before is None or before.is_counted)
+                    self.losses[lost.id] = Loss(now_s, is_counted)
             case ClientForgotten():
                 self.forgotten[event.session_id] = now_s
             case _:
