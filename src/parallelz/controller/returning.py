@@ -178,7 +178,7 @@ class Returning:
         The engine keeps it as well, until the task has ended and that is recorded.
         """
         if isinstance(message, TasksDropped):
-            return self._is_old(link.session.id, message)
+            return self._is_unasked(link.session.id)
         if self._is_known(message.task_id):
             return self._keeps_back(link, message, buffers)
         task_id = message.task_id
@@ -187,14 +187,13 @@ class Returning:
         self._recording.hold_until_ended(link, [task_id])
         return True
 
-    def _is_old(self, engine_session: SessionId, message: TasksDropped) -> bool:
-        """Whether this answers a controller before us: the engine may have got it all again."""
-        board = self._scheduler.board
-        engine = self._scheduler.roster.by_session.get(engine_session)
-        if engine is None or not engine.recall_count:
-            return True
-        named = [engine.placed.get(task_id) for task_id in message.task_ids]
-        return any(task and task.placed_count <= board.first_run for task in named)
+    def _is_unasked(self, engine: SessionId) -> bool:
+        """Whether an engine gives back what a controller before us had recalled.
+
+        It may have got that anew.
+        """
+        known = self._scheduler.roster.by_session.get(engine)
+        return known is None or not known.recall_count
 
     def _keeps_back(self, link: Link, message: TaskFinished, buffers: Sequence[Buffer]) -> bool:
         """Keep a result by which a task would run again, if another engine may have it since.
