@@ -189,12 +189,13 @@ def render(measured: Sequence[Measured], tasks_count: int) -> str:
         " the CPU time per task in µs",
         "",
         "store        tasks/s     best   of none   recorded   "
-        + "".join(f"{p:>12}" for p in PARTS),
+        + "".join(f"{p:>12}" for p in (*PARTS, "all")),
     ]
     for each in measured:
         ratio = reached.get(_name(each.store))
         shown = "-" if ratio is None else f"{ratio:.2f}"
-        cpu = "".join(f"{each.cpu_us(part):12.1f}" for part in PARTS)
+        used_us = [each.cpu_us(part) for part in PARTS]
+        cpu = "".join(f"{us:12.1f}" for us in [*used_us, sum(used_us)])
         lines.append(
             f"{_name(each.store):<11}{each.tasks_per_s:9,.0f}{each.best:9,.0f}{shown:>10}"
             f"{each.recorded_s * 1e3:8.0f} ms   {cpu}"

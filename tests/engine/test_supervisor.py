@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 from helpers_engine import TIMEOUT_S, FakeController, Gate, call, start_engines
 
 from parallelz.engine.children import Child
 from parallelz.engine.supervisor import RESTARTS_MAX
-from parallelz.ids import SessionId
+from parallelz.ids import SessionId, TaskId
 from parallelz.protocol.messages import EndEngine, EngineDied, StopEngine, Supervises
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -91,7 +92,7 @@ def test_engine_that_is_ended_is_replaced_by_one_that_is_like_it(
     gate.wait_until_it_runs(controller)
     controller.tell_supervisor(EndEngine(old, "task t was cancelled", restart=True))
     assert controller.heard(EngineDied) == EngineDied(
-        old, "task t was cancelled", started_count=1
+        old, "task t was cancelled", started_count=1, started=[TaskId("t")]
     )
     new = replacement(controller, old)
     for session_id in (old, new):
@@ -130,7 +131,7 @@ def test_engine_that_ends_within_its_grace_is_not_killed(
     session_id = controller.engine_session()
     controller.tell_supervisor(EndEngine(session_id, "it is drained", grace_s=TIMEOUT_S))
     assert controller.heard(EngineDied) == EngineDied(
-        session_id, "it is drained", started_count=1
+        session_id, "it is drained", started_count=1, started=[TaskId("t")]
     )
     assert controller.pump(supervisor.poll) == 0
 
@@ -141,7 +142,9 @@ def test_engine_that_does_not_end_is_killed_after_its_grace(
 ) -> None:
     supervisor = start()
     session_id = controller.engine_session()
-    os.kill(controller.engine_pid(), signal.SIGSTOP)
+    engine = psutil.Process(controller.engine_pid())
+    engine.suspend()
+    controller.pump(lambda: engine.status() == psutil.STATUS_STOPPED or None)
     controller.tell_supervisor(EndEngine(session_id, "it froze", grace_s=0.05))
     cause = "it froze; killed, as it did not end when asked to"
     assert controller.heard(EngineDied) == EngineDied(session_id, cause, started_count=0)

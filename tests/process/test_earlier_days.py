@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import sqlite3
+import warnings
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -163,3 +166,27 @@ def test_what_is_asked_while_the_controller_is_away_is_answered_by_the_next(
         assert len(status["pending"]) + len(status["completed"]) == 101  # type: ignore[arg-type]
         assert rc.resubmit(results[:10]).get(TIMEOUT_S) == list(range(10))
         assert late.get(TIMEOUT_S) == 0.5
+
+
+def test_who_waits_for_a_result_of_others_outwaits_trouble_of_the_database(
+    start: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    with (
+        start(n=1) as rc,
+        Client(profile_dir=tmp_path / "profile") as other,
+        closing(sqlite3.connect(tmp_path / "profile" / "parallelz.sqlite")) as db,
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
+        theirs = other.view().apply_async(divide, 1, 2)
+        assert theirs.get(TIMEOUT_S) == 0.5
+        result = rc.get_result(theirs.msg_ids[0])  # which has not looked for the value yet
+        db.execute("BEGIN IMMEDIATE")  # nobody else can write
+        locked = other.view().apply_async(divide, 1, 4)
+        assert locked.get(TIMEOUT_S) == 0.25
+        assert rc.connection.wait(lambda: bool(rc.connection.pump.notices), TIMEOUT_S)
+        assert not result.wait(0)
+        db.rollback()
+        assert result.get(TIMEOUT_S) == 0.5
+        assert rc.get_result(locked.msg_ids[0]).get(TIMEOUT_S) == 0.25
+    assert any("nothing is recorded" in str(warning.message) for warning in caught)

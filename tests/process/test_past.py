@@ -354,6 +354,18 @@ def test_results_of_one_engine_can_be_forgotten(rc: Client, dv: DirectView) -> N
     assert rc.db_query({"msg_id": {"$in": result.msg_ids}}) == []
 
 
+def test_views_have_results_and_forget_them(rc: Client) -> None:
+    view = rc[rc.ids[0]]
+    others = rc[rc.ids[1]].apply_async(divide, 4, 2)
+    assert others.get(TIMEOUT_S) == 2
+    own = view.apply_async(divide, 1, 2)
+    assert view.get_result(block=True).get(0) == 0.5
+    assert view.get_result(others.msg_ids[0]).get(TIMEOUT_S) == 2
+    view.purge_results("all")
+    found = rc.db_query({"msg_id": {"$in": [*own.msg_ids, *others.msg_ids]}}, "msg_id")
+    assert [record["msg_id"] for record in found] == others.msg_ids
+
+
 def test_everything_can_be_forgotten(rc: Client, lv: LoadBalancedView) -> None:
     assert lv.map_sync(abs, range(-10, 0))
     rc.purge_everything()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,8 +85,21 @@ def test_the_password_is_on_no_command_line_and_in_no_file(
             assert b"tiger" not in path.read_bytes()
 
 
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """Return what clients warn of while the test runs."""
+    texts: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                warnings, "showwarning", lambda message, *rest: texts.append(str(message))
+            )
+            yield texts
+
+
 def test_a_server_that_crashes_in_the_middle_loses_nothing(
-    url: str, tmp_path: Path, postgres_server: PostgresServer
+    url: str, tmp_path: Path, postgres_server: PostgresServer, told: list[str]
 ) -> None:
     with Cluster(n=2, profile_dir=tmp_path, store=url) as rc:
         rc.hub_history()
@@ -101,18 +117,43 @@ def test_a_server_that_crashes_in_the_middle_loses_nothing(
         records = recorded(rc, task_ids)
         assert sorted(str(record["msg_id"]) for record in records) == sorted(task_ids)
         assert {record["status"] for record in records} == {"ok"}
+    assert any("PostgreSQL" in text for text in told)
 
 
 def test_a_cluster_starts_before_its_server(
-    url: str, tmp_path: Path, postgres_server: PostgresServer
+    url: str, tmp_path: Path, postgres_server: PostgresServer, told: list[str]
 ) -> None:
     postgres_server.stop()
     try:
         with Cluster(n=1, profile_dir=tmp_path, store=url) as rc:
-            done = rc[:].apply_async(abs, -1)
-            assert done.get(TIMEOUT_S) == [1]
+            task_ids: list[str] = []
+            give_up_s = time.monotonic() + TIMEOUT_S
+            while not told:
+                assert time.monotonic() < give_up_s, "it was not told that nothing is recorded"
+                done = rc[:].apply_async(abs, -1)
+                assert done.get(TIMEOUT_S) == [1]
+                task_ids += done.msg_ids
+            assert "PostgreSQL: connection" in told[0]
             postgres_server.start()
-            assert len(recorded(rc, done.msg_ids)) == 1
+            assert len(recorded(rc, task_ids)) == len(task_ids)
     finally:
         if not postgres_server.is_running:
             postgres_server.start()
+
+
+def test_a_controller_that_is_killed_takes_its_tasks_up_from_the_database(
+    url: str, tmp_path: Path, told: list[str]
+) -> None:
+    cluster = Cluster(n=2, profile_dir=tmp_path, store=url)
+    with cluster as rc:
+        rc.hub_history()
+        lv = rc.load_balanced_view()
+        jobs = [lv.apply_async(pow, number, 2) for number in range(TASKS)]
+        jobs[TASKS // 4].get(TIMEOUT_S)
+        assert cluster.controller is not None
+        os.kill(cluster.controller.pid, signal.SIGKILL)
+        assert [job.get(TIMEOUT_S) for job in jobs] == [n**2 for n in range(TASKS)]
+        task_ids = [job.msg_ids[0] for job in jobs]
+        records = recorded(rc, task_ids)
+        assert sorted(str(record["msg_id"]) for record in records) == sorted(task_ids)
+        assert {record["status"] for record in records} == {"ok"}

@@ -15,11 +15,13 @@ from parallelz.protocol.messages import (
     TaskOptions,
 )
 from parallelz.store import record
+from parallelz.store.interface import Run
 from parallelz.store.record import Record
 
 ME = SessionId("client")
 E0 = SessionId("engine0")
 F = Digest(b"\x01" * 16)
+RUN = Run("first", "cluster")
 
 
 def tid(number: int) -> TaskId:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 import os
+import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -26,14 +29,14 @@ from helpers_store import (
 
 from parallelz.ids import EngineId, SessionId, TaskId
 from parallelz.protocol.messages import ErrorInfo, SubmitTask, TaskEnded
-from parallelz.store.interface import StoreError
+from parallelz.store.interface import Limits, RecordError, Run, StoreError
 from parallelz.store.query import KEYS, parse
 from parallelz.store.record import EndRecord, Record, SubmissionRecord
 
 pytestmark = pytest.mark.service
 
 if not os.environ.get("PARALLELZ_REQUIRE_SERVICES"):
-    pytest.importorskip("psycopg")
+    pytest.importorskip("psycopg", exc_type=ImportError)
 import psycopg  # noqa: E402 - not everywhere installed
 
 from parallelz.store import postgres  # noqa: E402 - needs it
@@ -46,9 +49,15 @@ def url(postgres_server: PostgresServer) -> Iterator[str]:
         yield address
 
 
+def opened_by(url: str, run: str = "first", cluster: str = "mine") -> PostgresStore:
+    store = PostgresStore(url)
+    store.begin_run(Run(run, cluster), 10.0)
+    return store
+
+
 @pytest.fixture
 def store(url: str) -> Iterator[PostgresStore]:
-    with closing(PostgresStore(url)) as opened:
+    with closing(opened_by(url)) as opened:
         yield opened
 
 
@@ -111,18 +120,23 @@ def test_what_is_not_a_number_or_does_not_fit_is_missing(store: PostgresStore) -
         assert record["completed"] == math.inf
 
 
+COMPARED: list[float] = [
+    *(2**53 + difference for difference in (-1, 0, 1, 2)),
+    *(-(2**53) - difference for difference in (-1, 0, 1, 2)),
+    *(2**63 - 1, -(2**63), 1e300, -1e300, 0.5, -0.0, math.inf, -math.inf),
+]
+MEANINGS: dict[str, Callable[[float, float], bool]] = {
+    "$lt": operator.lt,
+    "$lte": operator.le,
+    "$gt": operator.gt,
+    "$gte": operator.ge,
+    "$eq": operator.eq,
+    "$in": operator.eq,
+}
+
+
 @pytest.mark.parametrize("key", ["retries", "started"])
-@pytest.mark.parametrize(
-    "value",
-    [
-        *(2**53 + difference for difference in (-1, 0, 1, 2)),
-        *(-(2**53) - difference for difference in (-1, 0, 1, 2)),
-        *(2**63 - 1, -(2**63), 1e300, -1e300, 0.5, -0.0, math.inf, -math.inf),
-    ],
-)
-def test_numbers_are_compared_as_python_does(
-    store: PostgresStore, key: str, value: float
-) -> None:
+def test_numbers_are_compared_as_python_does(store: PostgresStore, key: str) -> None:
     known = {1: 0, 2: 1, 3: -1, 4: 2**53, 5: -(2**53), 6: 2**62, 7: -(2**62)}
     if key == "retries":
         known |= {8: 2**53 + 1, 9: 2**63 - 1}
@@ -130,19 +144,10 @@ def test_numbers_are_compared_as_python_does(
     else:
         del known[1]  # a time of 0 is none
         store.apply([ended(n, started_s=float(time)) for n, time in known.items()])
-    for name, holds in {
-        "$lt": lambda x: x < value,
-        "$lte": lambda x: x <= value,
-        "$gt": lambda x: x > value,
-        "$gte": lambda x: x >= value,
-        "$eq": lambda x: x == value,
-        "$in": lambda x: x == value,
-    }.items():
-        asked = [value, None] if name == "$in" else value
-        found = store.query({key: {name: asked}}, [], order=[])
-        assert numbers(found) == [
-            number for number, known_value in known.items() if holds(known_value)
-        ]
+    for value, (name, holds) in itertools.product(COMPARED, MEANINGS.items()):
+        query = {key: {name: [value, None] if name == "$in" else value}}
+        expected = [number for number, count in known.items() if holds(count, value)]
+        assert numbers(store.query(query, [], order=[])) == expected, query
 
 
 def test_texts_are_sorted_by_code_point_and_what_is_missing_comes_first(
@@ -207,7 +212,7 @@ def test_large_batches_are_kept_like_small_ones(
 
 def test_clusters_that_start_at_the_same_time_make_the_tables_once(url: str) -> None:
     with ThreadPoolExecutor(8) as pool:
-        stores = list(pool.map(PostgresStore, [url] * 8))
+        stores = list(pool.map(opened_by, [url] * 8, map(str, range(8))))
     for number, opened in enumerate(stores):
         opened.apply([submission(number)])
     assert len(stores[0].history()) == 8
@@ -217,7 +222,7 @@ def test_clusters_that_start_at_the_same_time_make_the_tables_once(url: str) -> 
 
 def test_other_things_in_the_database_do_not_matter(url: str) -> None:
     administer(url, "CREATE TABLE tasks (a integer); CREATE TABLE version (b integer)")
-    with closing(PostgresStore(url)) as opened:
+    with closing(opened_by(url)) as opened:
         opened.apply([submission(1)])
         assert opened.history() == [tid(1)]
 
@@ -255,7 +260,7 @@ def test_who_may_not_make_tables_may_use_those_there_are(
             "GRANT USAGE ON SCHEMA parallelz TO guest;"
             "GRANT ALL ON ALL TABLES IN SCHEMA parallelz TO guest",
         )
-        with closing(PostgresStore(theirs)) as opened:
+        with closing(opened_by(theirs)) as opened:
             opened.apply([submission(1)])
             assert opened.history() == [tid(1)]
     finally:
@@ -337,3 +342,124 @@ def test_a_server_that_is_not_there_is_said_without_the_password() -> None:
     with pytest.raises(StoreError, match="connection") as caught:
         PostgresStore("postgresql://scott:tiger@/db?host=/nonexistent&port=1")
     assert "tiger" not in f"{caught.value} {caught.value.__cause__!r}"
+
+
+# -- clusters that share a database --------------------------------------------------------
+
+
+@pytest.fixture
+def others(url: str, store: PostgresStore) -> Iterator[PostgresStore]:
+    """Return a store of another cluster, in the same database."""
+    with closing(opened_by(url, "theirs", "their cluster")) as opened:
+        yield opened
+
+
+def restored(store: PostgresStore) -> list[object]:
+    return [task["msg_id"] for task in store.pending(0, 1_000_000)[0]]
+
+
+def test_a_run_takes_up_only_its_own(store: PostgresStore, others: PostgresStore) -> None:
+    store.apply([engine_record(), submission(1), submission(2), end(1)])
+    others.apply([submission(3)])
+    assert (restored(store), restored(others)) == ([tid(2)], [tid(3)])
+    assert [info.session_id for info in store.engines()[0]] == [E0]
+    assert others.engines() == ([], 0)
+    assert len(others.history()) == 3
+
+
+def test_a_run_that_begins_ends_only_what_its_cluster_left(
+    store: PostgresStore, others: PostgresStore, url: str
+) -> None:
+    store.apply([submission(1)])
+    others.apply([submission(2)])
+    again = PostgresStore(url)
+    assert again.begin_run(Run("first", "mine"), 20.0) == 0
+    assert again.begin_run(Run("second", "mine"), 20.0) == 1
+    again.close()
+    assert store.status([tid(1), tid(2)]) == {tid(1): "lost", tid(2): "pending"}
+    assert others.end_run(30.0) == 1
+    assert others.query({"status": "lost"}, ["completed"], order=["completed"]) == [
+        {"msg_id": tid(1), "completed": 20.0},
+        {"msg_id": tid(2), "completed": 30.0},
+    ]
+
+
+def test_a_cluster_in_a_directory_whose_name_is_no_text_has_a_name(url: str) -> None:
+    with closing(opened_by(url, cluster="/home/\udcff")) as opened:
+        opened.apply([submission(1)])
+        assert restored(opened) == [tid(1)]
+
+
+def test_a_run_goes_on_in_tables_that_were_made_again(store: PostgresStore, url: str) -> None:
+    administer(url, "DROP SCHEMA parallelz CASCADE")
+    with pytest.raises(StoreError):
+        store.apply([submission(1)])
+    with closing(opened_by(url, "theirs", "their cluster")):
+        store.apply([submission(1)])
+        assert restored(store) == [tid(1)]
+    with closing(opened_by(url, "second", "mine")) as second:
+        assert second.status([tid(1)]) == {tid(1): "lost"}
+
+
+def test_a_cluster_forgets_only_its_own_tasks(
+    store: PostgresStore, others: PostgresStore, url: str
+) -> None:
+    others.apply([submission(n) for n in (1, 2)] + [end(n) for n in (1, 2)])
+    for number in range(3, 9):
+        store.apply([submission(number, submitted_s=float(number)), end(number)])
+    store.apply([submission(9, submitted_s=0.0)])
+    assert store.cull(Limits(task_count=5), 100.0) == 2
+    assert set(store.history()) == {tid(number) for number in (1, 2, 9, 5, 6, 7, 8)}
+    with closing(opened_by(url, "second", "mine")) as second:
+        second.apply([submission(10, submitted_s=10.0), end(10)])
+        assert second.cull(Limits(task_count=4), 100.0) == 2
+        assert second.cull(Limits(task_count=4), 100.0) == 0
+        assert set(second.history()) == {tid(number) for number in (1, 2, 6, 7, 8, 10)}
+
+
+def test_what_ended_too_long_ago_is_forgotten(store: PostgresStore) -> None:
+    store.apply([submission(number) for number in range(4)])
+    store.apply([ended(n, completed_s=time) for n, time in ((0, 5.0), (1, 50.0), (2, 7.0))])
+    assert store.cull(Limits(age_s=80.0), 100.0) == 2
+    assert store.history() == [tid(1), tid(3)]
+
+
+def test_what_takes_too_much_room_is_forgotten(store: PostgresStore) -> None:
+    payload = b"x" * 100_000
+    for number in range(6):
+        store.apply([submission(number, data=payload), end(number, data=payload)])
+    assert store.cull(Limits(size_bytes=500_000), 0.0) == 4
+    assert store.history() == [tid(4), tid(5)]
+    assert store.cull(Limits(size_bytes=500_000), 0.0) == 0
+
+
+def test_what_is_purged_meanwhile_is_not_forgotten_twice(store: PostgresStore) -> None:
+    for number in range(30):
+        store.apply([submission(number, submitted_s=float(number)), end(number)])
+    assert store.cull(Limits(task_count=25), 0.0) == 5
+    store.purge([tid(29), tid(28), tid(27)])
+    store.apply([submission(40, submitted_s=40.0), end(40)])
+    assert store.cull(Limits(task_count=24), 0.0) == 0
+    assert len(store.history()) == 23
+
+
+def test_pages_hold_few_payloads(store: PostgresStore) -> None:
+    store.apply([submission(number, data=b"x" * 1000) for number in range(100)])
+    pages: list[list[object]] = []
+    after = 0
+    while True:
+        tasks, after = store.pending(after, 30_000)
+        pages.append([task["msg_id"] for task in tasks])
+        if after == 0:
+            break
+    assert [len(page) for page in pages] == [31, 31, 31, 7]
+    assert [task for page in pages for task in page] == [tid(number) for number in range(100)]
+
+
+def test_a_record_that_no_table_can_hold_is_named_as_such(store: PostgresStore) -> None:
+    chance = random.Random(1)
+    endless = TaskId("".join(chr(chance.randrange(0x4E00, 0x9FFF)) for _ in range(9000)))
+    record = SubmissionRecord(ME, SubmitTask(endless, F, 1.0, b"x"), "f", 1.0)
+    with pytest.raises(RecordError, match="index row"):
+        store.apply([submission(1), record])
+    assert store.history() == []

@@ -1,9 +1,6 @@
-"""What both stores promise."""
+"""What every store promises of tasks."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,21 +15,20 @@ from helpers_store import (
     tid,
 )
 
-from parallelz.ids import Digest
-from parallelz.protocol.messages import Dependency, ErrorInfo, Outputs, TaskOptions
+from parallelz.ids import Digest, EngineId
+from parallelz.protocol.messages import (
+    Dependency,
+    EngineInfo,
+    ErrorInfo,
+    Outputs,
+    PeerInfo,
+    TaskEnded,
+    TaskOptions,
+)
 from parallelz.store.interface import Store
-from parallelz.store.memory import MemoryStore
 from parallelz.store.query import KEYS, LARGE_KEYS, QueryError
-from parallelz.store.record import FunctionRecord
+from parallelz.store.record import EndRecord, EngineRecord, FunctionRecord
 from parallelz.store.rows import Function
-from parallelz.store.sqlite import SqliteStore
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "db")
-    yield made
-    made.close()
 
 
 def ids(records: list[dict[str, object]]) -> list[object]:
@@ -54,10 +50,37 @@ def test_a_task_that_has_not_ended_is_pending(store: Store) -> None:
 
 
 def test_texts_are_kept_as_they_are(store: Store) -> None:
-    strange = "a\0b\U0001f600'\"\n"
-    store.apply([submission(1, name=strange), end(1, error=ErrorInfo(strange, "\0"))])
+    strange = "a\U0001f600'\"\n%s"
+    store.apply([submission(1, name=strange), end(1, error=ErrorInfo(strange, "?"))])
     (record,) = store.query({}, ["name", "error"])
-    assert record == {"msg_id": tid(1), "name": strange, "error": f"{strange}: \0"}
+    assert record == {"msg_id": tid(1), "name": strange, "error": f"{strange}: ?"}
+
+
+def test_numbers_that_no_database_can_hold_harm_nobody(store: Store) -> None:
+    info = EngineInfo(EngineId(2**64 - 1), E0, PeerInfo("node7", "kernel", 2**64 - 1))
+    nan = float("nan")
+    odd = TaskEnded(tid(1), "ok", EngineId(2**64 - 1), nan, nan, b"r", retries=2**64 - 1)
+    store.apply([EngineRecord(info, "", 1.0), submission(1, submitted_s=nan)])
+    store.apply([EndRecord(odd, E0, 4.0), submission(2), end(2)])
+    records = store.query({}, ["submitted", "started", "completed", "engine_id", "host"])
+    assert records == [
+        {
+            "msg_id": tid(1),
+            "submitted": None,
+            "started": None,
+            "completed": 4.0,
+            "engine_id": None,
+            "host": "node7",
+        },
+        {
+            "msg_id": tid(2),
+            "submitted": 1.0,
+            "started": 2.0,
+            "completed": 3.0,
+            "engine_id": 0,
+            "host": "node7",
+        },
+    ]
 
 
 @pytest.mark.parametrize("is_one_batch", [True, False])
@@ -115,6 +138,36 @@ def test_what_was_too_large_is_known_by_its_size(store: Store) -> None:
     (record,) = store.result([tid(1)])
     assert (record["payload"], record["payload_bytes"]) == (None, size)
     assert (record["data"], record["frames"], record["data_bytes"]) == (None, None, size + 6)
+
+
+@pytest.mark.parametrize("is_one_batch", [True, False])
+@pytest.mark.parametrize("size", [8192, 8193, 500_000])
+def test_payloads_of_any_size_are_found_and_go_with_their_task(
+    store: Store, is_one_batch: bool, size: int
+) -> None:
+    large = b"x" * (size - 3)
+    frames = (b"abc",)
+    records = [
+        submission(1, data=large, buffers=frames),
+        end(1, data=large, buffers=frames),
+        submission(2),
+    ]
+    for batch in [records] if is_one_batch else [[record] for record in records]:
+        store.apply(batch)
+    (record,) = store.query(
+        {"data": {"$exists": True}, "payload_frames": {"$exists": True}},
+        ["payload", "payload_frames", "payload_bytes", "data", "frames", "data_bytes"],
+    )
+    packed = msgspec.msgpack.encode(frames)
+    assert record == {
+        "msg_id": tid(1),
+        **{"payload": large, "payload_frames": packed, "payload_bytes": size},
+        **{"data": large, "frames": packed, "data_bytes": size},
+    }
+    assert store.purge() == 1
+    store.apply([submission(1, data=b"new")])
+    (again,) = store.result([tid(1)])
+    assert (again["payload"], again["payload_frames"], again["data"]) == (b"new", None, None)
 
 
 def test_each_item_of_a_map_is_a_task(store: Store) -> None:
@@ -226,8 +279,4 @@ def test_purging_by_engine(store: Store) -> None:
 def test_definitions_of_functions_are_kept(store: Store) -> None:
     store.apply([FunctionRecord(F, "f", b"code", b""), FunctionRecord(F, "f", b"other")])
     store.apply([FunctionRecord(F, "f", b"other")])
-    assert store.definition(F) in (
-        Function(F, "f", b"code", b""),
-        Function(F, "f", b"other", b""),
-    )
-    assert store.definition(Digest(b"?")) is None
+    assert store.functions([Digest(b"?"), F]) == [Function(F, "f", b"code", b"")]

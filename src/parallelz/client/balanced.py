@@ -19,8 +19,8 @@ from parallelz.client.graphs import Graph, as_call, order_of, predecessors_of
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
 from parallelz.client.partition import Sliceable, chunked, partition
+from parallelz.client.past_session import PastSession
 from parallelz.client.results import AsyncResult, Value
-from parallelz.client.session import Session
 from parallelz.client.view import View
 from parallelz.errors import SerializationError
 from parallelz.ids import EngineId, TaskId
@@ -79,7 +79,7 @@ class LoadBalancedView(View):
     resources: Mapping[str, float]
     _lasting: TaskOptions | None  # what the flags but `after` and `follow` amount to
 
-    def __init__(self, session: Session, targets: Sequence[int] | None) -> None:
+    def __init__(self, session: PastSession, targets: Sequence[int] | None) -> None:
         super().__init__(session, targets)
         self._lasting = None
         self.after = self.follow = None

@@ -18,7 +18,7 @@ from parallelz.client.ledger import Answer, Submission
 from parallelz.client.outcomes import Metadata
 from parallelz.client.results import AsyncResult
 from parallelz.client.task_group import Place
-from parallelz.errors import ClientClosed, ClusterError
+from parallelz.errors import ClientClosed, ClusterError, RemoteError
 from parallelz.ids import EngineId, SessionId, TaskId
 from parallelz.protocol.inputs import How
 from parallelz.protocol.messages import ErrorInfo, TaskEnded, TaskOptions
@@ -26,6 +26,8 @@ from parallelz.store.ended_record import ended_from
 from parallelz.store.restored import Ends, FindEnds
 
 POLL_PERIOD_S = 0.1
+TROUBLE_PAUSE_S = 1.0  # if the database fails
+STORE_ERROR = "StoreError"
 PAUSE_PER_LOOK = 4.0  # it pauses for so many times as long as the last look took
 
 TASK_KEYS = ("msg_id", "submitted", "name", "label", "options", "queue", "engine_id", "host")
@@ -160,9 +162,15 @@ class AsyncHubResult(AsyncResult):
         until_s = None if timeout_s is None else time.monotonic() + timeout_s
         while not is_done():
             begin_s = time.monotonic()
-            self._look(everything=False)
+            least_s = POLL_PERIOD_S
+            try:
+                self._look(everything=False)
+            except RemoteError as error:
+                if error.ename != STORE_ERROR:
+                    raise
+                least_s = TROUBLE_PAUSE_S  # it is mended some time, and its user was told
             now_s = time.monotonic()
-            pause_s = max(POLL_PERIOD_S, PAUSE_PER_LOOK * (now_s - begin_s))
+            pause_s = max(least_s, PAUSE_PER_LOOK * (now_s - begin_s))
             if until_s is not None:
                 pause_s = min(pause_s, until_s - now_s)
             if not self._connection.wait(is_done, max(pause_s, 0.0)) and pause_s <= 0:

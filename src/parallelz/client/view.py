@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
+from parallelz.client.history import ALL
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
 from parallelz.client.partition import Sliceable
+from parallelz.client.past_session import PastSession
 from parallelz.client.remote import ParallelFunction, RemoteFunction
 from parallelz.client.results import AsyncResult, Value
-from parallelz.client.session import Jobs, Session, Targets
+from parallelz.client.session import Jobs, Targets
 from parallelz.client.task_group import CANCEL_GRACE_S
 from parallelz.ids import TaskId, task_id_of
 from parallelz.protocol.functions import Definition, named_definition
@@ -45,7 +47,7 @@ class View(ABC):
 
     flag_names: ClassVar[tuple[str, ...]] = ("block", "bound", "track", "label")
 
-    def __init__(self, session: Session, targets: int | str | Sequence[int] | None) -> None:
+    def __init__(self, session: PastSession, targets: int | str | Sequence[int] | None) -> None:
         self._session = session
         self._connection = session.connection
         self._targets = targets
@@ -83,7 +85,7 @@ class View(ABC):
     def _is_balanced(self) -> bool: ...
 
     @property
-    def client(self) -> Session:
+    def client(self) -> PastSession:
         """The client that made this view."""
         return self._session
 
@@ -419,6 +421,28 @@ class View(ABC):
     ) -> dict[object, object]:
         """Return what waits and runs on the view's engines; see `Client.queue_status`."""
         return self._session.queue_status(self._own(targets), verbose)
+
+    def get_result(
+        self,
+        ids: Jobs = None,
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+        owner: object = None,
+    ) -> AsyncResult:
+        """Return the result of tasks of any client, None: the view's last; see `Client`."""
+        chosen = self.history[-1] if ids is None else ids
+        return self._session.get_result(chosen, self.block if block is None else block)
+
+    def purge_results(self, jobs: Jobs = None, targets: Targets = None) -> None:
+        """Forget ended tasks; see `Client.purge_results`.
+
+        Parameters
+        ----------
+        jobs
+            As there; ``"all"``: of this view's engines.
+        """
+        if targets is None and isinstance(jobs, str) and jobs == ALL:
+            targets = self._targets
+        self._session.purge_results(jobs, targets)
 
     def shutdown(
         self,

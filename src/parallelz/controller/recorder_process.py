@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     info = ConnectionInfo.decode(sys.stdin.buffer.read())
     limits = Limits(args.max_age_s, args.max_count, args.max_bytes)
-    run = Run(args.run, args.cluster)
+    # A database may be that of several hosts, on which directories are called the same.
+    run = Run(args.run, f"{socket.gethostname()}:{args.cluster}")
     recorder = Recorder(_store_opener(args.store, args.path), run, limits)
     link: PeerLink[Message] = PeerLink(
         endpoint_for(info),
@@ -81,22 +83,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def record(link: PeerLink[Message], recorder: Recorder, parent_pid: int) -> bool:
     """Serve until the end; return whether that was meant."""
     poller = PeerPoller(link)
+    is_ending = False
     while True:
         now_s = time.monotonic()
-        retry_s = recorder.next_deadline_s()
-        due_s = link.tick(now_s) if retry_s is None else min(link.tick(now_s), retry_s)
+        due_s = min(link.tick(now_s), recorder.next_deadline_s())
         poller.poll(min(max(due_s - now_s, 0.0), PARENT_CHECK_PERIOD_S))
         messages = [message for message, _ in link.receive()]
         told = [m for m in messages if isinstance(m, StoreRecords | AskHistory)]
-        for reply, buffers in recorder.handle(told, time.monotonic()):
-            link.put(reply, buffers)
-        if not recorder.is_behind:
+        for answer, buffers in recorder.handle(told, time.monotonic()):
+            link.put(answer, buffers)
+        is_ending |= any(isinstance(message, Goodbye) for message in messages)
+        if not recorder.is_behind:  # else the database may work again before we are killed
             link.settle()
-        if any(isinstance(message, Goodbye) for message in messages):
-            recorder.finish(time.monotonic())
-            link.put(Goodbye("all is written"))
-            link.flush()
-            return True
+            if is_ending:
+                recorder.finish()
+                link.put(Goodbye("all is written"))
+                link.flush()
+                return True
         link.flush()
         if any(isinstance(message, Refused) for message in messages):
             return False

@@ -41,6 +41,10 @@ class StoreError(ParallelzError):
     """The database cannot be used now: locked, full, not there."""
 
 
+class DamageError(StoreError):
+    """The database was damaged or is gone; the next call begins a new one."""
+
+
 class RecordError(StoreError):
     """A record is not what the database can hold, now or later."""
 
@@ -122,7 +126,7 @@ class Store(ABC):
         Returns
         -------
         int
-            How many tasks; `CULL_COUNT_MAX`: there may be more.
+            How many tasks; 0: there is nothing (more) to forget.
         """
 
     @abstractmethod
@@ -142,10 +146,6 @@ class Store(ABC):
     @abstractmethod
     def functions(self, digests: Sequence[Digest]) -> list[Function]:
         """Return what digests stand for; what was never recorded is left out."""
-
-    def take_notices(self) -> list[str]:
-        """Return what has happened to the database that its users should know, once."""
-        return []
 
     @abstractmethod
     def close(self) -> None:

@@ -1,10 +1,13 @@
-"""A store that forgets everything at its end, and the oldest tasks when it is full."""
+"""A store that forgets everything at its end, and the oldest tasks when it is full.
+
+Whatever happens it stays within its bounds: when there is nothing else to forget, it forgets
+tasks that have not ended.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import cast
 
 import msgspec
 
@@ -26,6 +29,7 @@ from parallelz.store.rows import (
     END,
     PENDING,
     STATUS,
+    TASK_BYTES,
     Batch,
     Engine,
     Function,
@@ -39,7 +43,7 @@ from parallelz.store.rows import (
 TASKS_COUNT_MAX = 100_000
 TASKS_BYTES_MAX = 1024 * 1024 * 1024
 
-_COMPLETED = COLUMNS.index("completed")
+_RECEIVED = COLUMNS.index("received")
 _ENGINE_ID = COLUMNS.index("engine_id")
 _ENGINE_UUID = COLUMNS.index("engine_uuid")
 _PAYLOAD_BYTES = COLUMNS.index("payload_bytes")
@@ -54,8 +58,8 @@ class MemoryStore(Store):
     Parameters
     ----------
     count_max, bytes_max
-        When there are more tasks, or their payloads and outputs are larger, the oldest tenth
-        of the tasks is forgotten, ended or not.
+        When there are more tasks, or their payloads and outputs are larger, the oldest of them
+        are forgotten, a tenth at once: of those that have ended, or of all if none has.
     """
 
     def __init__(
@@ -98,7 +102,10 @@ class MemoryStore(Store):
         batch = Batch(records)
         for task_id, row in batch.tasks.items():
             old = self._tasks.get(task_id)
-            self._put(task_id, row if old is None else ended_row(old, row[END:]))
+            if old is None:
+                self._put(task_id, row)
+            elif len(row) == len(COLUMNS):
+                self._put(task_id, ended_row(old, row[END:]))
         for task_id, end in batch.ends.items():
             old = self._tasks.get(task_id)
             row = orphan_row(task_id, end) if old is None else ended_row(old, end)
@@ -108,7 +115,9 @@ class MemoryStore(Store):
         for digest, function in batch.functions.items():
             self._functions.setdefault(digest, function)
         while len(self._tasks) > self._count_max or self._bytes > self._bytes_max:
-            for task_id in list(islice(self._tasks, len(self._tasks) // 10 + 1)):
+            count = len(self._tasks) // 10 + 1
+            ended = (task_id for task_id in self._tasks if task_id not in self._pending)
+            for task_id in list(islice(ended, count)) or list(islice(self._tasks, count)):
                 self._drop(task_id)
 
     def _put(self, task_id: str, row: Row) -> None:
@@ -140,7 +149,7 @@ class MemoryStore(Store):
             row = self._tasks[task_id]
             record = dict(zip(COLUMNS, row, strict=True))
             found.append({key: record[key] for key in RESTORED_KEYS})
-            nbytes += cast("int", row[_PAYLOAD_BYTES] or 0)
+            nbytes += TASK_BYTES + (row[_PAYLOAD_BYTES] or 0)
             after = self._numbers[task_id]
         return found, 0
 
@@ -148,24 +157,25 @@ class MemoryStore(Store):
         """See `Store.engines`."""
         own = [engine for engine, run in self._engines.values() if run == self._run.key]
         present = [_decode_info(engine.info) for engine in own if not engine.cause]
-        return present, max((engine.engine_id + 1 for engine in own), default=0)
+        ids = (engine.engine_id for engine in own if engine.engine_id is not None)
+        return present, max(ids, default=-1) + 1
 
     def cull(self, limits: Limits, now_s: float) -> int:
         """See `Store.cull`."""
-        ended = (t for t, row in self._tasks.items() if row[STATUS] != PENDING)
         doomed: list[str] = []
         count, nbytes = len(self._tasks), self._bytes
-        for task_id in ended:
-            row = self._tasks[task_id]
-            completed_s = cast("float", row[_COMPLETED] or 0.0)
-            is_old = limits.age_s is not None and completed_s < now_s - limits.age_s
+        for task_id, row in self._tasks.items():
+            if row[STATUS] == PENDING:
+                continue
+            if len(doomed) == CULL_COUNT_MAX:
+                break
+            is_old = limits.age_s is not None and row[_RECEIVED] < now_s - limits.age_s
             is_many = limits.task_count is not None and count > limits.task_count
             is_much = limits.size_bytes is not None and nbytes > limits.size_bytes
-            if not (is_old or is_many or is_much) or len(doomed) == CULL_COUNT_MAX:
-                break
-            doomed.append(task_id)
-            count -= 1
-            nbytes -= _size_of(row)
+            if is_old or is_many or is_much:
+                doomed.append(task_id)
+                count -= 1
+                nbytes -= _size_of(row)
         for task_id in doomed:
             self._drop(task_id)
         return len(doomed)

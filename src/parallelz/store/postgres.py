@@ -12,11 +12,10 @@ is written again, because nobody knows whether it was written, changes nothing.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
 
-import msgspec
 import psycopg
 
 from parallelz.ids import Digest
@@ -25,7 +24,6 @@ from parallelz.store.interface import (
     CLUSTER_ENDED,
     CLUSTER_STOPPED,
     CULL_COUNT_MAX,
-    RESTORED_KEYS,
     Limits,
     RecordError,
     Run,
@@ -33,6 +31,18 @@ from parallelz.store.interface import (
     StoreError,
 )
 from parallelz.store.postgres_connection import Connection, connect, told
+from parallelz.store.postgres_runs import (
+    Cursor,
+    Usage,
+    end_lost,
+    engines_of,
+    forget,
+    oldest,
+    pending_tasks,
+    put_run,
+    runs_of,
+    usage,
+)
 from parallelz.store.postgres_sql import compare, keys_of, widened
 from parallelz.store.query import KEYS, Condition, Kind, column, predicate, to_sql
 from parallelz.store.record import Record
@@ -51,6 +61,7 @@ from parallelz.store.rows import (
 WRITE_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0  # a question may be about all tasks there are
 FETCH_COUNT = 1000  # rows that are looked at again, at once
+UNSEEN_PART = 20  # limits are looked at when there is one task more for each 20 that are kept
 COPY_ROWS_MIN = 100  # for fewer, a temporary table costs more than it saves
 
 _TYPES = {
@@ -97,12 +108,9 @@ ON CONFLICT (engine_uuid) DO UPDATE SET engine_id = excluded.engine_id, host = e
     pid = excluded.pid, changed = excluded.changed, cause = excluded.cause,
     info = excluded.info, run = excluded.run
 """
-_END_LOST = f"""
-UPDATE tasks SET status = 'lost', ename = 'ClusterError', evalue = %b, traceback = '',
-    completed = %b, received = %b, retries = 0
-WHERE status = '{PENDING}' AND run
+_FUNCTIONS = b"""
+SELECT digest, name, data, frames FROM functions WHERE digest = ANY(%b::bytea[])
 """
-_OLDEST = f"SELECT seq FROM tasks WHERE status <> '{PENDING}'"
 _PUT_FUNCTION = b"INSERT INTO functions VALUES (%b, %b, %b, %b) ON CONFLICT DO NOTHING"
 
 # What cannot be written, now or later; all else may be possible when it is tried again.
@@ -115,11 +123,6 @@ _REFUSALS = (
 )
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _INT_MAX = 2**63 - 1
-_decode_info = msgspec.msgpack.Decoder(EngineInfo).decode
-
-
-Cursor = psycopg.Cursor[tuple[Any, ...]]
-T = TypeVar("T")
 
 
 class PostgresStore(Store):
@@ -141,7 +144,11 @@ class PostgresStore(Store):
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._connection: Connection | None = None
+        self._run = Run("", "")
         self._run_number = 0
+        self._begun_s = 0.0
+        self._usage: Usage | None = None  # when it was last looked at
+        self._put_count = 0  # tasks since then
         with self._transaction(WRITE_TIMEOUT_S):
             pass
 
@@ -152,9 +159,8 @@ class PostgresStore(Store):
         """Give a cursor in a transaction; whatever fails, the connection is given up."""
         try:
             if self._connection is None:
-                self._connection = connect(self._conninfo)
-                self._connection.execute(_MAKE_BATCH)
-                self._connection.commit()
+                self._connect()
+            assert self._connection is not None
             self._connection.timeout_s = timeout_s
             # Not `connection.transaction()`: that would roll back where we give up.
             with self._connection.cursor(binary=True) as cursor:
@@ -168,6 +174,15 @@ class PostgresStore(Store):
                 raise StoreError(f"PostgreSQL: {told(error)}") from error
             raise
 
+    def _connect(self) -> None:
+        self._connection = connect(self._conninfo)
+        with self._connection.cursor() as cursor:
+            cursor.execute(_MAKE_BATCH)
+            if self._run_number:
+                # Perhaps the tables are new, and know nothing of it.
+                self._run_number, _ = put_run(cursor, self._run, self._begun_s)
+        self._connection.commit()
+
     def close(self) -> None:
         """Close the connection."""
         if self._connection is not None:
@@ -178,37 +193,45 @@ class PostgresStore(Store):
 
     def begin_run(self, run: Run, now_s: float) -> int:
         """See `Store.begin_run`."""
-        with self._transaction(WRITE_TIMEOUT_S) as cursor:
-            cursor.execute(b"SELECT run FROM runs WHERE key = %b", [run.key])
-            known = cursor.fetchone()
-            if known is not None:
-                (self._run_number,) = known
-                return 0
-            cursor.execute(
-                b"INSERT INTO runs (key, cluster, started) VALUES (%b, %b, %b) RETURNING run",
-                [run.key, run.cluster, now_s],
-            )
-            (number,) = cursor.fetchone() or (0,)
-            self._run_number = number
-            statement = (
-                f"{_END_LOST} IN (SELECT run FROM runs WHERE cluster = %b AND run <> %b)"
-            )
-            values = [CLUSTER_ENDED, now_s, now_s, run.cluster, number]
-            return cursor.execute(statement.encode(), values).rowcount
+        # The name of a directory may be no text.
+        run = Run(run.key, _UNSTORABLE.sub("\ufffd", run.cluster))
+        with self._transaction(READ_TIMEOUT_S) as cursor:
+            number, is_new = put_run(cursor, run, now_s)
+            earlier = [other for other in runs_of(cursor, run.cluster) if other != number]
+            count = end_lost(cursor, earlier, CLUSTER_ENDED, now_s) if is_new else 0
+        self._run, self._run_number, self._begun_s = run, number, now_s
+        return count
 
     def end_run(self, now_s: float) -> int:
         """See `Store.end_run`."""
-        values = [CLUSTER_STOPPED, now_s, now_s, self._run_number]
-        with self._transaction(WRITE_TIMEOUT_S) as cursor:
-            return cursor.execute(f"{_END_LOST} = %b".encode(), values).rowcount
+        with self._transaction(READ_TIMEOUT_S) as cursor:
+            return end_lost(cursor, [self._run_number], CLUSTER_STOPPED, now_s)
+
+    def pending(self, after: int, bytes_max: int) -> tuple[list[dict[str, object]], int]:
+        """See `Store.pending`."""
+        with self._transaction(READ_TIMEOUT_S):
+            assert self._connection is not None
+            return pending_tasks(self._connection, self._run_number, after, bytes_max)
+
+    def engines(self) -> tuple[list[EngineInfo], int]:
+        """See `Store.engines`."""
+        with self._transaction(READ_TIMEOUT_S) as cursor:
+            return engines_of(cursor, self._run_number)
+
+    def functions(self, digests: Sequence[Digest]) -> list[Function]:
+        """See `Store.functions`."""
+        with self._transaction(READ_TIMEOUT_S) as cursor:
+            rows = cursor.execute(_FUNCTIONS, [list(digests)]).fetchall()
+        known = {row[0]: Function(*row) for row in rows}
+        return [known[digest] for digest in digests if digest in known]
 
     # -- keeping ---------------------------------------------------------------------------
 
     def apply(self, records: Sequence[Record]) -> None:
-        """Keep these."""
+        """Keep these; see `Store.apply`. What no text can hold is replaced."""
         batch = Batch(records)
         rows = [row + (None,) * (len(COLUMNS) - len(row)) for row in _task_rows(batch)]
-        engines: list[Row] = [(*e, self._run_number) for e in batch.engines.values()]
+        engines: list[Row] = list(batch.engines.values())
         functions: list[Row] = list(batch.functions.values())
         try:
             self._put(rows, engines, functions)
@@ -216,8 +239,8 @@ class PostgresStore(Store):
             self._put(_mended(rows), _mended(engines), _mended(functions))
 
     def _put(self, rows: list[Row], engines: list[Row], functions: list[Row]) -> None:
-        run = self._run_number
         with self._transaction(WRITE_TIMEOUT_S) as cursor:
+            run = self._run_number  # may be another after a break
             if len(rows) < COPY_ROWS_MIN:
                 cursor.executemany(_PUT_TASK, [(run, *row) for row in rows])
             else:
@@ -226,8 +249,9 @@ class PostgresStore(Store):
                     for place, row in enumerate(rows):
                         copy.write_row((place, *row))
                 cursor.execute(_PUT_BATCH, [run])
-            cursor.executemany(_PUT_ENGINE, engines)
+            cursor.executemany(_PUT_ENGINE, [(*engine, run) for engine in engines])
             cursor.executemany(_PUT_FUNCTION, functions)
+        self._put_count += len(rows)
 
     # -- finding ---------------------------------------------------------------------------
 
@@ -247,12 +271,6 @@ class PostgresStore(Store):
                 [*values, limit],
             )
             return [legible(dict(zip(keys, row, strict=True))) for row in cursor]
-
-    def delete(self, condition: Condition) -> int:
-        """Forget the tasks that match; return how many."""
-        with self._transaction(READ_TIMEOUT_S) as cursor:
-            where, values = self._where(condition)
-            return cursor.execute(f"DELETE FROM tasks WHERE {where}".encode(), values).rowcount
 
     def _where(
         self, condition: Condition, order: Sequence[str] = (), limit: int | None = None
@@ -279,74 +297,52 @@ class PostgresStore(Store):
                     found.append(seq)
         return "seq = ANY(%b::bigint[])", [found]
 
-    def pending(self, after: int, bytes_max: int) -> tuple[list[dict[str, object]], int]:
-        """See `Store.pending`."""
-        statement = (
-            f"SELECT seq, {', '.join(RESTORED_KEYS)} FROM tasks"
-            f" WHERE run = %b AND status = '{PENDING}' AND seq > %b ORDER BY seq"
-        )
-        found: list[dict[str, object]] = []
-        nbytes = 0
-        with self._transaction(READ_TIMEOUT_S):
-            assert self._connection is not None
-            with self._connection.cursor("pending", binary=True) as rows:
-                rows.itersize = FETCH_COUNT
-                rows.execute(statement.encode(), [self._run_number, after])
-                for seq, *values in rows:
-                    if nbytes > bytes_max:
-                        return found, after
-                    found.append(dict(zip(RESTORED_KEYS, values, strict=True)))
-                    nbytes += found[-1]["payload_bytes"] or 0  # type: ignore[operator]
-                    after = seq
-        return found, 0
+    # -- forgetting ------------------------------------------------------------------------
 
-    def engines(self) -> tuple[list[EngineInfo], int]:
-        """See `Store.engines`."""
+    def delete(self, condition: Condition) -> int:
+        """Forget the tasks that match; return how many."""
+        self._usage = None
         with self._transaction(READ_TIMEOUT_S) as cursor:
-            cursor.execute(
-                b"SELECT engine_id, info, cause FROM engines WHERE run = %b ORDER BY engine_id",
-                [self._run_number],
-            )
-            rows = cursor.fetchall()
-        present = [_decode_info(info) for _, info, cause in rows if cause == ""]
-        return present, 1 + max((engine_id for engine_id, _, _ in rows), default=-1)
-
-    def functions(self, digests: Sequence[Digest]) -> list[Function]:
-        """See `Store.functions`."""
-        statement = b"SELECT digest, name, data, frames FROM functions WHERE digest = %b"
-        with self._transaction(READ_TIMEOUT_S) as cursor:
-            rows = [cursor.execute(statement, [digest]).fetchone() for digest in digests]
-        return [Function(*row) for row in rows if row is not None]
+            where, values = self._where(condition)
+            return cursor.execute(f"DELETE FROM tasks WHERE {where}".encode(), values).rowcount
 
     def cull(self, limits: Limits, now_s: float) -> int:
-        """See `Store.cull`. The database is that of all clusters, and so are the limits."""
-        with self._transaction(WRITE_TIMEOUT_S) as cursor:
-            matching, values = self._beyond(cursor, limits, now_s)
-            if not matching:
+        """See `Store.cull`. Each cluster forgets its own tasks."""
+        with self._transaction(READ_TIMEOUT_S) as cursor:
+            runs = runs_of(cursor, self._run.cluster)
+            count, size = self._excess(cursor, runs, limits)
+            if count <= 0 and size <= 0 and limits.age_s is None:
                 return 0
-            statement = f"DELETE FROM tasks WHERE seq IN ({matching})"
-            return cursor.execute(statement.encode(), values).rowcount
+            cutoff_s = -math.inf if limits.age_s is None else now_s - limits.age_s
+            doomed = []
+            for task in oldest(cursor, runs, CULL_COUNT_MAX):
+                if count > 0 or size > 0 or (task.completed_s or 0.0) < cutoff_s:
+                    doomed.append(task)
+                    count -= 1
+                    size -= task.size_bytes
+            forgotten_count = forget(cursor, doomed)
+        if self._usage is not None:
+            self._usage = self._usage.without(doomed)
+        if forgotten_count < CULL_COUNT_MAX and (count > 0 or size > 0):
+            self._usage = None  # what is too much has not ended: look again when it may have
+        return forgotten_count
 
-    def _beyond(self, cursor: Cursor, limits: Limits, now_s: float) -> tuple[str, list[object]]:
-        """Return a statement that finds what to forget first; "": nothing."""
-        if limits.age_s is not None:
-            cutoff_s = now_s - limits.age_s
-            old = f"{_OLDEST} AND submitted < %b AND completed < %b ORDER BY submitted"
-            values: list[object] = [cutoff_s, cutoff_s]
-            if cursor.execute(f"{old} LIMIT 1".encode(), values).fetchone() is not None:
-                return f"{old} LIMIT {CULL_COUNT_MAX}", values
-        excess = 0
-        if limits.task_count is not None:
-            (count,) = cursor.execute(b"SELECT count(*) FROM tasks").fetchone() or (0,)
-            excess = count - limits.task_count
-        if limits.size_bytes is not None:
-            cursor.execute(b"SELECT pg_total_relation_size('tasks')")
-            (size,) = cursor.fetchone() or (0,)
-            if size > limits.size_bytes:
-                excess = CULL_COUNT_MAX
-        if excess <= 0:
-            return "", []
-        return f"{_OLDEST} ORDER BY submitted LIMIT {min(excess, CULL_COUNT_MAX)}", []
+    def _excess(self, cursor: Cursor, runs: list[int], limits: Limits) -> Usage:
+        """Return how much there is beyond the limits.
+
+        To look takes long, so it does again only when there are some more tasks: an excess of
+        that part may stay for a while.
+        """
+        if limits.task_count is None and limits.size_bytes is None:
+            return Usage(0, 0)
+        used = self._usage
+        if used is None or self._put_count > used.task_count // UNSEEN_PART:
+            used = self._usage = usage(cursor, runs, with_size=limits.size_bytes is not None)
+            self._put_count = 0
+        return Usage(
+            0 if limits.task_count is None else used.task_count - limits.task_count,
+            0 if limits.size_bytes is None else used.size_bytes - limits.size_bytes,
+        )
 
 
 def _task_rows(batch: Batch) -> list[Row]:

@@ -63,6 +63,7 @@ ALTER TABLE tasks
     ALTER payload SET STORAGE EXTERNAL, ALTER payload_frames SET STORAGE EXTERNAL,
     ALTER data SET STORAGE EXTERNAL, ALTER frames SET STORAGE EXTERNAL;
 CREATE INDEX tasks_by_time ON tasks (submitted NULLS FIRST, seq);
+CREATE INDEX tasks_by_run ON tasks (run, submitted NULLS FIRST, seq);
 CREATE INDEX tasks_pending ON tasks (run, seq) WHERE status = 'pending';
 CREATE TABLE engines (
     engine_uuid text COLLATE "C" PRIMARY KEY,

@@ -5,7 +5,7 @@ came before it: a client always reads its own writes.
 
 A database that fails (locked, full, away) stops nobody. What it cannot take is kept, in order,
 and tried again each `RETRY_PERIOD_S`; a `StoreTrouble` says when that begins and when it is
-over, and questions are answered with the error meanwhile. What no database could take is
+over, and questions are answered with the error meanwhile. What no database could take is found,
 dropped alone, and counted.
 
 Questions
@@ -57,9 +57,9 @@ from parallelz.protocol.messages import (
 )
 from parallelz.store import record
 from parallelz.store.interface import (
-    CULL_COUNT_MAX,
     NO_LIMITS,
     USUAL_ORDER,
+    DamageError,
     Limits,
     RecordError,
     Run,
@@ -83,6 +83,7 @@ logger = logging.getLogger(__name__)
 RETRY_PERIOD_S = 1.0
 CULL_PERIOD_S = 10.0
 WRITTEN_COUNT_MAX = 20_000  # records of one transaction
+WRITTEN_BYTES_MAX = 64 * 1024 * 1024
 INLINE_BYTES_MAX = 16 * 1024
 
 Answer = tuple[Reply | StoreTrouble, tuple[bytes, ...]]  # with the frames behind it
@@ -151,56 +152,55 @@ class Recorder:
         self._wall_clock = wall_clock
         self._store: Store | None = None
         self._kept: list[msgspec.Raw] = []  # not written
-        self._trouble: StoreError | None = None  # what is wrong with the database now
+        self._trouble: str | None = None  # what is wrong with the database now
         self._retry_s = float("-inf")
         self._cull_s = float("-inf")
         self._lost_count = 0
-        self._troubles: list[StoreTrouble] = []  # to be told
+        self._answers: list[Answer] = []  # of the call that goes on
 
     @property
     def is_behind(self) -> bool:
         """Whether anything it was told is not in the database."""
         return bool(self._kept)
 
-    def next_deadline_s(self) -> float | None:
+    def next_deadline_s(self) -> float:
         """Return when `handle` is to be called even if nothing has come."""
-        return self._retry_s if self._trouble is not None else None
+        return self._cull_s if self._trouble is None else self._retry_s
 
     def handle(
         self, messages: Iterable[StoreRecords | AskHistory], now_s: float
     ) -> list[Answer]:
         """Take in messages, in order; return the answers to questions among them.
 
-        On return all records are in the database, unless it `is_behind`.
+        On return all records are in the database, unless it `is_behind`. Of trouble with the
+        database the answers tell as well, once when it begins and once when it is over.
 
         Parameters
         ----------
         now_s
             By any clock that only goes forward.
         """
-        answers: list[Answer] = []
         for message in messages:
             if isinstance(message, StoreRecords):
                 self._kept += message.records
             else:
                 self._write(now_s)
-                answers.append(self._answer(message))
+                self._answers.append(self._answer(message, now_s))
         self._write(now_s)
         self._cull(now_s)
-        troubles, self._troubles = self._troubles, []
-        return [*((trouble, ()) for trouble in troubles), *answers]
+        answers, self._answers = self._answers, []
+        return answers
 
-    def finish(self, now_s: float) -> None:
-        """Write what is kept; the cluster stops, and with it what has not ended."""
-        self._retry_s = now_s
-        self._write(now_s)
-        if self._store is not None and self._trouble is None:
-            try:
-                self._store.end_run(self._wall_clock())
-            except StoreError as error:
-                self._failed(error, now_s)
-        if self._kept:
-            logger.error("! %d records were lost: %s", len(self._kept), self._trouble)
+    def finish(self) -> None:
+        """Take in that the cluster stops on purpose, and with it what has not ended."""
+        if self._store is None:
+            return
+        try:
+            count = self._store.end_run(self._wall_clock())
+        except StoreError as error:
+            logger.error("! what had not ended is still called pending: %s", error)
+        else:
+            logger.info("= %d tasks had not ended", count)
 
     def close(self) -> None:
         """Close the database."""
@@ -215,80 +215,80 @@ class Recorder:
         """Write all that is kept, or note why that cannot be."""
         if self._trouble is not None and now_s < self._retry_s:
             return
-        if self._store is not None and self._trouble is None and not self._kept:
-            return
         try:
             if self._store is None:
                 self._store = self._opened()
+            if self._trouble is not None:
+                self._store.apply([])  # whether it works at all
             while self._kept:
-                part = self._kept[:WRITTEN_COUNT_MAX]
-                self._apply(self._store, _decoded(part))
-                del self._kept[: len(part)]
+                count = _fitting_count(self._kept)
+                bad: list[Exception] = []
+                _apply(self._store, _decoded(self._kept[:count], bad), bad)
+                del self._kept[:count]
+                self._lose(bad)
         except StoreError as error:
-            self._failed(error, now_s)
-            return
-        for notice in self._store.take_notices():
-            self._tell(StoreError(notice))
-        self._recovered()
+            self._fail(error, now_s)
+        else:
+            self._recover()
 
     def _opened(self) -> Store:
         store = self._open_store()
         try:
-            store.begin_run(self._run, self._wall_clock())
+            count = store.begin_run(self._run, self._wall_clock())
         except StoreError:
             store.close()
             raise
+        if count:
+            logger.warning("! %d tasks of earlier runs had not ended", count)
         return store
 
-    def _apply(self, store: Store, records: Sequence[Record]) -> None:
-        """Write records, without those that no database could hold."""
-        if not records:
+    def _lose(self, bad: list[Exception]) -> None:
+        if not bad:
             return
-        try:
-            store.apply(records)
-        except RecordError as error:
-            if len(records) == 1:
-                self._lost_count += 1
-                self._tell(StoreError(f"a record cannot be kept: {error}"))
-                return
-            middle = len(records) // 2
-            self._apply(store, records[:middle])
-            self._apply(store, records[middle:])
+        text = f"records that cannot be written, such as one for this reason: {bad[0]}"
+        logger.error("! lost %d %s", len(bad), text)
+        self._lost_count += len(bad)
+        if self._trouble is None:
+            self._begin_trouble(text)
 
-    def _failed(self, error: StoreError, now_s: float) -> None:
-        self._retry_s = now_s + RETRY_PERIOD_S
-        if self._trouble is None or str(self._trouble) != str(error):
-            self._tell(error)
+    def _fail(self, error: StoreError, now_s: float) -> None:
+        text = str(error)
+        if text != self._trouble:
+            logger.error("! nothing is recorded until this is mended: %s", text)
+        if self._trouble is None:
+            self._begin_trouble(text)
+        self._trouble = text
+        self._retry_s = now_s if isinstance(error, DamageError) else now_s + RETRY_PERIOD_S
 
-    def _tell(self, error: StoreError) -> None:
-        logger.error("! %s", error)
-        self._trouble = error
-        self._troubles.append(StoreTrouble(str(error), 0))
+    def _begin_trouble(self, text: str) -> None:
+        self._trouble = text
+        self._answers.append((StoreTrouble(text, 0), ()))
 
-    def _recovered(self) -> None:
+    def _recover(self) -> None:
         if self._trouble is None:
             return
         logger.warning("= the database works again; %d records were lost", self._lost_count)
-        self._troubles.append(StoreTrouble("", self._lost_count))
+        self._answers.append((StoreTrouble("", self._lost_count), ()))
         self._trouble = None
         self._lost_count = 0
 
     def _cull(self, now_s: float) -> None:
         """Forget what is beyond the limits, a little at a time."""
-        if self._store is None or self._limits == NO_LIMITS or now_s < self._cull_s:
+        if self._store is None or self._trouble is not None or now_s < self._cull_s:
             return
-        if self._trouble is not None:
+        if self._limits == NO_LIMITS:
+            self._cull_s = float("inf")
             return
         try:
             count = self._store.cull(self._limits, self._wall_clock())
         except StoreError as error:
-            self._failed(error, now_s)
-            return
-        self._cull_s = now_s if count == CULL_COUNT_MAX else now_s + CULL_PERIOD_S
+            self._fail(error, now_s)
+        else:
+            self._cull_s = now_s if count else now_s + CULL_PERIOD_S
 
     # -- answering -------------------------------------------------------------------------
 
-    def _answer(self, message: AskHistory) -> Answer:
+    def _answer(self, message: AskHistory, now_s: float) -> Answer:
         number = message.request_id
         if self._store is None or self._trouble is not None:
             return Reply(number, error=ErrorInfo("StoreError", str(self._trouble))), ()
@@ -297,6 +297,8 @@ class Recorder:
         except (QueryError, msgspec.MsgspecError) as error:
             return Reply(number, error=ErrorInfo("QueryError", str(error))), ()
         except StoreError as error:
+            if isinstance(error, DamageError):
+                self._fail(error, now_s)
             return Reply(number, error=ErrorInfo("StoreError", str(error))), ()
         if len(answer) <= INLINE_BYTES_MAX:
             return Reply(number, answer), ()
@@ -375,11 +377,36 @@ def _restored_functions(store: Store, digests: Sequence[Digest]) -> list[Restore
     ]
 
 
-def _decoded(raws: Iterable[msgspec.Raw]) -> list[Record]:
+def _fitting_count(raws: Sequence[msgspec.Raw]) -> int:
+    """Return how many of these, one at least, are written in one transaction."""
+    count = size = 0
+    for raw in raws[:WRITTEN_COUNT_MAX]:
+        size += len(raw)
+        if count and size > WRITTEN_BYTES_MAX:
+            break
+        count += 1
+    return count
+
+
+def _decoded(raws: Iterable[msgspec.Raw], bad: list[Exception]) -> list[Record]:
+    """Return these records, and why others cannot be read."""
     records = []
     for raw in raws:
         try:
             records.append(record.decode(raw))
         except msgspec.MsgspecError as error:
-            logger.error("! lost a record that cannot be read: %s", error)
+            bad.append(error)
     return records
+
+
+def _apply(store: Store, records: Sequence[Record], bad: list[Exception]) -> None:
+    """Write records but for those that no database could hold: halving leads to these."""
+    try:
+        store.apply(records)
+    except RecordError as error:
+        if len(records) < 2:
+            bad.append(error)
+            return
+        middle = len(records) // 2
+        _apply(store, records[:middle], bad)
+        _apply(store, records[middle:], bad)

@@ -11,12 +11,18 @@ what came first holds.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import msgspec
 
 from parallelz.ids import Digest, EngineId, task_id_of
-from parallelz.protocol.messages import SubmitDirect, SubmitMap, SubmitTask, TaskOptions
+from parallelz.protocol.messages import (
+    SubmitDirect,
+    SubmitMap,
+    SubmitTask,
+    TaskEnded,
+    TaskOptions,
+)
 from parallelz.store.record import (
     EndRecord,
     EngineRecord,
@@ -66,9 +72,11 @@ STATUS = COLUMNS.index("status")
 PENDING = "pending"
 PENDING_COLUMNS = COLUMNS[: STATUS + 1]  # all that is known of a task that has not ended
 
-ENGINE_ID_MAX = 2**63 - 1  # what a database can hold
+INT_MAX = 2**63 - 1  # what a database can hold
 
-Row = tuple[object, ...]
+TASK_BYTES = 200  # about what a task takes beside its payload, when it is sent
+
+Row = tuple[Any, ...]
 
 _UNMARKED: Row = ("", None, None, None)
 _NO_ERROR: Row = (None, None, None)
@@ -80,9 +88,9 @@ class Engine(NamedTuple):
     """A row of the table of engines."""
 
     engine_uuid: str
-    engine_id: int
+    engine_id: int | None
     host: str
-    pid: int
+    pid: int | None
     changed: float
     cause: str  # "": it is there
     info: bytes  # msgpack: `messages.EngineInfo`
@@ -126,21 +134,24 @@ class Batch:
             case EngineRecord(engine, cause, changed_s):
                 self.engines[engine.session_id] = Engine(
                     engine.session_id,
-                    engine.engine_id,
+                    _valid(engine.engine_id),
                     engine.peer.host,
-                    engine.peer.pid,
+                    _valid(engine.peer.pid),
                     changed_s,
                     cause,
                     _encode(engine),
                 )
             case FunctionRecord(digest, name, data, frames):
-                self.functions[digest] = Function(digest, name, data, frames)
+                self.functions.setdefault(digest, Function(digest, name, data, frames))
             case _:
                 assert_never(record)
 
     def _submit(self, record: SubmissionRecord) -> None:
         client, message = record.client, record.message
-        head: Row = (record.name, message.digest, message.submitted_s, record.arrived_s)
+        submitted_s: float | None = message.submitted_s
+        if submitted_s != submitted_s:
+            submitted_s = None  # databases do not agree about NaN
+        head: Row = (record.name, message.digest, submitted_s, record.arrived_s)
         match message:
             case SubmitTask():
                 self.tasks.setdefault(
@@ -182,6 +193,8 @@ class Batch:
 
     def _end(self, record: EndRecord) -> None:
         ended = record.message
+        if not _is_plain(ended):
+            ended = _mended(ended)
         task_id, error, outputs, size = ended.task_id, ended.error, ended.outputs, record.size
         end: Row = (
             None if ended.engine_id < 0 else ended.engine_id,
@@ -214,7 +227,8 @@ class Batch:
 def lost_end(now_s: float, why: str, engine_id: object = None) -> Row:
     """Return the end of a task whose cluster ended before it did."""
     error: Row = ("ClusterError", why, "")
-    return (engine_id, "lost", None, None, now_s, now_s, 0, None, None, 0, *error, *_NO_OUTPUTS)
+    outputs: Row = (None, None, None, None)
+    return (engine_id, "lost", None, None, now_s, now_s, 0, None, None, None, *error, *outputs)
 
 
 def ended_row(row: Row, end: Row) -> Row:
@@ -258,5 +272,25 @@ def _payload(data: bytes, frames: bytes, sizes: list[int]) -> Row:
     return (None, None, sizes[0])
 
 
-def _valid(engine_id: EngineId) -> int | None:
-    return engine_id if 0 <= engine_id <= ENGINE_ID_MAX else None
+def _is_plain(ended: TaskEnded) -> bool:
+    """Return whether every database can hold the numbers of an end, NaN being none."""
+    return (
+        ended.engine_id <= INT_MAX
+        and 0 <= ended.retries <= INT_MAX
+        and ended.started_s == ended.started_s
+        and ended.completed_s == ended.completed_s
+    )
+
+
+def _mended(ended: TaskEnded) -> TaskEnded:
+    return msgspec.structs.replace(
+        ended,
+        engine_id=ended.engine_id if ended.engine_id <= INT_MAX else EngineId(-1),
+        retries=min(max(ended.retries, 0), INT_MAX),
+        started_s=ended.started_s if ended.started_s == ended.started_s else 0.0,
+        completed_s=ended.completed_s if ended.completed_s == ended.completed_s else 0.0,
+    )
+
+
+def _valid(number: int) -> int | None:
+    return number if 0 <= number <= INT_MAX else None

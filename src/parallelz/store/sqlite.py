@@ -4,16 +4,19 @@ Every batch is one transaction and every task of it one statement: an INSERT, wh
 has ended already, or an UPDATE of the second half. With write-ahead logging
 readers (`sqlite3` at a prompt, say) do not disturb the recorder; a transaction survives the end
 of any process, and the last ones may be lost only if the machine itself goes down.
+
+A connection on which anything failed that does not pass by itself is given up, and the next
+call makes a new one. A file that is damaged is moved aside before that, and one that was
+deleted or replaced is let go: whoever finds it gets a `DamageError`, the next call a new file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -25,8 +28,8 @@ from parallelz.store import sqlite_schema
 from parallelz.store.interface import (
     CLUSTER_ENDED,
     CLUSTER_STOPPED,
-    CULL_COUNT_MAX,
     RESTORED_KEYS,
+    DamageError,
     Limits,
     RecordError,
     Run,
@@ -39,25 +42,34 @@ from parallelz.store.rows import (
     COLUMNS,
     END_COLUMNS,
     PENDING,
+    TASK_BYTES,
     Batch,
     Function,
     Row,
     legible,
     orphan_row,
 )
+from parallelz.store.sqlite_limits import Culling
 from parallelz.store.sqlite_put import PUT_END, PUT_ENDED, PUT_PENDING
 
-BUSY_TIMEOUT_S = 5.0  # how long another process may keep the file locked
+BUSY_TIMEOUT_S = 2.0  # how long a call waits for another process that keeps the file locked
 CACHE_SIZE_KIB = 32 * 1024
 CHECKPOINT_PAGES = 4000
 ROW_PAYLOAD_BYTES_MAX = 8 * 1024  # larger ones are in a table of their own
-FILE_CHECK_PERIOD_S = 1.0
 VACUUM_PAGES = 2000
 
 _PAYLOAD, _DATA = COLUMNS.index("payload"), COLUMNS.index("data")
 _PAYLOAD_BYTES, _DATA_BYTES = COLUMNS.index("payload_bytes"), COLUMNS.index("data_bytes")
 _END_DATA = END_COLUMNS.index("data")
-_NAMES_DAMAGE = re.compile("malformed|not a database|corrupt", re.IGNORECASE)
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+_REFUSALS = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    OverflowError,
+    UnicodeEncodeError,
+)
 _decode_info = msgspec.msgpack.Decoder(EngineInfo).decode
 
 
@@ -67,207 +79,181 @@ _PUT_ENGINE = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, {run})"
 )
 _PUT_FUNCTION = "INSERT OR IGNORE INTO functions VALUES (?, ?, ?, ?)"
-_PUT_ARGUMENTS = "INSERT OR IGNORE INTO payloads VALUES (?, 0, ?, ?)"
-_PUT_RESULT = (  # of the first end, which is the one that counts
-    "INSERT OR IGNORE INTO payloads SELECT ?1, 1, ?2, ?3 WHERE NOT EXISTS"
-    f" (SELECT 1 FROM tasks WHERE msg_id = ?1 AND status <> '{PENDING}')"
+# What came first holds, and whether that has its payload outside can be seen in the row.
+_PUT_ARGUMENTS = (
+    "INSERT OR IGNORE INTO payloads SELECT msg_id, 0, ?, ? FROM tasks"
+    " WHERE msg_id = ? AND payload IS NULL AND payload_bytes = ?"
+)
+_PUT_RESULT = (
+    "INSERT OR IGNORE INTO payloads SELECT msg_id, 1, ?, ? FROM tasks"
+    " WHERE msg_id = ? AND data IS NULL AND data_bytes = ?"
 )
 _END_LOST = (
     "UPDATE tasks SET status = 'lost', ename = 'ClusterError', evalue = ?, traceback = '',"
     f" completed = ?, received = ?, retries = 0 WHERE status = '{PENDING}' AND run "
 )
-_OLDEST = f"SELECT rowid FROM tasks WHERE status <> '{PENDING}'"
 
 
 class SqliteStore(Store):
     """Tasks in an SQLite file.
 
-    A file that is damaged is moved aside, and a new one begun; the same if it was removed or
-    replaced. `take_notices` tells.
-
     Parameters
     ----------
     path
         Created, for its owner only, if it is not there. Its directory must be.
-    clock
-        Seconds from any origin.
 
     Raises
     ------
     StoreError
         If it cannot be opened, or is one of a newer parallelz.
+    DamageError
+        If it was no database; that is moved aside now.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._clock = clock
-        self._notices: list[str] = []
-        self._run = Run("", "")
+        self._db: sqlite3.Connection | None = None
+        self._place = (0, 0)  # of the file that is open
+        self._run: tuple[Run, float] | None = None  # and when it began
         self._run_number = 0
-        self._checked_s = clock()
-        self._open()
-
-    def _open(self) -> None:
-        try:
-            self._open_file()
-        except _Damaged as error:
-            self._move_aside(error)
-            self._open_file()
-
-    def _open_file(self) -> None:
+        self._culling = Culling()
         with self._failures():
-            descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
-            self._file_id = os.fstat(descriptor).st_ino
-            os.close(descriptor)
-            self._db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            self._connected()
+
+    # -- the file --------------------------------------------------------------------------
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._db is not None:
+            self._check_place()
+            return self._db
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
-            with self._failures():
-                self._prepare()
-        except StoreError:
-            self._db.close()
+            db.execute(f"PRAGMA cache_size = -{CACHE_SIZE_KIB}")
+            db.create_function("regexp", 2, _regexp, deterministic=True)
+            sqlite_schema.prepare(db, self._path)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            if self._run is not None:
+                self._run_number = _register(db, *self._run)
+            self._place = _place_of(self._path)
+        except BaseException:
+            db.close()
             raise
+        self._culling.forget_count()
+        self._db = db
+        return db
 
-    def _prepare(self) -> None:
-        self._db.execute(f"PRAGMA cache_size = -{CACHE_SIZE_KIB}")
-        self._db.create_function("regexp", 2, _regexp, deterministic=True)
-        sqlite_schema.prepare(self._db, self._path)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    def _check_place(self) -> None:
+        """Let go of a file that nobody will find any more."""
+        try:
+            is_there = _place_of(self._path) == self._place
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            self._disconnect()
+            raise DamageError(
+                f"{self._path} was deleted or replaced; what was recorded in it is gone, and"
+                " a new one is begun if there is none"
+            )
 
-    # -- what can happen to a file ---------------------------------------------------------
+    def _disconnect(self) -> None:
+        if self._db is not None:
+            db, self._db = self._db, None
+            db.close()
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
         try:
             yield
-        except (OverflowError, sqlite3.DataError, sqlite3.InterfaceError) as error:
+        except _REFUSALS as error:
             raise RecordError(f"{self._path}: {error}") from error
         except (sqlite3.Error, OSError) as error:
-            if isinstance(error, sqlite3.Error) and _NAMES_DAMAGE.search(str(error)):
-                raise _Damaged(f"{self._path}: {error}") from error
-            raise StoreError(f"{self._path}: {error}") from error
+            text = f"{self._path}: {error}"
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in _DAMAGE:
+                raise self._damaged(text) from error
+            if code not in _PASSING:
+                self._disconnect()
+            raise StoreError(text) from error
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._failures():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def _move_aside(self, error: StoreError) -> None:
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        aside = self._path.with_name(f"{self._path.name}.damaged-{stamp}")
-        with self._failures():
+    def _damaged(self, text: str) -> StoreError:
+        """Move the file aside; return what is to be raised."""
+        aside = _unused(self._path, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+        try:
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
-                    Path(f"{self._path}{suffix}").replace(f"{aside}{suffix}")
-        self._notices.append(
-            f"the database is damaged ({error}); it was moved to {aside}, and a new one begun:"
-            " what was recorded before is only in the old one"
+                    os.rename(f"{self._path}{suffix}", f"{aside}{suffix}")
+        except OSError as error:
+            return StoreError(f"{text}; it must be moved away, which failed: {error}")
+        finally:
+            # Only now: SQLite leaves a file as it is that is not in its place any more.
+            self._disconnect()
+        return DamageError(
+            f"{text}; it was moved to {aside}, and a new one is begun: what was recorded"
+            " before is only in the old one"
         )
 
-    def _begin_anew(self, error: StoreError) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self._db.close()
-        if isinstance(error, _Damaged):
-            self._move_aside(error)
-        self._open()
-        self._begin_run(time.time())
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._failures():
+            db = self._connected()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            self._check_place()
 
-    def _see_to_file(self) -> None:
-        """Begin a new file if ours was removed: else all would go where nobody finds it."""
-        now_s = self._clock()
-        if now_s - self._checked_s < FILE_CHECK_PERIOD_S:
-            return
-        self._checked_s = now_s
-        try:
-            is_there = self._path.stat().st_ino == self._file_id
-        except FileNotFoundError:
-            is_there = False
-        if not is_there:
-            self._notices.append(f"{self._path} was removed or replaced; it was begun anew")
-            self._begin_anew(StoreError("it was removed"))
-
-    def take_notices(self) -> list[str]:
-        """See `Store.take_notices`."""
-        notices, self._notices = self._notices, []
-        return notices
+    def close(self) -> None:
+        """Close the file; another process may go on with it."""
+        with self._failures():
+            self._disconnect()
 
     # -- runs ------------------------------------------------------------------------------
 
     def begin_run(self, run: Run, now_s: float) -> int:
         """See `Store.begin_run`. A file belongs to one cluster."""
-        self._run = run
-        try:
-            return self._begin_run(now_s)
-        except _Damaged as error:
-            self._begin_anew(error)
-            return 0
-
-    def _begin_run(self, now_s: float) -> int:
-        key, cluster = self._run
-        with self._transaction():
-            known = self._db.execute("SELECT run FROM runs WHERE key = ?", [key]).fetchone()
-            if known is not None:
-                (self._run_number,) = known
-                return 0
-            number = self._db.execute(
-                "INSERT INTO runs (key, cluster, started) VALUES (?, ?, ?)",
-                [key, cluster, now_s],
-            ).lastrowid
-            assert number is not None
-            self._run_number = number
+        with self._transaction() as db:
+            is_known = db.execute("SELECT 1 FROM runs WHERE key = ?", [run.key]).fetchone()
+            number = _register(db, run, now_s)
             values = [CLUSTER_ENDED, now_s, now_s, number]
-            return self._db.execute(f"{_END_LOST} <> ?", values).rowcount
+            count = 0 if is_known else db.execute(f"{_END_LOST} <> ?", values).rowcount
+        self._run = (run, now_s)
+        self._run_number = number
+        return count
 
     def end_run(self, now_s: float) -> int:
         """See `Store.end_run`."""
         values = [CLUSTER_STOPPED, now_s, now_s, self._run_number]
-        with self._transaction():
-            return self._db.execute(f"{_END_LOST} = ?", values).rowcount
+        with self._transaction() as db:
+            return db.execute(f"{_END_LOST} = ?", values).rowcount
 
     # -- keeping ---------------------------------------------------------------------------
 
     def apply(self, records: Sequence[Record]) -> None:
         """Keep these."""
-        self._see_to_file()
         batch = Batch(records)
-        try:
-            self._apply(batch)
-        except _Damaged as error:
-            self._begin_anew(error)
-            self._apply(batch)
-
-    def _apply(self, batch: Batch) -> None:
-        run = self._run_number
         arguments, results = _taken_out(batch)
-        with self._transaction():
-            if arguments:
-                self._db.executemany(_PUT_ARGUMENTS, arguments)
-            if results:
-                self._db.executemany(_PUT_RESULT, results)
+        with self._transaction() as db:
+            run = self._run_number
             for length, rows in groupby(batch.tasks.values(), len):
                 put = PUT_ENDED if length == len(COLUMNS) else PUT_PENDING
-                put.execute(self._db, rows, run)
+                put.execute(db, rows, run)
             if batch.ends:
-                self._end(batch.ends)
+                _end(db, batch.ends, run)
+            if arguments:
+                db.executemany(_PUT_ARGUMENTS, arguments)
+            if results:
+                db.executemany(_PUT_RESULT, results)
             if batch.engines:
-                engines = batch.engines.values()
-                self._db.executemany(_PUT_ENGINE.format(run=run), engines)
+                db.executemany(_PUT_ENGINE.format(run=run), batch.engines.values())
             if batch.functions:
-                self._db.executemany(_PUT_FUNCTION, batch.functions.values())
-
-    def _end(self, ends: dict[str, Row]) -> None:
-        updates = [(*end, task_id) for task_id, end in ends.items()]
-        if PUT_END.execute(self._db, updates, self._run_number) < len(ends):
-            orphans = [orphan_row(task_id, end) for task_id, end in ends.items()]
-            PUT_ENDED.execute(self._db, orphans, self._run_number)
+                db.executemany(_PUT_FUNCTION, batch.functions.values())
 
     # -- finding ---------------------------------------------------------------------------
 
@@ -287,7 +273,8 @@ class SqliteStore(Store):
             f" ORDER BY {', '.join(terms)} LIMIT ?"
         )
         with self._failures():
-            rows = self._db.execute(statement, [*values, -1 if limit is None else limit])
+            db = self._connected()
+            rows = db.execute(statement, [*values, -1 if limit is None else limit])
             return [legible(dict(zip(keys, row, strict=True))) for row in rows]
 
     def pending(self, after: int, bytes_max: int) -> tuple[list[dict[str, object]], int]:
@@ -299,22 +286,24 @@ class SqliteStore(Store):
         found: list[dict[str, object]] = []
         nbytes = 0
         with self._failures():
-            for number, *values in self._db.execute(statement, [self._run_number, after]):
+            db = self._connected()
+            for number, *values in db.execute(statement, [self._run_number, after]):
                 if nbytes > bytes_max:
                     return found, after
                 found.append(dict(zip(RESTORED_KEYS, values, strict=True)))
-                nbytes += found[-1]["payload_bytes"] or 0  # type: ignore[operator]
+                nbytes += TASK_BYTES + (found[-1]["payload_bytes"] or 0)  # type: ignore[operator]
                 after = number
         return found, 0
 
     def engines(self) -> tuple[list[EngineInfo], int]:
         """See `Store.engines`."""
         with self._failures():
-            present = self._db.execute(
+            db = self._connected()
+            present = db.execute(
                 "SELECT info FROM engines WHERE run = ? AND cause = '' ORDER BY engine_id",
                 [self._run_number],
             ).fetchall()
-            (last,) = self._db.execute(
+            (last,) = db.execute(
                 "SELECT max(engine_id) FROM engines WHERE run = ?", [self._run_number]
             ).fetchone()
         return [_decode_info(info) for (info,) in present], 0 if last is None else last + 1
@@ -323,7 +312,8 @@ class SqliteStore(Store):
         """See `Store.functions`."""
         statement = "SELECT digest, name, data, frames FROM functions WHERE digest = ?"
         with self._failures():
-            rows = [self._db.execute(statement, [digest]).fetchone() for digest in digests]
+            db = self._connected()
+            rows = [db.execute(statement, [digest]).fetchone() for digest in digests]
         return [Function(*row) for row in rows if row is not None]
 
     # -- forgetting ------------------------------------------------------------------------
@@ -332,57 +322,56 @@ class SqliteStore(Store):
         """Forget the tasks that match; return how many."""
         where, values = to_sql(condition)
         matching = f"SELECT number FROM records AS tasks WHERE {where}"
-        with self._transaction():
+        self._culling.forget_count()
+        with self._transaction() as db:
             statement = f"DELETE FROM tasks WHERE rowid IN ({matching})"
-            return self._db.execute(statement, values).rowcount
+            return db.execute(statement, values).rowcount
 
     def cull(self, limits: Limits, now_s: float) -> int:
         """See `Store.cull`. The file shrinks with it, if it was made by version 2 or later."""
-        with self._transaction():
-            matching, values = self._beyond(limits, now_s)
-            if not matching:
-                return 0
-            statement = f"DELETE FROM tasks WHERE rowid IN ({matching})"
-            count = self._db.execute(statement, values).rowcount
         with self._failures():
-            self._db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-        return count
-
-    def _beyond(self, limits: Limits, now_s: float) -> tuple[str, list[object]]:
-        """Return a statement that finds what to forget first; "": nothing."""
-        if limits.age_s is not None:
-            cutoff_s = now_s - limits.age_s
-            matching = (
-                f"{_OLDEST} AND submitted < ? AND completed < ? ORDER BY submitted LIMIT ?"
-            )
-            values: list[object] = [cutoff_s, cutoff_s, CULL_COUNT_MAX]
-            if self._db.execute(f"{matching[:-1]}1", values[:2]).fetchone() is not None:
-                return matching, values
-        excess = 0
-        if limits.task_count is not None:
-            (count,) = self._db.execute("SELECT count(*) FROM tasks").fetchone()
-            excess = count - limits.task_count
-        if limits.size_bytes is not None and self._size_bytes() > limits.size_bytes:
-            excess = CULL_COUNT_MAX
-        if excess <= 0:
-            return "", []
-        return f"{_OLDEST} ORDER BY submitted LIMIT ?", [min(excess, CULL_COUNT_MAX)]
-
-    def _size_bytes(self) -> int:
-        sizes = [
-            int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
-            for name in ("page_count", "freelist_count", "page_size")
-        ]
-        return (sizes[0] - sizes[1]) * sizes[2]
-
-    def close(self) -> None:
-        """Close the file; another process may go on with it."""
-        with self._failures():
-            self._db.close()
+            rowids = self._culling.doomed(self._connected(), limits, now_s)
+        if rowids:
+            with self._transaction() as db:
+                rows = [(rowid,) for rowid in rowids]
+                db.executemany("DELETE FROM tasks WHERE rowid = ?", rows)
+            with self._failures():
+                self._culling.forgot(self._connected(), len(rowids))
+                self._connected().execute(
+                    f"PRAGMA incremental_vacuum({VACUUM_PAGES})"
+                ).fetchall()
+        return len(rowids)
 
 
-class _Damaged(StoreError):
-    """The file is no database, or one that cannot be read."""
+def _place_of(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _unused(path: Path, stamp: str) -> Path:
+    """Return where a damaged file can go without overwriting an earlier one."""
+    name = f"{path.name}.damaged-{stamp}"
+    count = 1
+    while path.with_name(name).exists():
+        count += 1
+        name = f"{path.name}.damaged-{stamp}-{count}"
+    return path.with_name(name)
+
+
+def _register(db: sqlite3.Connection, run: Run, now_s: float) -> int:
+    """Return the number of a run, new or known."""
+    db.execute(
+        "INSERT OR IGNORE INTO runs (key, cluster, started) VALUES (?, ?, ?)", [*run, now_s]
+    )
+    (number,) = db.execute("SELECT run FROM runs WHERE key = ?", [run.key]).fetchone()
+    return int(number)
+
+
+def _end(db: sqlite3.Connection, ends: dict[str, Row], run: int) -> None:
+    updates = [(*end, task_id) for task_id, end in ends.items()]
+    if PUT_END.execute(db, updates, run) < len(ends):
+        orphans = [orphan_row(task_id, end) for task_id, end in ends.items()]
+        PUT_ENDED.execute(db, orphans, run)
 
 
 def _taken_out(batch: Batch) -> tuple[list[Row], list[Row]]:
@@ -405,10 +394,10 @@ def _is_large(size: object) -> bool:
 
 
 def _without(row: Row, place: int, task_id: object, elsewhere: list[Row]) -> Row:
-    data, frames = row[place], row[place + 1]
-    if data is None and frames is None:
+    data, frames, size = row[place : place + 3]
+    if data is None:
         return row  # only its size is kept
-    elsewhere.append((task_id, data, frames))
+    elsewhere.append((data, frames, task_id, size))
     return (*row[:place], None, None, *row[place + 2 :])
 
 
