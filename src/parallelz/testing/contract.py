@@ -101,6 +101,8 @@ class Contract(Promises):
             return self._is_forgetful
         if super()._may_fail(client, plan, ended):
             return True
+        if ended.status == "error" and ended.engine_id in self._watch.given_up:
+            return True  # what it ran when it came back was interrupted
         is_lost = ended.status == "engine-lost" and ended.engine_id < 0
         if plan.kind == "direct":
             return is_lost and self._was_unheard_of(plan.engine_id)
