@@ -20,6 +20,7 @@ from parallelz.testing.rules import unix_s
 from parallelz.testing.watch import Watch
 from parallelz.testing.work import Plan, Run, Witness
 
+INTERRUPTED = "KeyboardInterrupt"
 DELIVERY_S = 30.0  # what a controller has said may arrive so long after its death
 
 
@@ -101,8 +102,10 @@ class Contract(Promises):
             return self._is_forgetful
         if super()._may_fail(client, plan, ended):
             return True
-        if ended.status == "error" and ended.engine_id in self._watch.given_up:
-            return True  # what it ran when it came back was interrupted
+        if ended.status == "error" and ended.error and ended.error.ename == INTERRUPTED:
+            # A controller that was killed had it interrupted, and its reason is lost.
+            may_be_long = plan.options is not None and plan.options.max_runtime_s > 0
+            return may_be_long or ended.engine_id in self._watch.given_up
         is_lost = ended.status == "engine-lost" and ended.engine_id < 0
         if plan.kind == "direct":
             return is_lost and self._was_unheard_of(plan.engine_id)
@@ -147,21 +150,32 @@ class Contract(Promises):
     def _start(self, task_id: TaskId, run: Run, options: TaskOptions) -> Iterator[str]:
         if options.engine_ids is not None and run.engine_id not in options.engine_ids:
             yield f"{task_id} started on engine {run.engine_id}, which it may not"
-        if not self._has_all(run.engine_id, options):
+        if not self._has_all(run, options):
             yield f"{task_id} started on engine {run.engine_id}, which lacks something"
         if options.after is not None and not self._is_met(options.after, run.started_s):
             yield f"{task_id} started before what it depends on: {options.after}"
 
     def _is_met(self, dependency: Dependency, started_s: float) -> bool:
-        """Whether some controller had decided so by then."""
-        met = [
-            any(
-                unix_s(end.now_s) <= started_s + TOLERANCE_S
-                and (dependency.success if end.status == "ok" else dependency.failure)
+        """Whether some controller had decided so by then, or it was recorded."""
+        latest_s = started_s + TOLERANCE_S
+
+        def is_met(task_id: TaskId) -> bool:
+            decided = [
+                end.status
                 for end in self._watch.ends.get(task_id, ())
+                if unix_s(end.now_s) <= latest_s
+            ]
+            recorded = [
+                end.message.status
+                for end in self._log.ends.get(task_id, ())
+                if end.ended_s <= latest_s
+            ]
+            return any(
+                dependency.success if status == "ok" else dependency.failure
+                for status in [*decided, *recorded]
             )
-            for task_id in dependency.task_ids
-        ]
+
+        met = map(is_met, dependency.task_ids)
         return all(met) if dependency.all else any(met)
 
     def _identities(self) -> Iterator[str]:

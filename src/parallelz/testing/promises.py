@@ -148,7 +148,7 @@ class Promises:
     def _start(self, task_id: TaskId, run: Run, options: TaskOptions) -> Iterator[str]:
         if options.engine_ids is not None and run.engine_id not in options.engine_ids:
             yield f"{task_id} started on engine {run.engine_id}, which it may not"
-        if not self._has_all(run.engine_id, options):
+        if not self._has_all(run, options):
             yield f"{task_id} started on engine {run.engine_id}, which lacks something"
         for dependency in (options.after, options.follow):
             if dependency is not None and not self._is_met(dependency, run.started_s):
@@ -156,8 +156,8 @@ class Promises:
         if options.follow is not None and not self._follows(options.follow, run.engine_id):
             yield f"{task_id} does not follow {options.follow} on {run.engine_id}"
 
-    def _has_all(self, engine_id: EngineId, options: TaskOptions) -> bool:
-        engine = self._watch.engines[engine_id]
+    def _has_all(self, run: Run, options: TaskOptions) -> bool:
+        engine = self._watch.infos[run.session_id]
         return set(options.labels) <= set(engine.labels) and all(
             engine.resources.get(name, 0.0) >= amount
             for name, amount in options.resources.items()

@@ -67,8 +67,9 @@ class Watch:
         When each task came, in the order in which they did.
     placements, ends
         What became of each; more than one end is a bug.
-    engines, losses, forgotten
-        Engines that came and that were lost, and when clients were forgotten.
+    engines, infos, losses, forgotten
+        Engines that came, by id and by session, and that were lost; and when clients were
+        forgotten.
     joined_s, joined_as
         When each engine joined first, and what it was called, by all controllers.
     given_up
@@ -83,6 +84,7 @@ class Watch:
         self.placements: dict[TaskId, list[Placement]] = {}
         self.ends: dict[TaskId, list[Decision]] = {}
         self.engines: dict[EngineId, EngineInfo] = {}
+        self.infos: dict[SessionId, EngineInfo] = {}
         self.losses: dict[EngineId, Loss] = {}
         self.joined_s: dict[SessionId, float] = {}
         self.joined_as: dict[SessionId, dict[EngineId, None]] = {}
@@ -113,7 +115,7 @@ class Watch:
                 self._see_order(scheduler, event.task_ids, None, source, now_s)
             case EngineArrived():
                 engine = event.engine
-                self.engines[engine.engine_id] = engine
+                self.engines[engine.engine_id] = self.infos[engine.session_id] = engine
                 self.joined_s.setdefault(engine.session_id, now_s)
                 self.joined_as.setdefault(engine.session_id, {})[engine.engine_id] = None
             case EngineLost():
