@@ -180,7 +180,7 @@ class Returning:
         if isinstance(message, TasksDropped):
             return self._is_unasked(link.session.id)
         if self._is_known(message.task_id):
-            return self._keeps_back(link, message, buffers)
+            return self._keeps_back(_Stray(message, link.session.id, buffers))
         task_id = message.task_id
         strays = self._strays.setdefault(SessionId(task_id.rpartition("-")[0]), {})
         strays.setdefault(task_id, []).append(_Stray(message, link.session.id, buffers))
@@ -195,18 +195,19 @@ class Returning:
         known = self._scheduler.roster.by_session.get(engine)
         return known is None or not known.recall_count
 
-    def _keeps_back(self, link: Link, message: TaskFinished, buffers: Sequence[Buffer]) -> bool:
+    def _keeps_back(self, stray: _Stray) -> bool:
         """Keep a result by which a task would run again, if another engine may have it since.
 
         Until all engines of before have said what they had.
         """
+        message = stray.message
         task = self._scheduler.tasks.get(message.task_id)
         if task is None or not self._scheduler.recovery.is_holding:
             return False
         is_last = task.is_direct or (message.status == "error" and not task.retries_left)
         if message.status == "ok" or is_last:
             return False
-        self._kept_back.append(_Stray(message, link.session.id, buffers))
+        self._kept_back.append(stray)
         return True
 
     def engine_died(self, link: Link, death: EngineDied, now_s: float) -> None:
@@ -261,7 +262,8 @@ class Returning:
             if task_id in strays and task_id not in self._scheduler.tasks:
                 self._recording.will_not_end(task_id)  # it had ended before
             for stray in strays.pop(task_id, ()):
-                self._tasks.handle(stray.message, stray.engine, now_s, stray.buffers)
+                if not self._keeps_back(stray):
+                    self._tasks.handle(stray.message, stray.engine, now_s, stray.buffers)
 
     # -- clients ---------------------------------------------------------------------------
 
