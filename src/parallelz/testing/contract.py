@@ -203,7 +203,7 @@ class Contract(Promises):
         for client in self._clients:
             for task_id, answers in client.ends.items():
                 record = recorded.get(task_id, {})
-                if not record:
+                if not record or (record["status"] == PENDING and self._is_forgetful):
                     if client.is_present and not self._is_forgetful:
                         yield f"{task_id} was answered and is not recorded"
                     continue
