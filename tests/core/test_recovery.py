@@ -231,3 +231,25 @@ def test_what_had_started_and_waits_again_is_not_taken_for_held():
     assert placed(cluster.returns(1)) == []
     cluster.now_s += 0.2
     assert placed(cluster.do(Tick())) == [(0, 0)]
+
+
+def came_back(number: int, run: int) -> EngineReturned:
+    return EngineReturned([task(number)], [run])
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("runs", [(1, 2), (2, 1)])
+def test_of_two_engines_the_later_run_of_a_task_counts(is_known: bool, runs: tuple[int, int]):
+    cluster = Restarted(0, 1)
+    if is_known:
+        cluster.do(submit(0), ME)
+    cluster.do(RecoveryLoaded())
+    for number, run in enumerate(runs):
+        cluster.do(arrive(number), engine_session(number))
+        cluster.do(came_back(0, run), engine_session(number))
+    if not is_known:
+        cluster.do(submit(0), ME)
+    cluster.do(RecoveryMayEnd())
+    last = runs.index(2)
+    assert ended(cluster.do(finish(0), engine_session(1 - last))) == []
+    assert ended(cluster.do(finish(0), engine_session(last))) == [(0, "ok")]

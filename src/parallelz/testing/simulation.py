@@ -290,8 +290,7 @@ class Simulation:
             With the seed and the end of the journal.
         """
         try:
-            while not self.network.router.is_over:
-                self.controllers.turn()
+            self.calm()
             for broken in self._broken():
                 raise PromiseBroken(broken)
             self.controller.stop("the simulation is over")
@@ -302,6 +301,11 @@ class Simulation:
             raise PromiseBroken(self._report(error)) from error
         finally:
             self.controller.close()
+
+    def calm(self) -> None:
+        """Run until the network has healed and all is quiet, and check nothing."""
+        while not self.network.router.is_over:
+            self.controllers.turn()
 
     def advance(self, duration_s: float) -> None:
         """Let the cluster run for so long in simulated time, and check nothing at the end."""
@@ -351,11 +355,12 @@ class Simulation:
             return unrest
         log = self.log if self.keeps_history else None
         if self.controllers.crashes_s:
-            return list(self._contract().broken())
+            return list(self.contract().broken())
         promises = Promises(self.clients, self.witness, self.controllers.watch, log)
         return [*promises.broken(), *self._broken_rules()]
 
-    def _contract(self) -> Contract:
+    def contract(self) -> Contract:
+        """Return what checks a simulation in which controllers were killed, at its end."""
         return Contract(
             self.clients,
             self.engines,
