@@ -143,6 +143,11 @@ class Contract(Promises):
         )
         return is_told and not self._was_unheard_of(run.engine_id)
 
+    def _was_over(self, task_id: TaskId, run: Run) -> bool:
+        """Whether a controller had ended the task, and that got lost with it."""
+        ends = self._watch.ends.get(task_id, ())
+        return any(unix_s(end.now_s) < run.started_s for end in ends)
+
     def _starts_max(self, plan: Plan) -> int:
         """Retries are counted anew by each controller, but without any it starts once."""
         return 1 + plan.retries * (1 + len(self._crashes_s))
