@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from helpers_core import (
     ME,
@@ -24,6 +25,7 @@ from parallelz.core.events import (
     ClientReturns,
     EndTask,
     EngineLost,
+    PlaceTask,
     RecoveryBegan,
     RecoveryLoaded,
     RecoveryMayEnd,
@@ -253,3 +255,14 @@ def test_of_two_engines_the_later_run_of_a_task_counts(is_known: bool, runs: tup
     last = runs.index(2)
     assert ended(cluster.do(finish(0), engine_session(1 - last))) == []
     assert ended(cluster.do(finish(0), engine_session(last))) == [(0, "ok")]
+
+
+def test_a_result_of_a_run_before_the_restart_is_not_taken_for_one_after_it():
+    cluster = Restarted(0)
+    cluster.do(submit(0), ME)
+    cluster.loaded()
+    (place,) = [action for action in cluster.returns(0) if isinstance(action, PlaceTask)]
+    assert place.run == FIRST_RUN + 1
+    for run, expected in ((1, []), (place.run, [(0, "ok")])):
+        result = msgspec.structs.replace(finish(0), run=run)
+        assert ended(cluster.do(result, engine_session(0))) == expected
