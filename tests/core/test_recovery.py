@@ -21,6 +21,7 @@ from helpers_core import (
 from parallelz.core.events import (
     Action,
     AnnounceLoss,
+    AskValues,
     ClientReturned,
     ClientReturns,
     EndTask,
@@ -31,11 +32,12 @@ from parallelz.core.events import (
     RecoveryMayEnd,
     StopTask,
     Tick,
+    ValueProvided,
 )
 from parallelz.core.scheduler import Scheduler
 from parallelz.core.story import why
 from parallelz.ids import SessionId
-from parallelz.protocol.messages import AbortTasks, EngineReturned
+from parallelz.protocol.messages import AbortTasks, EngineReturned, TaskOptions
 
 FIRST_RUN = 1000
 
@@ -266,3 +268,16 @@ def test_a_result_of_a_run_before_the_restart_is_not_taken_for_one_after_it():
     for run, expected in ((1, []), (place.run, [(0, "ok")])):
         result = msgspec.structs.replace(finish(0), run=run)
         assert ended(cluster.do(result, engine_session(0))) == expected
+
+
+def test_what_had_started_and_is_to_run_again_asks_for_its_inputs():
+    cluster = Restarted(0, 1)
+    options = TaskOptions(inputs=[task(0)], retries=1)
+    cluster.do(msgspec.structs.replace(submit(1), options=options), ME)
+    cluster.loaded()
+    cluster.returns(1)
+    cluster.returns(0, 1)
+    actions = cluster.do(lose(0))
+    assert placed(actions) == []
+    assert AskValues(ME, [task(0)]) in actions
+    assert placed(cluster.do(ValueProvided(task(0), is_held=True), ME)) == [(1, 1)]
