@@ -68,3 +68,15 @@ def test_an_acknowledgement_that_a_break_lost_is_told_again(cluster):
         line.break_there()
     cluster.advance(5.0)
     assert client.is_satisfied
+
+
+def test_each_controller_numbers_envelopes_from_somewhere_else(cluster):
+    """What was meant for the one before, and comes late, is not taken for what it expects."""
+    supervisor = cluster.supervisors[0]
+    first = supervisor.control.welcome
+    cluster.controllers.kill_soon()
+    cluster.advance(8.0)
+    second = supervisor.control.welcome
+    assert cluster.controllers.crashes_s
+    assert first.controller_id != second.controller_id
+    assert abs(first.received - second.received) > 1000

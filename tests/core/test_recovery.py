@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from helpers_core import (
     ME,
@@ -20,20 +21,23 @@ from helpers_core import (
 from parallelz.core.events import (
     Action,
     AnnounceLoss,
+    AskValues,
     ClientReturned,
     ClientReturns,
     EndTask,
     EngineLost,
+    PlaceTask,
     RecoveryBegan,
     RecoveryLoaded,
     RecoveryMayEnd,
     StopTask,
     Tick,
+    ValueProvided,
 )
 from parallelz.core.scheduler import Scheduler
 from parallelz.core.story import why
 from parallelz.ids import SessionId
-from parallelz.protocol.messages import AbortTasks, EngineReturned
+from parallelz.protocol.messages import AbortTasks, EngineReturned, TaskOptions
 
 FIRST_RUN = 1000
 
@@ -231,3 +235,49 @@ def test_what_had_started_and_waits_again_is_not_taken_for_held():
     assert placed(cluster.returns(1)) == []
     cluster.now_s += 0.2
     assert placed(cluster.do(Tick())) == [(0, 0)]
+
+
+def came_back(number: int, run: int) -> EngineReturned:
+    return EngineReturned([task(number)], [run])
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("runs", [(1, 2), (2, 1)])
+def test_of_two_engines_the_later_run_of_a_task_counts(is_known: bool, runs: tuple[int, int]):
+    cluster = Restarted(0, 1)
+    if is_known:
+        cluster.do(submit(0), ME)
+    cluster.do(RecoveryLoaded())
+    for number, run in enumerate(runs):
+        cluster.do(arrive(number), engine_session(number))
+        cluster.do(came_back(0, run), engine_session(number))
+    if not is_known:
+        cluster.do(submit(0), ME)
+    cluster.do(RecoveryMayEnd())
+    last = runs.index(2)
+    assert ended(cluster.do(finish(0), engine_session(1 - last))) == []
+    assert ended(cluster.do(finish(0), engine_session(last))) == [(0, "ok")]
+
+
+def test_a_result_of_a_run_before_the_restart_is_not_taken_for_one_after_it():
+    cluster = Restarted(0)
+    cluster.do(submit(0), ME)
+    cluster.loaded()
+    (place,) = [action for action in cluster.returns(0) if isinstance(action, PlaceTask)]
+    assert place.run == FIRST_RUN + 1
+    for run, expected in ((1, []), (place.run, [(0, "ok")])):
+        result = msgspec.structs.replace(finish(0), run=run)
+        assert ended(cluster.do(result, engine_session(0))) == expected
+
+
+def test_what_had_started_and_is_to_run_again_asks_for_its_inputs():
+    cluster = Restarted(0, 1)
+    options = TaskOptions(inputs=[task(0)], retries=1)
+    cluster.do(msgspec.structs.replace(submit(1), options=options), ME)
+    cluster.loaded()
+    cluster.returns(1)
+    cluster.returns(0, 1)
+    actions = cluster.do(lose(0))
+    assert placed(actions) == []
+    assert AskValues(ME, [task(0)]) in actions
+    assert placed(cluster.do(ValueProvided(task(0), is_held=True), ME)) == [(1, 1)]

@@ -67,6 +67,23 @@ def test_what_has_started_again_is_open_until_the_result_of_that_run_is_there() 
     assert queue.open_ids() == []
 
 
+def test_a_new_controller_finds_nothing_that_waits_of_the_one_before() -> None:
+    queue = WorkQueue()
+    queue.add(job(A), "first")
+    queue.begin("second")
+    queue.add(job(B), "first")  # the main thread comes to it only now
+    assert queue.start_next() is None
+    queue.add(job(B, 2), "second")
+    assert queue.start_next() == job(B, 2)
+
+
+def test_what_the_first_controller_sent_waits_on_when_it_is_told_of_the_rest() -> None:
+    queue = WorkQueue()
+    queue.add(job(A), "first")
+    queue.begin("first")
+    assert queue.start_next() == job(A)
+
+
 @given(st.lists(st.sampled_from(["send", "arrive", "start", "revoke"]), max_size=40))
 def test_no_run_is_both_started_and_given_back(steps: list[str]) -> None:
     queue = WorkQueue()

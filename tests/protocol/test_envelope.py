@@ -94,3 +94,17 @@ def test_everything_arrives_once_and_in_order(steps: list[str]) -> None:
     while line:
         deliver()
     assert arrived == [message(number) for number in range(count)]
+
+
+def test_what_was_meant_for_another_process_is_not_taken_in():
+    sender, receiver = Sender(), Receiver()
+    sender.put(message(0))
+    sender.take(0)
+    meant_for_another = decode(sender.restart(start=70)[0][0])
+    receiver.restart(start=500)
+    assert not receiver.accept(meant_for_another.number)
+    (again,) = sender.restart(start=500)
+    assert receiver.accept(decode(again[0]).number)
+    assert receiver.untold_count == 0
+    receiver.settle()
+    assert receiver.untold_count == 1

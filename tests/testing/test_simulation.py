@@ -27,6 +27,15 @@ def test_promises_hold_under_faults(seed):
     Simulation(seed, workload=Workload(tasks_count=100)).run()
 
 
+@pytest.mark.parametrize("seed", range(100, 106))
+def test_the_contract_holds_where_controllers_are_killed(seed):
+    faults = Faults.drawn(Random(seed))
+    faults.controller_crash = 0.5
+    simulation = Simulation(seed, faults, Workload(tasks_count=100))
+    simulation.run()
+    assert simulation.controllers.crashes_s
+
+
 def test_all_tasks_end_well_where_nothing_goes_wrong():
     workload = Workload(tasks_count=100, request=0.0, dependent=0.0, unmet=0.0, inputs=0.0)
     simulation = Simulation(1, Faults(), workload)
@@ -39,7 +48,7 @@ def test_all_tasks_end_well_where_nothing_goes_wrong():
 
 def test_kinds_of_faults_are_drawn_apart():
     drawn = [asdict(Faults.drawn(Random(seed))) for seed in range(20)]
-    for kind in ("drop", "line_break", "partition", "engine_crash", "recorder_crash"):
+    for kind in ("drop", "line_break", "partition", "engine_crash", "controller_crash"):
         assert {faults[kind] > 0 for faults in drawn} == {True, False}
 
 

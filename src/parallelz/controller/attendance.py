@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -133,11 +134,15 @@ class Attendance:
         link = self._sessions.link_of(hello)
         session = link.session
         # A greeting that was repeated may come late: who has spoken on this line is known.
-        is_known = link.routing_id == arrival.routing_id and link.receiver.received > 0
+        is_known = (
+            link.routing_id == arrival.routing_id
+            and link.receiver.received > link.receiver.start
+        )
         is_going_on = is_known or hello.controller_id == session.controller_id
+        start = _start_of(session.controller_id)
         welcome = Welcome(
             session.controller_id,
-            link.receiver.received if is_going_on else 0,
+            link.receiver.received if is_going_on else start,
             NOWHERE if session.engine is None else session.engine.engine_id,
             self._engines() if hello.role == "client" else [],
         )
@@ -182,7 +187,7 @@ class Attendance:
             self.untold[id(link)] = link
             again = link.sender.resend(hello.received)
         else:
-            link.receiver.restart()
+            link.receiver.restart(_start_of(link.session.controller_id))
             again = link.sender.restart()
         for frames in again:
             self._router.send(arrival.routing_id, frames)
@@ -304,3 +309,8 @@ class Attendance:
         for give_up_s, cause, session in list(self._suspects.values()):
             if give_up_s <= now_s and session.id in self._suspects:
                 self._give_up(session, cause, now_s)
+
+
+def _start_of(controller_id: str) -> int:
+    """Return up to where nothing is numbered for this controller; see `Receiver.restart`."""
+    return zlib.crc32(controller_id.encode())

@@ -77,7 +77,8 @@ class _Resume:
 
     def __init__(self, session: Session, message: ResumeTasks) -> None:
         self.session = session
-        self.last_number = message.envelope_count + 1  # on `bulk`; what comes then is new
+        start = session.bulk.receiver.start
+        self.last_number = start + message.envelope_count + 1  # on `bulk`; then comes new
         self.has_begun = False
         self.awaited = message.awaited
         self.asked: list[TaskId] = []
@@ -143,6 +144,7 @@ class Returning:
         self._strays: dict[SessionId, dict[TaskId, list[_Stray]]] = {}  # by client
         self._unheard: dict[SessionId, list[TaskId]] = {}  # what dead engines had started
         self._losses: list[_Loss] = []
+        self._kept_back: list[_Stray] = []
         self._until_s: float | None = None  # strays are kept
 
     @property
@@ -153,7 +155,8 @@ class Returning:
     @property
     def open_count(self) -> int:
         """How much is not over: returns of clients, and strays."""
-        return len(self._resumes) + sum(map(len, self._strays.values()))
+        strays_count = sum(map(len, self._strays.values()))
+        return len(self._resumes) + strays_count + len(self._kept_back)
 
     # -- engines ---------------------------------------------------------------------------
 
@@ -174,12 +177,37 @@ class Returning:
 
         The engine keeps it as well, until the task has ended and that is recorded.
         """
-        if isinstance(message, TasksDropped) or self._is_known(message.task_id):
-            return False
+        if isinstance(message, TasksDropped):
+            return self._is_unasked(link.session.id)
+        if self._is_known(message.task_id):
+            return self._keeps_back(_Stray(message, link.session.id, buffers))
         task_id = message.task_id
         strays = self._strays.setdefault(SessionId(task_id.rpartition("-")[0]), {})
         strays.setdefault(task_id, []).append(_Stray(message, link.session.id, buffers))
         self._recording.hold_until_ended(link, [task_id])
+        return True
+
+    def _is_unasked(self, engine: SessionId) -> bool:
+        """Whether an engine gives back what a controller before us had recalled.
+
+        It may have got that anew.
+        """
+        known = self._scheduler.roster.by_session.get(engine)
+        return known is None or not known.recall_count
+
+    def _keeps_back(self, stray: _Stray) -> bool:
+        """Keep a result by which a task would run again, if another engine may have it since.
+
+        Until all engines of before have said what they had.
+        """
+        message = stray.message
+        task = self._scheduler.tasks.get(message.task_id)
+        if task is None or not self._scheduler.recovery.is_holding:
+            return False
+        is_last = task.is_direct or (message.status == "error" and not task.retries_left)
+        if message.status == "ok" or is_last:
+            return False
+        self._kept_back.append(stray)
         return True
 
     def engine_died(self, link: Link, death: EngineDied, now_s: float) -> None:
@@ -234,7 +262,8 @@ class Returning:
             if task_id in strays and task_id not in self._scheduler.tasks:
                 self._recording.will_not_end(task_id)  # it had ended before
             for stray in strays.pop(task_id, ()):
-                self._tasks.handle(stray.message, stray.engine, now_s, stray.buffers)
+                if not self._keeps_back(stray):
+                    self._tasks.handle(stray.message, stray.engine, now_s, stray.buffers)
 
     # -- clients ---------------------------------------------------------------------------
 
@@ -322,6 +351,8 @@ class Returning:
         deadlines = [resume.ask_again_s for resume in self._resumes.values()]
         if self._until_s is not None:
             deadlines.append(self._until_s)
+        if self._kept_back and not self._scheduler.recovery.is_holding:
+            deadlines.append(0.0)  # at once
         return min(deadlines, default=None)
 
     def see_to_timers(self, now_s: float) -> None:
@@ -331,10 +362,15 @@ class Returning:
                 del self._resumes[session_id]
             elif now_s >= resume.ask_again_s:
                 self._ask(resume, now_s)
+        if self._kept_back and not self._scheduler.recovery.is_holding:
+            kept_back, self._kept_back = self._kept_back, []
+            for stray in kept_back:
+                self._tasks.handle(stray.message, stray.engine, now_s, stray.buffers)
         if self._until_s is None or now_s < self._until_s:
             return
         self._until_s = None
-        absent = {*self._strays, *self._scheduler.recovery.claiming_clients()}
+        claiming = self._scheduler.recovery.claiming_clients()
+        absent = {*self._strays, *self._unheard, *claiming}
         for session_id in absent - self._resumes.keys():
             self._drop_strays(session_id)
             self._tasks.handle(ClientReturned(session_id), session_id, now_s)

@@ -177,9 +177,14 @@ class Tasks:
                 assert_never(message)
         self._recording.submitted(session.id, message, definition.name, buffers)
         self.handle(message, session.id, now_s)
-        if len(ids) == 1 and ids[0] not in self._scheduler.tasks:
-            self._forget(ids[0])  # it had ended before: the client only says it again
+        self._forget_ended(ids)
         self._hold_payloads(session, message, ids, buffers)
+
+    def _forget_ended(self, ids: list[TaskId]) -> None:
+        """Drop what had ended before: the client only says it again."""
+        for task_id in ids:
+            if task_id not in self._scheduler.tasks:
+                self._forget(task_id)
 
     def _hold_payloads(
         self,

@@ -8,7 +8,7 @@ can be one call.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from parallelz.core.alarms import Alarm, Alarms
@@ -52,6 +52,8 @@ class Board:
         self.waits = Waits()  # for ends of tasks
         self.fetches = Waits()  # for values that a client holds
         self.ended = EndedTasksByClient()
+        self.without_inputs: dict[TaskId, None] = {}  # adopted: the values were not asked for
+        self.fetch_inputs: Callable[[Task, str], None]  # `Intake` sets it
         self.alarms = Alarms()
         self.now_s = 0.0
         self.actions: list[Action] = []
@@ -85,6 +87,10 @@ class Board:
     def make_ready(self, task: Task, cause: str, *, first: bool = False) -> None:
         """Let a task wait for an engine, or end it if none ever can have it."""
         options = task.options
+        if self.without_inputs and task.id in self.without_inputs:
+            del self.without_inputs[task.id]
+            self.fetch_inputs(task, cause)
+            return
         if options is None and task.engine_ids is not None:
             engine = self.roster.engines[task.engine_ids[0]]
             self.move(task, TaskState.READY, cause)
@@ -207,6 +213,8 @@ class Board:
         engine.adopted_count += 1
         engine.ended_count = max(engine.ended_count - 1, 0)
         engine.since_s = self.now_s
+        if options is not None and options.inputs:
+            self.without_inputs[task.id] = None
         if options is not None and options.max_runtime_s > 0:
             engine.has_limits = True
             self._limit(engine)
@@ -275,6 +283,7 @@ class Board:
             self._skip(task)
         self.move(task, TaskState.ENDED, status if error is None else error.evalue or status)
         task_id = task.id
+        self.without_inputs.pop(task_id, None)
         del self.tasks[task_id]
         if not self.tasks:
             self.tasks.clear()  # a dict keeps the room of all that it ever held

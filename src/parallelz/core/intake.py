@@ -6,6 +6,8 @@ may want the value of a task that had ended before it came: its client has that,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from parallelz.core.alarms import Alarm
 from parallelz.core.board import HOW, Board
 from parallelz.core.dependencies import News, Wait
@@ -37,6 +39,7 @@ class Intake:
 
     def __init__(self, board: Board) -> None:
         self._board = board
+        board.fetch_inputs = self._fetch_inputs
         self._roster = board.roster
         self._tasks = board.tasks
         self.early_stops = EarlyStops()
@@ -114,20 +117,33 @@ class Intake:
         for dependency, is_place in ((options.after, False), (options.follow, True)):
             if dependency is not None and dependency.task_ids:
                 waits.append(self._wait(task, dependency, unknown, is_place=is_place))
-        live = [task_id for task_id in options.inputs if task_id in self._tasks]
+        waits += self._waits_for_inputs(task, options.inputs)
+        if unknown:
+            self._looked_up.update(dict.fromkeys(unknown))
+            self._board.actions.append(LookUpTasks(unknown))
+        return waits
+
+    def _waits_for_inputs(self, task: Task, inputs: Sequence[TaskId]) -> list[Wait]:
+        waits: list[Wait] = []
+        live = [task_id for task_id in inputs if task_id in self._tasks]
         if live:
-            waits.append(self._wait(task, Dependency(live), unknown, is_place=False))
-        held = [task_id for task_id in options.inputs if task_id not in self._tasks]
+            waits.append(self._wait(task, Dependency(live), [], is_place=False))
+        held = [task_id for task_id in inputs if task_id not in self._tasks]
         if held:
             wait = Wait(task, Dependency(held), len(held), is_place=False)
             for task_id in held:
                 self._board.fetches.add(wait, task_id)
             waits.append(wait)
             self._board.actions.append(AskValues(task.session_id, held))
-        if unknown:
-            self._looked_up.update(dict.fromkeys(unknown))
-            self._board.actions.append(LookUpTasks(unknown))
         return waits
+
+    def _fetch_inputs(self, task: Task, cause: str) -> None:
+        """Let a task that is to run again wait for its inputs, which an engine had got."""
+        assert task.options is not None
+        if task.state is not TaskState.WAITING:
+            self._board.move(task, TaskState.WAITING, cause)
+        for _ in self._waits_for_inputs(task, task.options.inputs):
+            task.unresolved += 1
 
     def _wait(
         self, task: Task, dependency: Dependency, unknown: list[TaskId], *, is_place: bool

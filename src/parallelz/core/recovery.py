@@ -204,7 +204,11 @@ class Recovery:
                 del self._held[task_id]  # it may wait again, but not for this
                 held[0].unresolved = 0
                 self._board.adopt(held[0], engine, run)
-            elif task_id in self._board.tasks or self._board.has_ended(task_id):
+            elif (task := self._board.tasks.get(task_id)) is not None:
+                is_stale = not self._has_come_from(task, run)
+                if not is_stale:
+                    self._board.adopt(task, engine, run)
+            elif self._board.has_ended(task_id):
                 is_stale = True
             else:
                 self._claim(task_id, Claim(source, run))
@@ -214,6 +218,16 @@ class Recovery:
             stop = StopTask(engine.id, event.started[-1], event.runs[-1])
             self._board.actions.append(stop)
         self._arrived(source)
+
+    def _has_come_from(self, task: Task, run: int) -> bool:
+        """Take a task from an engine that was said to have it and had an earlier run of it."""
+        if task.state is not TaskState.PLACED or task.placed_count >= run:
+            return False
+        assert task.engine_id is not None
+        other = self._roster.engines[task.engine_id]
+        self._board.release(task, other)
+        other.ended_count += 1
+        return True
 
     def _claim(self, task_id: TaskId, claim: Claim | ErrorInfo) -> None:
         claims = self._claims.setdefault(SessionId(task_id.rpartition("-")[0]), {})

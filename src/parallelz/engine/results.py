@@ -63,9 +63,6 @@ class Results:
 
     def add(self, result: Result, now_s: float | None = None) -> None:
         """Take in a result."""
-        finished = result[0]
-        if finished.status == "unmet":
-            self._queue.close([(finished.task_id, finished.run)])  # it counts as not started
         with self._lock:
             if not self._in_hand:
                 self.since_s = time.monotonic() if now_s is None else now_s

@@ -3,9 +3,9 @@
 Two threads meet here: the main thread adds and starts tasks, the I/O thread revokes them. A
 task is started or revoked, never both, so that a task which was given back never runs.
 
-A new controller begins with an empty queue: what had not started is forgotten, and what the
-main thread still finds of the one before is not taken in. What had started is *open* until the
-controller has its result.
+A new controller begins with an empty queue: what had not started of what the one before sent
+is forgotten, and what the main thread still finds of that is not taken in. What had started is
+*open* until the controller has its result.
 """
 
 from __future__ import annotations
@@ -45,15 +45,17 @@ class WorkQueue:
         self._open: dict[TaskId, tuple[int, int]] = {}  # which run, and which start of all
         self._start_count = 0
         self._controller_id = ""
+        self._sender_id = ""  # the controller that has sent what waits
 
     def add(self, job: Job, controller_id: str = "") -> None:
         """Append a task that this controller has sent, if it is the one that counts."""
         with self._lock:
             if self._controller_id in ("", controller_id):
                 self._waiting.append(job)
+                self._sender_id = controller_id
 
     def begin(self, controller_id: str) -> tuple[list[TaskId], list[int]]:
-        """Forget what has not started: only this controller counts now.
+        """Forget what has not started of another controller: only this one counts now.
 
         Returns
         -------
@@ -62,8 +64,9 @@ class WorkQueue:
         """
         with self._lock:
             self._controller_id = controller_id
-            self._waiting.clear()
-            self._revoked.clear()
+            if self._sender_id != controller_id:
+                self._waiting.clear()
+                self._revoked.clear()
             return list(self._open), [run for run, _ in self._open.values()]
 
     def close(self, runs: Iterable[tuple[TaskId, int]]) -> None:

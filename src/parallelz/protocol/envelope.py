@@ -101,27 +101,30 @@ class Sender:
         """Return the kept envelopes that the same process on the other side lacks."""
         return [frames for number, _, frames in self._kept if number > received]
 
-    def restart(self, first: Sequence[Item] = ()) -> list[list[Buffer]]:
+    def restart(self, first: Sequence[Item] = (), start: int = 0) -> list[list[Buffer]]:
         """Number anew what is kept, for a new process on the other side, and return it.
 
         Parameters
         ----------
         first
             What that process must be told before; becomes an envelope of its own.
+        start
+            See `Receiver.restart`.
         """
         kept = list(self._kept)
         self._kept.clear()
-        self._number = self.kept_bytes = 0
+        self._number, self.kept_bytes = start, 0
         if first:
-            self._number = 1
-            frames: list[Buffer] = [pack(1, 0, [message for message, _ in first])]
+            self._number += 1
+            messages = [message for message, _ in first]
+            frames: list[Buffer] = [pack(self._number, 0, messages)]
             for _, buffers in first:
                 frames.extend(buffers)
             self._keep(0, frames)
         for _, count, frames in kept:
             self._number += 1
-            _, _, messages = _decode_raw(frames[0])
-            frames[0] = _encoder.encode((self._number, 0, messages))
+            _, _, raw = _decode_raw(frames[0])
+            frames[0] = _encoder.encode((self._number, 0, raw))
             self._keep(count, frames)
         return [frames for _, _, frames in self._kept]
 
@@ -140,6 +143,7 @@ class Receiver:
     """One direction of a link, where it ends: takes each envelope once, in order."""
 
     def __init__(self) -> None:
+        self.start = 0  # what came before the first envelope is numbered up to this
         self.received = 0  # number of the last envelope taken in
         self.settled = 0  # up to here the other side need not keep them
         self.told = 0  # up to here it knows that
@@ -171,9 +175,13 @@ class Receiver:
         """How many settled envelopes the other side still keeps."""
         return self.settled - self.told
 
-    def restart(self) -> None:
-        """Expect a new process on the other side, which counts from 1."""
-        self.received = self.settled = self.told = 0
+    def restart(self, start: int = 0) -> None:
+        """Expect a new process on the other side, which counts from `start` + 1.
+
+        That differs from one process to the next, so that what was meant for one that is gone,
+        and still comes by the next connection, is not taken in.
+        """
+        self.start = self.received = self.settled = self.told = start
 
 
 def _size(buffer: Buffer) -> int:

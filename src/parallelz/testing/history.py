@@ -7,15 +7,22 @@ from collections.abc import Sequence
 from parallelz.ids import SessionId, TaskId, task_id_of
 from parallelz.protocol.messages import SubmitDirect, SubmitMap, SubmitTask
 from parallelz.store.memory import MemoryStore
-from parallelz.store.record import EndRecord, Record, SubmissionRecord
+from parallelz.store.record import EndRecord, EngineRecord, Record, SubmissionRecord
 
 PAGE_BYTES_MAX = 1000  # so that what had not ended is more than one page
 
 
 class RecordLog:
-    """All that any recorder of a simulation has ever stored."""
+    """All that any recorder of a simulation has ever stored.
+
+    Attributes
+    ----------
+    joined_s
+        When each engine joined, as the first record of that says (Unix time).
+    """
 
     def __init__(self) -> None:
+        self.joined_s: dict[SessionId, float] = {}
         self.submitted: dict[TaskId, None] = {}
         self.ends: dict[TaskId, list[EndRecord]] = {}
 
@@ -26,6 +33,8 @@ class RecordLog:
                 self.ends.setdefault(record.message.task_id, []).append(record)
             elif isinstance(record, SubmissionRecord):
                 self.submitted.update(dict.fromkeys(_ids_of(record.client, record.message)))
+            elif isinstance(record, EngineRecord) and not record.cause:
+                self.joined_s.setdefault(record.engine.session_id, record.changed_s)
 
 
 def _ids_of(client: SessionId, message: SubmitTask | SubmitMap | SubmitDirect) -> list[TaskId]:

@@ -304,9 +304,10 @@ class SimRecorder(SimProcess):
             self.die("the controller is gone")
 
     def thaw(self) -> None:
-        """Go on, unless the controller is gone."""
+        """Go on, unless the controller is gone; then nothing is written that late."""
         super().thaw()
         if self._is_orphan:
+            self._batch = []
             self._end_as_orphan()
 
     def poll(self) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from parallelz.core.ended import NOWHERE
-from parallelz.ids import EngineId, TaskId
+from parallelz.ids import EngineId, SessionId, TaskId
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import Dependency, TaskEnded, TaskOptions
 from parallelz.testing.clients import SimClient
@@ -130,7 +130,8 @@ class Promises:
             plan = self._plans[task_id]
             ends = self._witness.finished.get(task_id, [])
             refusals = sum(end.status == "unmet" for end in ends)  # which use up no retry
-            if len(runs) - refusals > self._starts_max(plan):
+            starts = sum(self._is_accountable(run) for run in runs)
+            if starts - refusals > self._starts_max(plan):
                 yield f"{task_id} started {len(runs)} times with {plan.retries} retries"
             if plan.kind == "direct" and runs[0].engine_id != plan.engine_id:
                 yield f"{task_id} started on engine {runs[0].engine_id}, not {plan.engine_id}"
@@ -138,13 +139,16 @@ class Promises:
                 for run in runs:
                     yield from self._start(task_id, run, plan.options)
 
+    def _is_accountable(self, run: Run) -> bool:
+        return True
+
     def _starts_max(self, plan: Plan) -> int:
         return 1 + plan.retries
 
     def _start(self, task_id: TaskId, run: Run, options: TaskOptions) -> Iterator[str]:
         if options.engine_ids is not None and run.engine_id not in options.engine_ids:
             yield f"{task_id} started on engine {run.engine_id}, which it may not"
-        if not self._has_all(run.engine_id, options):
+        if not self._has_all(run, options):
             yield f"{task_id} started on engine {run.engine_id}, which lacks something"
         for dependency in (options.after, options.follow):
             if dependency is not None and not self._is_met(dependency, run.started_s):
@@ -152,8 +156,8 @@ class Promises:
         if options.follow is not None and not self._follows(options.follow, run.engine_id):
             yield f"{task_id} does not follow {options.follow} on {run.engine_id}"
 
-    def _has_all(self, engine_id: EngineId, options: TaskOptions) -> bool:
-        engine = self._watch.engines[engine_id]
+    def _has_all(self, run: Run, options: TaskOptions) -> bool:
+        engine = self._watch.infos[run.session_id]
         return set(options.labels) <= set(engine.labels) and all(
             engine.resources.get(name, 0.0) >= amount
             for name, amount in options.resources.items()
@@ -183,15 +187,19 @@ class Promises:
 
     def _order_of(self, client: SimClient) -> Iterator[str]:
         """Direct tasks of one client start on an engine in the order of submission."""
-        latest: dict[EngineId, int] = {}
-        for task_id, engine_id in self._witness.order:
+        latest: dict[SessionId, int] = {}
+        for task_id, run in self._witness.order:
             plan = client.plans.get(task_id)
-            if plan is None or plan.kind != "direct":
+            if plan is None or plan.kind != "direct" or self._was_over(task_id, run):
                 continue
             number = int(task_id.rpartition("-")[2])
-            if number < latest.get(engine_id, -1):
-                yield f"{task_id} started on engine {engine_id} after {latest[engine_id]}"
-            latest[engine_id] = number
+            if number < latest.get(run.session_id, -1):
+                last = latest[run.session_id]
+                yield f"{task_id} started on engine {run.engine_id} after {last}"
+            latest[run.session_id] = number
+
+    def _was_over(self, task_id: TaskId, run: Run) -> bool:
+        return False
 
     # -- records ---------------------------------------------------------------------------
 

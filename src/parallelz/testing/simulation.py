@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import TypeVar
 
+from parallelz.controller.controller import Controller
 from parallelz.controller.liveness import Verdict
 from parallelz.core.board import STORY_LENGTH_MAX
 from parallelz.errors import ParallelzError
@@ -114,6 +115,11 @@ class Simulation:
             self.timeline, self.clients, self._add_client, workload or Workload()
         )
         self._plan = self._new_plan(random)
+
+    @property
+    def controller(self) -> Controller:
+        """The one that there is now."""
+        return self.controllers.current
 
     # -- building --------------------------------------------------------------------------
 
@@ -284,18 +290,22 @@ class Simulation:
             With the seed and the end of the journal.
         """
         try:
-            while not self.network.router.is_over:
-                self.controllers.turn()
+            self.calm()
             for broken in self._broken():
                 raise PromiseBroken(broken)
-            self.controllers.current.stop("the simulation is over")
-            self.controllers.current.run()
+            self.controller.stop("the simulation is over")
+            self.controller.run()
             if any(recorder.is_alive for recorder in self.recorders):
                 raise PromiseBroken("the recorder did not end with the controller")
         except (AssertionError, ParallelzError, LookupError) as error:
             raise PromiseBroken(self._report(error)) from error
         finally:
-            self.controllers.current.close()
+            self.controller.close()
+
+    def calm(self) -> None:
+        """Run until the network has healed and all is quiet, and check nothing."""
+        while not self.network.router.is_over:
+            self.controllers.turn()
 
     def advance(self, duration_s: float) -> None:
         """Let the cluster run for so long in simulated time, and check nothing at the end."""
@@ -306,7 +316,7 @@ class Simulation:
 
     def close(self) -> None:
         """Free what a simulation holds that was not `run`."""
-        self.controllers.current.close()
+        self.controller.close()
 
     def _look(self) -> None:
         """End the simulation when there is nothing left to happen, or too late."""
@@ -319,9 +329,7 @@ class Simulation:
     def _unrest(self) -> list[str]:
         """Return what is still to come, in words."""
         unrest = [
-            f"{count} {what}"
-            for what, count in self.controllers.current.remains().items()
-            if count
+            f"{count} {what}" for what, count in self.controller.remains().items() if count
         ]
         if self.controllers.is_away:
             unrest.append("the controller is away")
@@ -347,14 +355,16 @@ class Simulation:
             return unrest
         log = self.log if self.keeps_history else None
         if self.controllers.crashes_s:
-            return list(self._contract().broken())
+            return list(self.contract().broken())
         promises = Promises(self.clients, self.witness, self.controllers.watch, log)
         return [*promises.broken(), *self._broken_rules()]
 
-    def _contract(self) -> Contract:
+    def contract(self) -> Contract:
+        """Return what checks a simulation in which controllers were killed, at its end."""
         return Contract(
             self.clients,
             self.engines,
+            self.supervisors,
             self.witness,
             self.controllers.watch,
             self._store if self.keeps_history else None,

@@ -67,10 +67,11 @@ class Watch:
         When each task came, in the order in which they did.
     placements, ends
         What became of each; more than one end is a bug.
-    engines, losses, forgotten
-        Engines that came and that were lost, and when clients were forgotten.
-    joined_as
-        What each engine was called, by all controllers.
+    engines, infos, losses, forgotten
+        Engines that came, by id and by session, and that were lost; and when clients were
+        forgotten.
+    joined_s, joined_as
+        When each engine joined first, and what it was called, by all controllers.
     given_up
         Engines of which clients were told that they are gone.
     stopped_early, stopped_waiting
@@ -83,7 +84,9 @@ class Watch:
         self.placements: dict[TaskId, list[Placement]] = {}
         self.ends: dict[TaskId, list[Decision]] = {}
         self.engines: dict[EngineId, EngineInfo] = {}
+        self.infos: dict[SessionId, EngineInfo] = {}
         self.losses: dict[EngineId, Loss] = {}
+        self.joined_s: dict[SessionId, float] = {}
         self.joined_as: dict[SessionId, dict[EngineId, None]] = {}
         self.given_up: dict[EngineId, None] = {}
         self.forgotten: dict[SessionId, float] = {}
@@ -112,12 +115,16 @@ class Watch:
                 self._see_order(scheduler, event.task_ids, None, source, now_s)
             case EngineArrived():
                 engine = event.engine
-                self.engines[engine.engine_id] = engine
+                self.engines[engine.engine_id] = self.infos[engine.session_id] = engine
+                self.joined_s.setdefault(engine.session_id, now_s)
                 self.joined_as.setdefault(engine.session_id, {})[engine.engine_id] = None
             case EngineLost():
                 lost = scheduler.roster.by_session.get(event.session_id)
                 if lost is not None:
-                    self.losses[lost.id] = Loss(now_s, event.started_count >= 0)
+                    before = self.losses.get(lost.id)  # it was given up, and came back
+                    is_counted = event.started_count >= 0
+                    is_counted = is_counted and (before is None or before.is_counted)
+                    self.losses[lost.id] = Loss(now_s, is_counted)
             case ClientForgotten():
                 self.forgotten[event.session_id] = now_s
             case _:

@@ -75,12 +75,12 @@ class Witness:
     def __init__(self) -> None:
         self.starts: dict[TaskId, list[Run]] = {}
         self.finished: dict[TaskId, list[Finish]] = {}
-        self.order: list[tuple[TaskId, EngineId]] = []
+        self.order: list[tuple[TaskId, Run]] = []
 
     def started(self, task_id: TaskId, run: Run) -> None:
         """Take in that a task has begun to run."""
         self.starts.setdefault(task_id, []).append(run)
-        self.order.append((task_id, run.engine_id))
+        self.order.append((task_id, run))
 
     def ended(self, task_id: TaskId, finish: Finish) -> None:
         """Take in how a run ended."""

@@ -188,8 +188,10 @@ class LinkEnd(ABC, Generic[M]):
             self._receiver.restart()
             if not self.is_repeated:
                 self._sender.forget()
-            first = () if is_first else self.introduction(self._sender.kept_count)
-            again = self._sender.restart(first)
+            # Also the first: another link may have been let in by one before.
+            is_needed = self.is_repeated or not is_first
+            first = self.introduction(self._sender.kept_count) if is_needed else ()
+            again = self._sender.restart(first, welcome.received)
         for frames in again:
             self._send(frames)
 
