@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(args: argparse.Namespace, secrets: ClusterSecrets) -> int:
     recording = Recording(_recorder_starter(args, secrets))
     # Runs after a restart must not be taken for those before: number them by the time.
-    first_run = int(time.time()) if args.resume else 0
+    first_run = int(time.time() * 1000) if args.resume else 0
     scheduler = Scheduler(find_scheme(args.scheme), args.hwm, random.randrange, first_run)
     controller = Controller(
         secrets, recording, args.parent_pid, scheduler=scheduler, resume=args.resume
