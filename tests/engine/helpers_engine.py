@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -192,7 +194,7 @@ def call(task_id: str, name: str, *args: object, kind: int = PLAIN) -> list[Mess
 
 
 class Gate:
-    """A task that runs until it is let go: it reads a named pipe."""
+    """A task that runs until it is let go: it reads a named pipe, and in it one space."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -209,7 +211,10 @@ class Gate:
             except OSError:  # nobody reads yet
                 return None
 
-        self._fd = controller.pump(find)
+        fd = self._fd = controller.pump(find)
+        # Opened is not yet reading: a signal that comes between would be seen only afterwards.
+        os.write(fd, b" ")
+        controller.pump(lambda: True if _is_drained(fd) else None)
 
     def let_go(self) -> None:
         if self._fd is not None:
@@ -221,3 +226,7 @@ def start_engines(file: Path, *arguments: str) -> subprocess.Popen[bytes]:
     """Start a supervisor with one engine."""
     command = [sys.executable, "-m", "parallelz.engine.process", "--file", str(file)]
     return subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE)
+
+
+def _is_drained(fd: int) -> bool:
+    return not int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
