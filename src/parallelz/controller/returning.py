@@ -220,12 +220,13 @@ class Returning:
         if session is not None and session.role != "engine":
             return
         unknown = [t for t in death.started if self.is_open and not self._is_known(t)]
-        clients = {SessionId(task_id.rpartition("-")[0]) for task_id in unknown}
+        clients: set[SessionId] = set()
         if unknown:
             self._recording.hold_until_ended(link, unknown)
-            for task_id in unknown:
-                client = SessionId(task_id.rpartition("-")[0])
-                self._unheard.setdefault(client, []).append(task_id)
+        for task_id in unknown:
+            client = SessionId(task_id.rpartition("-")[0])
+            clients.add(client)
+            self._unheard.setdefault(client, []).append(task_id)
         if session is not None:
             if session.engine is not None and unknown:
                 self._losses.append(_Loss(session.engine, death.cause, clients))

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from parallelz.core.board import Board
+from parallelz.core.ended import NOWHERE
 from parallelz.core.events import AnnounceLoss, EngineLost, StopTask
 from parallelz.core.task import Task, TaskState
 from parallelz.ids import EngineId, SessionId, TaskId
@@ -137,17 +138,14 @@ class Recovery:
         return self._lose_started(task, ErrorInfo("EngineError", "its engine is gone"))
 
     def _lose_started(
-        self, task: Task, error: ErrorInfo, engine_id: EngineId | None = None
+        self, task: Task, error: ErrorInfo, engine_id: EngineId = NOWHERE
     ) -> bool:
         """Count a start that came to nothing; return whether the task ends with it."""
         task.run_count += 1
         if task.retries_left:
             task.retries_left -= 1
             return False
-        if engine_id is None:
-            self._board.end(task, "engine-lost", error=error)
-        else:
-            self._board.end(task, "engine-lost", engine_id=engine_id, error=error)
+        self._board.end(task, "engine-lost", engine_id=engine_id, error=error)
         return True
 
     def _is_over_for(self, task: Task) -> bool:
@@ -241,8 +239,9 @@ class Recovery:
         """Take in that an engine is gone which was waited for, or of which nothing is known."""
         info = self._absent.get(event.session_id)
         text = f"its engine is gone: {event.cause}"
-        engine_id = None if info is None else info.engine_id
+        engine_id = NOWHERE
         if info is not None:
+            engine_id = info.engine_id
             text = (
                 f"engine {info.engine_id} (pid {info.peer.pid} on {info.peer.host}) is gone:"
                 f" {event.cause}"

@@ -54,6 +54,16 @@ from parallelz.protocol.messages import (
     TasksDropped,
 )
 
+RecoveryEvent = (
+    EngineReturned
+    | RecoveryBegan
+    | RecoveryLoaded
+    | RecoveryMayEnd
+    | ClientReturns
+    | ClientReturned
+    | EndsKnown
+)
+
 STUCK_PERIOD_S = 2 * PREFETCH_S
 STOP_GRACE_S = 2.0  # for a task that ran too long, from the interrupt to the kill
 CANCEL_GRACE_MAX_S = 3600.0
@@ -134,19 +144,8 @@ class Scheduler:
                 self._intake.forget(event.session_id)
             case Tick():
                 self._tick()
-            case EndsKnown():
-                self._intake.note_ends(event)
-            case (
-                EngineReturned()
-                | RecoveryBegan()
-                | RecoveryLoaded()
-                | RecoveryMayEnd()
-                | ClientReturns()
-                | ClientReturned()
-            ):
-                self._recover(event, source)
             case _:
-                assert_never(event)
+                self._recover(event, source)
         board.fill()
         return actions
 
@@ -164,16 +163,7 @@ class Scheduler:
         """Check every invariant; costs time linear in the number of tasks."""
         self.board.validate()
 
-    def _recover(
-        self,
-        event: EngineReturned
-        | RecoveryBegan
-        | RecoveryLoaded
-        | RecoveryMayEnd
-        | ClientReturns
-        | ClientReturned,
-        source: SessionId,
-    ) -> None:
+    def _recover(self, event: RecoveryEvent, source: SessionId) -> None:
         recovery = self.recovery
         match event:
             case RecoveryBegan():
@@ -188,6 +178,10 @@ class Scheduler:
                 recovery.client_returns(event.session_id, event.awaited)
             case ClientReturned():
                 recovery.client_has_returned(event.session_id)
+            case EndsKnown():
+                self._intake.note_ends(event)
+            case _:
+                assert_never(event)
 
     # -- ends ------------------------------------------------------------------------------
 
