@@ -144,6 +144,10 @@ class Sessions:
             )
             if session.role == "engine":
                 self._name_engine(session, hello)
+        if session.role == "engine" and not session.has_joined:
+            # One link may never have been let in where the other was: it tells what it had.
+            is_other = hello.controller_id not in ("", session.controller_id)
+            session.is_returning = session.is_returning or is_other
         session.peer = hello.peer
         return session.bulk if hello.link == "bulk" else session.control
 
