@@ -46,6 +46,15 @@ LINGER_S = 1.0
 LOG_LINES_SHOWN = 15
 """How many of its last log lines are shown when a process ends unexpectedly."""
 
+PAYLOAD_BYTES_MAX = 1024 * 1024
+"""Of the arguments or the result of a task, to be recorded. What is larger is kept by its
+sender for so long, and between processes of one host it goes by shared memory."""
+
+SHARED_MEMORY_ROOT = Path("/dev/shm")
+"""A file system in memory, where the system has one."""
+
+SHARED_MEMORY_VARIABLE = "PARALLELZ_SHARED_MEMORY_BYTES_MAX"
+
 SOCKET_PATH_LENGTH_MAX = 100
 """Of an ipc socket; the system allows 103 (macOS) to 107 (Linux) bytes."""
 
@@ -125,6 +134,30 @@ def database_file(profile_dir: Path, cluster_id: str) -> Path:
 def log_file(profile_dir: Path, cluster_id: str, name: str) -> Path:
     """Return the path of the log of the process called `name`, such as ``controller``."""
     return log_dir(profile_dir) / f"{name}{_suffix(cluster_id)}.log"
+
+
+def shared_memory_dir(runtime_dir: Path) -> Path:
+    """Return where the processes of a cluster share memory, by where its socket is."""
+    return SHARED_MEMORY_ROOT / runtime_dir.name
+
+
+def shared_memory_bytes_max() -> int | None:
+    """Return how much a process may share: what the environment says; None: half of all.
+
+    Raises
+    ------
+    ClusterError
+        If that is not a number.
+    """
+    text = os.environ.get(SHARED_MEMORY_VARIABLE, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise ClusterError(
+            f"{SHARED_MEMORY_VARIABLE} must be a number of bytes, 0 for no shared memory,"
+            f" not {text!r}"
+        )
+    return int(text)
 
 
 def check_cluster_id(cluster_id: str) -> None:

@@ -21,6 +21,8 @@ from parallelz.launch.cluster_file import ClusterRunning, NoCluster, ProcessId
 def profile_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sockets = tempfile.mkdtemp(prefix="pz-")  # tmp_path is too long for sockets
     monkeypatch.setattr("tempfile.tempdir", sockets)
+    (tmp_path / "shm").mkdir()
+    monkeypatch.setattr(settings, "SHARED_MEMORY_ROOT", tmp_path / "shm")
     settings.make_profile_dir(tmp_path / "p")
     yield tmp_path / "p"
     shutil.rmtree(sockets)
@@ -55,6 +57,7 @@ def test_all_secrets_are_for_their_owner_only(profile_dir: Path) -> None:
     cluster_file.release(profile_dir, "", socket_dir=socket_dir)
     assert files(profile_dir) == []
     assert not Path(socket_dir).exists()
+    assert not list((profile_dir.parent / "shm").iterdir())
 
 
 def test_an_id_is_claimed_once(profile_dir: Path) -> None:

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
-
-import msgspec
 
 from parallelz.client import arguments
 from parallelz.client.again import Again
@@ -25,6 +22,7 @@ from parallelz.client.definitions import Definitions, Function
 from parallelz.client.inbox import Inbox
 from parallelz.client.ledger import Ledger, Submission
 from parallelz.client.limits import OUTSTANDING_MAX, WhenFull
+from parallelz.client.outgoing import submit_message, unix_now_s, with_inputs
 from parallelz.client.pump import Outgoing, Pump
 from parallelz.errors import ClientClosed, ClusterError, QueueFull
 from parallelz.ids import EngineId, TaskId, task_id_of
@@ -39,12 +37,12 @@ from parallelz.protocol.messages import (
     Reply,
     SubmitDirect,
     SubmitMap,
-    SubmitTask,
     TaskOptions,
 )
 from parallelz.protocol.payload import Payload
 from parallelz.protocol.roles import ToClient
 from parallelz.transport.peer import PeerLink, endpoint_for, new_session_id
+from parallelz.transport.pool import Sharing
 
 WAITING_COUNT_MAX = 200_000  # submissions that have not left: then who submits waits
 MAP_ITEMS_MAX = 500  # per message: the controller sends on after each
@@ -100,6 +98,7 @@ class Connection:
         self._next_number = 0
         self._next_request = 0
         self._definitions = Definitions()
+        self._sharing = Sharing(info, self.session_id)
         endpoint = endpoint_for(info)
 
         def connect(link: LinkName) -> PeerLink[ToClient]:
@@ -110,6 +109,7 @@ class Connection:
                 role="client",
                 token=info.token,
                 incoming=ToClient,
+                leases=self._sharing.leases,
             )
 
         inbox = Inbox(self.ledger, self._definitions, self._lock)
@@ -117,11 +117,13 @@ class Connection:
         bulk.introduction = inbox.introduce_bulk
         control.introduction = inbox.introduce_control
         control.is_repeated = False  # what has no answer is asked again
-        self.pump = Pump(bulk, control, inbox.handle)
+        self.pump = Pump(bulk, control, inbox.handle, self._sharing.tick)
         inbox.pump = self.pump
         self.pump.start()
         # Refers to no part that refers to us: a client that is dropped is closed.
-        self._finalizer = weakref.finalize(self, _close, self.pump, self.callbacks)
+        self._finalizer = weakref.finalize(
+            self, _close, self.pump, self.callbacks, self._sharing
+        )
         _living.add(self)
         self._join(timeout_s, origin)
 
@@ -164,6 +166,7 @@ class Connection:
     def disown(self) -> None:
         """Forget the connection, which belongs to the process that this one was forked from."""
         self._finalizer.detach()
+        self._sharing.disown()
         self._end = (
             "this client belongs to the process that this one was forked from;"
             " a forked process needs a Client() of its own"
@@ -182,9 +185,11 @@ class Connection:
             self._make_room()
         definition = self._definitions.of(function)
         payload, found = dump_call(call, ledger)
+        if payload.buffers:
+            payload = self._placed(payload)
         if found is not None:
             options = with_inputs(options, found)
-        now_s = _now_s()
+        now_s = unix_now_s()
         waiting = self.pump.waiting
         with self._lock:
             number = self._next_number
@@ -199,7 +204,7 @@ class Connection:
             if define is not None:
                 waiting.append(define)
             task_id = task_id_of(self.session_id, number)
-            waiting.append(_submit_message(task_id, definition, now_s, payload, options))
+            waiting.append(submit_message(task_id, definition, now_s, payload, options))
         self.pump.wake()
         if len(waiting) > WAITING_COUNT_MAX:
             self._push_back()
@@ -218,7 +223,7 @@ class Connection:
             Called with the index of each job and what gives the id of the job at an index.
         """
         self._check_room()
-        now_s = _now_s()
+        now_s = unix_now_s()
         session_id, ledger = self.session_id, self.ledger
         submissions: list[Submission] = []
         outgoing: list[Outgoing] = []
@@ -235,9 +240,7 @@ class Connection:
                 if found is not None:
                     submission.inputs = tuple(found.submissions)
                 submissions.append(submission)
-                outgoing.append(
-                    _submit_message(ids[index], definition, now_s, payload, options)
-                )
+                outgoing.append(submit_message(ids[index], definition, now_s, payload, options))
             # Nothing below fails: until here nothing was changed.
             self._next_number = first + len(jobs)
             for job, submission, message in zip(jobs, submissions, outgoing, strict=True):
@@ -251,7 +254,14 @@ class Connection:
 
     def prepare(self, function: Function, call: Call) -> Job:
         """Return what `submit_batch` takes: the call as it is now."""
-        return Job(self._definitions.of(function), *dump_call(call, self.ledger))
+        payload, found = dump_call(call, self.ledger)
+        return Job(self._definitions.of(function), self._placed(payload), found)
+
+    def _placed(self, payload: Payload) -> Payload:
+        """Return the same payload, with large buffers in shared memory if that can be."""
+        if not payload.buffers:
+            return payload
+        return Payload(payload.data, self._sharing.place(payload.buffers))
 
     def submit_map(
         self, function: Function, calls: Sequence[Call], options: TaskOptions | None = None
@@ -259,8 +269,8 @@ class Connection:
         """Submit many tasks of one function, all or none, for whichever engines are free."""
         self._check_room()
         definition = self._definitions.of(function)
-        payloads = [dump_waiting(call) for call in calls]
-        now_s = _now_s()
+        payloads = [self._placed(dump_waiting(call)) for call in calls]
+        now_s = unix_now_s()
         with self._lock:
             submission = self._start(len(payloads), now_s, None, options, definition)
             first = submission.first_number
@@ -273,7 +283,7 @@ class Connection:
                     task_id = task_id_of(self.session_id, number)
                     payload = Payload(data, buffers)
                     self.pump.waiting.append(
-                        _submit_message(task_id, definition, now_s, payload, options)
+                        submit_message(task_id, definition, now_s, payload, options)
                     )
                 else:
                     items.append(data)
@@ -304,8 +314,8 @@ class Connection:
         """Submit the same call to each of these engines; it is pickled once."""
         self._check_room()
         definition = self._definitions.of(function)
-        data, buffers = dump_waiting(call)
-        now_s = _now_s()
+        data, buffers = self._placed(dump_waiting(call))
+        now_s = unix_now_s()
         label = "" if options is None else options.label
         with self._lock:
             count = len(engine_ids)
@@ -333,8 +343,8 @@ class Connection:
         """Submit to each of these engines a call of its own, all or none."""
         self._check_room()
         definition = self._definitions.of(function)
-        payloads = [dump_waiting(call) for call in calls]
-        now_s = _now_s()
+        payloads = [self._placed(dump_waiting(call)) for call in calls]
+        now_s = unix_now_s()
         label = "" if options is None else options.label
         with self._lock:
             count = len(payloads)
@@ -357,7 +367,7 @@ class Connection:
     def submit_again(self, tasks: Sequence[Again]) -> list[Submission]:
         """Submit tasks as they were recorded, all or none, each with a new id."""
         self._check_room()
-        now_s = _now_s()
+        now_s = unix_now_s()
         submissions: list[Submission] = []
         with self._lock:
             for task in tasks:
@@ -454,31 +464,10 @@ class Connection:
             raise
 
 
-def with_inputs(options: TaskOptions | None, call: arguments.Call) -> TaskOptions:
-    """Return the options with the results that a call names as its inputs."""
-    return msgspec.structs.replace(options or TaskOptions(), inputs=list(call.inputs))
-
-
-def _submit_message(
-    task_id: TaskId,
-    definition: Definition,
-    now_s: float,
-    payload: Payload,
-    options: TaskOptions | None,
-) -> Outgoing:
-    data, buffers = payload
-    message = SubmitTask(task_id, definition.digest, now_s, data, len(buffers), options)
-    return Outgoing(message, buffers)
-
-
-def _now_s() -> float:
-    """Return the Unix time as exactly as datetimes have it, so that both compare as equal."""
-    return round(time.time(), 6)
-
-
-def _close(pump: Pump, callbacks: CallbackThread) -> None:
+def _close(pump: Pump, callbacks: CallbackThread, sharing: Sharing) -> None:
     pump.close(Goodbye("the client was closed"))
     callbacks.close()
+    sharing.close()
 
 
 _living: weakref.WeakSet[Connection] = weakref.WeakSet()

@@ -16,6 +16,7 @@ from parallelz.client.outcomes import moment
 from parallelz.client.session import Jobs, Session, Targets
 from parallelz.errors import RemoteError
 from parallelz.ids import EngineId, SessionId, TaskId
+from parallelz.protocol.answers import content_of
 from parallelz.protocol.messages import AskHistory, Question
 from parallelz.store.query import KEYS, Kind, check_keys, parse
 
@@ -266,7 +267,7 @@ class HistorySession(Session):
     def _answer_of(self, question: Question, what: object) -> bytes:
         data = msgspec.msgpack.encode(what)
         reply, buffers = self.ask(lambda number: AskHistory(number, question, data))
-        return bytes(buffers[0]) if buffers else reply.data
+        return bytes(content_of(reply, buffers))
 
     def records_of(
         self, task_ids: Iterable[TaskId], keys: Sequence[str]

@@ -30,6 +30,7 @@ from parallelz.errors import ClusterError
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import Message
 from parallelz.protocol.roles import ToClient
+from parallelz.protocol.shared import size_of
 from parallelz.transport.peer import PeerLink, PeerPoller, Waker
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,9 @@ class Pump:
     handle
         Called with each message, its buffers and whether it came by `control`, by whichever
         thread drives; must be quick, and must not wait.
+    tick
+        Called with the time of the monotonic clock in each turn, to do what is due; returns
+        when to be called again.
 
     Attributes
     ----------
@@ -79,6 +83,7 @@ class Pump:
         bulk: PeerLink[ToClient],
         control: PeerLink[ToClient],
         handle: Callable[[ToClient, Sequence[Buffer], bool], None],
+        tick: Callable[[float], float],
     ) -> None:
         self.waiting: deque[Outgoing] = deque()
         self.control_waiting: deque[Outgoing] = deque()
@@ -87,6 +92,7 @@ class Pump:
         self._bulk, self._control = bulk, control
         self._queues = ((bulk, self.waiting), (control, self.control_waiting))
         self._handle = handle
+        self._tick = tick
         self._waker = Waker()
         self._poller = PeerPoller(bulk, control, self._waker)
         self._noticed_s = 0.0
@@ -295,7 +301,7 @@ class Pump:
     def _step(self, timeout_s: float) -> None:
         """Send what waits, wait for something to arrive, and take it in."""
         now_s = time.monotonic()
-        due_s = min(self._bulk.tick(now_s), self._control.tick(now_s))
+        due_s = min(self._bulk.tick(now_s), self._control.tick(now_s), self._tick(now_s))
         if self._bulk.welcome is None or self._control.welcome is None:
             self._note_absence(now_s)
         else:
@@ -360,5 +366,5 @@ def _size_of(message: Message, buffers: Sequence[Buffer]) -> int:
     if items:
         size += sum(map(len, items))
     for buffer in buffers:
-        size += memoryview(buffer).nbytes
+        size += size_of(buffer)
     return size

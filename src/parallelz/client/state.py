@@ -21,7 +21,7 @@ from parallelz.client.results import AsyncResult
 from parallelz.client.session import Jobs
 from parallelz.errors import RemoteError
 from parallelz.ids import TaskId
-from parallelz.protocol.answers import StoryLine
+from parallelz.protocol.answers import StoryLine, content_of
 from parallelz.protocol.messages import AskState
 
 
@@ -125,7 +125,7 @@ class StateSession(PastSession):
         self, question: Literal["story", "why", "dump"], task_ids: list[TaskId]
     ) -> bytes:
         reply, buffers = self.ask(lambda number: AskState(number, question, task_ids))
-        return bytes(buffers[0]) if buffers else reply.data
+        return bytes(content_of(reply, buffers))
 
     def _why_by_history(self, task_ids: list[TaskId]) -> dict[TaskId, str]:
         keys = ["msg_id", "status", "completed", "received", "engine_id", "evalue", "ename"]

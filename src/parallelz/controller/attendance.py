@@ -16,7 +16,7 @@ from parallelz.controller.tasks import Tasks
 from parallelz.core.ended import NOWHERE
 from parallelz.core.events import ClientForgotten, EngineArrived, EngineLost
 from parallelz.ids import TaskId
-from parallelz.protocol.envelope import Envelope, pack
+from parallelz.protocol.envelope import Envelope, decode_raw, pack
 from parallelz.protocol.messages import (
     EngineDied,
     EngineInfo,
@@ -38,7 +38,6 @@ CLIENT_GRACE_S = 60.0
 HELD_COUNT_MAX = 100_000
 
 _decode_greeting = msgspec.msgpack.Decoder(Envelope[Hello]).decode
-decode_numbers = msgspec.msgpack.Decoder(tuple[int, int, msgspec.Raw]).decode
 
 
 class Attendance:
@@ -97,7 +96,7 @@ class Attendance:
             envelope = _decode_greeting(arrival.first)
         except msgspec.MsgspecError as error:
             try:
-                decode_numbers(arrival.first)
+                decode_raw(arrival.first)
             except msgspec.MsgspecError:
                 logger.warning("! dropped a message of a stranger: %s", error)
                 return

@@ -11,10 +11,11 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
-from parallelz.controller.attendance import Attendance, decode_numbers
+from parallelz.controller.attendance import Attendance
 from parallelz.controller.liveness import Verdict, judge
 from parallelz.controller.memory import MemoryReturn
 from parallelz.controller.recording import Recording
@@ -22,11 +23,12 @@ from parallelz.controller.requests import Requests
 from parallelz.controller.restoring import Restoring
 from parallelz.controller.returning import Returning
 from parallelz.controller.sessions import Definition, Link, Session, Sessions
+from parallelz.controller.shared_memory import SharedMemory
 from parallelz.controller.tasks import Tasks
 from parallelz.core.events import Tick
 from parallelz.core.scheduler import Scheduler
 from parallelz.ids import SessionId
-from parallelz.protocol.envelope import Buffer, Envelope, pack
+from parallelz.protocol.envelope import Buffer, Envelope, decode_raw, pack
 from parallelz.protocol.messages import (
     DefineFunction,
     EngineDied,
@@ -92,6 +94,8 @@ class Controller:
         Decides. None: one with the usual scheme.
     resume
         Whether it takes the place of one that died, and whose peers come back.
+    shared_memory
+        The directory in which processes of this host share memory. None: they do not.
 
     Raises
     ------
@@ -111,6 +115,7 @@ class Controller:
         controller_id: str = "",
         scheduler: Scheduler | None = None,
         resume: bool = False,
+        shared_memory: Path | None = None,
     ) -> None:
         self.id = controller_id or uuid.uuid4().hex
         self._clock = clock
@@ -123,6 +128,7 @@ class Controller:
         self._flushed_s = 0.0
         self._stop_reason = ""
         self._memory = MemoryReturn()
+        self._shared = SharedMemory(shared_memory)
         self._scheduler = Scheduler() if scheduler is None else scheduler
         self._sessions = Sessions(secrets, self.id)
         self._recording = recording
@@ -163,6 +169,7 @@ class Controller:
         """Free all sockets."""
         self._router.close(0)
         self._waker.close()
+        self._shared.close()
 
     def turn(self) -> None:
         """Wait for something to come, or to be due, and see to it."""
@@ -218,9 +225,10 @@ class Controller:
         if link is None:
             self._attendance.greet_stranger(arrival, now_s)
             return
-        envelope = self._decoded(link, arrival)
-        if envelope is None:
+        decoded = self._decoded(link, arrival)
+        if decoded is None:
             return
+        envelope, buffers = decoded
         if not link.receiver.accept(envelope.number):
             if envelope.number > link.receiver.received:
                 self._router.send(arrival.routing_id, [pack(0, 0, [SayHello()])])
@@ -233,31 +241,34 @@ class Controller:
             if isinstance(message, Hello):
                 self._attendance.greet(message, arrival, now_s)
             else:
-                self._handle(link, message, arrival.buffers[start:end], now_s)
+                self._handle(link, message, buffers[start:end], now_s)
             start = end
             if self._dirty and self._clock() - self._flushed_s > FLUSH_PERIOD_S:
                 self._flush()  # engines need not idle until a long envelope is through
         if envelope.number:
             self._handled(link, envelope.number, now_s)
 
-    def _decoded(self, link: Link, arrival: Arrival) -> Envelope[Message] | None:
+    def _decoded(
+        self, link: Link, arrival: Arrival
+    ) -> tuple[Envelope[Message], Sequence[Buffer]] | None:
         try:
             envelope = _decoders[link.session.role].decode(arrival.first)
+            buffers = self._shared.buffers_of(envelope, arrival.buffers, link.session.id)
             frame_count = sum(getattr(m, "frame_count", 0) for m in envelope.messages)
-            if frame_count != len(arrival.buffers):
+            if frame_count != len(buffers):
                 raise msgspec.ValidationError(
-                    f"{len(arrival.buffers)} frames came where {frame_count} were announced"
+                    f"{len(buffers)} frames came where {frame_count} were announced"
                 )
         except msgspec.MsgspecError as error:
             logger.warning("! dropped a message of %r: %s", link.session, error)
             self._skip(link, arrival)
             return None
-        return envelope
+        return envelope, buffers
 
     def _skip(self, link: Link, arrival: Arrival) -> None:
         """Count an envelope that cannot be read as received, or its link would hang on it."""
         try:
-            number, _, _ = decode_numbers(arrival.first)
+            number = decode_raw(arrival.first).number
         except msgspec.MsgspecError:
             return
         link.receiver.accept(number)
@@ -334,6 +345,7 @@ class Controller:
         self._returning.see_to_timers(now_s)
         self._restoring.see_to_timers(now_s)
         self._recording.see_to_timers(now_s)
+        self._shared.see_to_timers(now_s)
         while self._recording.notices:
             notice = Notice(self._recording.notices.popleft())
             for session in self._sessions.of_role("client"):

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -32,8 +31,10 @@ from parallelz.transport.security import (
     ClusterSecrets,
     new_secrets,
     read_secrets,
+    remove_runtime_dir,
     write_secrets,
 )
+from parallelz.transport.shared_memory import make_directory
 from parallelz.transport.sockets import term_context
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             port=args.port,
             location=args.location,
         )
+        make_directory(settings.shared_memory_dir(runtime_dir))
         written = write_secrets(secrets, args.profile_dir)
     try:
         return _serve(args, secrets)
@@ -103,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in written:
             path.unlink(missing_ok=True)
         if runtime_dir is not None:
-            shutil.rmtree(runtime_dir, ignore_errors=True)
+            remove_runtime_dir(runtime_dir)
 
 
 def _serve(args: argparse.Namespace, secrets: ClusterSecrets) -> int:
@@ -111,8 +113,14 @@ def _serve(args: argparse.Namespace, secrets: ClusterSecrets) -> int:
     # Runs after a restart must not be taken for those before: number them by the time.
     first_run = int(time.time() * 1000) if args.resume else 0
     scheduler = Scheduler(find_scheme(args.scheme), args.hwm, random.randrange, first_run)
+    shared_memory = secrets.infos["client"].shared_memory
     controller = Controller(
-        secrets, recording, args.parent_pid, scheduler=scheduler, resume=args.resume
+        secrets,
+        recording,
+        args.parent_pid,
+        scheduler=scheduler,
+        resume=args.resume,
+        shared_memory=Path(shared_memory) if shared_memory else None,
     )
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(

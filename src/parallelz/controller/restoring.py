@@ -13,6 +13,7 @@ from parallelz.controller.sessions import Definition, Sessions
 from parallelz.controller.tasks import Tasks
 from parallelz.core.events import RecoveryBegan, RecoveryLoaded, RecoveryMayEnd
 from parallelz.ids import Digest, SessionId
+from parallelz.protocol.answers import content_of
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import Reply
 from parallelz.store.restored import Restored, RestoreTasks
@@ -75,7 +76,7 @@ class Restoring:
             logger.error("! the time before cannot be read: %s", reply.error.evalue)
             self._ask_again_s = now_s + ASK_AGAIN_S
             return
-        data = buffers[0] if buffers else reply.data
+        data = content_of(reply, buffers)
         page = msgspec.msgpack.decode(data, type=Restored)
         if not self._has_begun:
             self._begin_with(page, now_s)

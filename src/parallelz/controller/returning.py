@@ -27,6 +27,7 @@ from parallelz.core.ended import NOWHERE
 from parallelz.core.events import ClientReturned, ClientReturns, EndsKnown, EngineLost
 from parallelz.core.scheduler import Scheduler
 from parallelz.ids import SessionId, TaskId, task_id_of
+from parallelz.protocol.answers import content_of
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (
     EngineDied,
@@ -307,7 +308,7 @@ class Returning:
         if reply.error is not None:
             resume.ask_again_s = now_s + ASK_AGAIN_S
             return
-        ends = msgspec.msgpack.decode(buffers[0] if buffers else reply.data, type=Ends)
+        ends = msgspec.msgpack.decode(content_of(reply, buffers), type=Ends)
         answered: dict[TaskId, None] = {}
         for record in ends.ended:
             ended, frames = ended_from(record)

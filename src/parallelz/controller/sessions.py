@@ -149,6 +149,8 @@ class Sessions:
             is_other = hello.controller_id not in ("", session.controller_id)
             session.is_returning = session.is_returning or is_other
         session.peer = hello.peer
+        for link in session.links:
+            link.sender.shares_memory = hello.shares_memory
         return session.bulk if hello.link == "bulk" else session.control
 
     def _new(self, session_id: SessionId, role: Role, peer: PeerInfo) -> Session:

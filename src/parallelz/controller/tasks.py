@@ -37,6 +37,7 @@ from parallelz.core.events import (
 from parallelz.core.scheduler import Scheduler
 from parallelz.errors import UnknownFunction
 from parallelz.ids import Digest, EngineId, SessionId, TaskId, task_id_of
+from parallelz.protocol.answers import content_of
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (
     DefineFunction,
@@ -295,7 +296,7 @@ class Tasks:
         def take(reply: Reply, buffers: Sequence[Buffer], now_s: float) -> None:
             looked_up = task_ids
             if reply.error is None:
-                ends = msgspec.msgpack.decode(buffers[0] if buffers else reply.data, type=Ends)
+                ends = msgspec.msgpack.decode(content_of(reply, buffers), type=Ends)
                 looked_up = task_ids[: ends.looked_up_count]
                 for each in ends.ended:
                     ended, frames = ended_from(each)
@@ -429,7 +430,7 @@ def _ends_in(reply: Reply, buffers: Sequence[Buffer], task_ids: list[TaskId]) ->
     """Return what the history says of tasks."""
     if reply.error is not None:
         return EndsFound(task_ids, {}, reply.error.evalue)
-    data = buffers[0] if buffers else reply.data
+    data = content_of(reply, buffers)
     found = msgspec.msgpack.decode(data, type=list[_Found])
     return EndsFound(
         task_ids, {each.msg_id: each.end for each in found if each.status != PENDING}

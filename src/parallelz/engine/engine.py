@@ -54,6 +54,7 @@ from parallelz.protocol.messages import (
 )
 from parallelz.protocol.roles import ToEngine
 from parallelz.transport.peer import PeerLink, PeerPoller, Watch, endpoint_for
+from parallelz.transport.pool import Sharing
 from parallelz.transport.sockets import Waker, term_context
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ class Engine:
         self._queue = WorkQueue()
         self._started = started
         self._runner = Runner(self._main)
+        self._sharing = Sharing(info, session_id)
         self._bulk = self._link("bulk")
         self._control = self._link("control")
         self._control.introduction = self._introduce
@@ -130,6 +132,7 @@ class Engine:
             incoming=ToEngine,
             labels=self._options.labels,
             resources=self._options.resources,
+            leases=self._sharing.leases,
         )
 
     def run(self) -> int:
@@ -147,6 +150,7 @@ class Engine:
             self._io_waker.wake()
             io_thread.join()
             self._bulk.close(linger_s=0.5)
+            self._sharing.close()
             self._main_waker.close()
             self._io_waker.close()
             term_context()
@@ -158,7 +162,8 @@ class Engine:
         poller = PeerPoller(self._bulk, self._main_waker)
         while not self._stop_reason:
             self._flush_results()
-            due_s = self._bulk.tick(time.monotonic())
+            now_s = time.monotonic()
+            due_s = min(self._bulk.tick(now_s), self._sharing.tick(now_s))
             if self._main_waker in poller.poll(max(due_s - time.monotonic(), 0.0)):
                 self._main_waker.drain()
             self._take_in_bulk()
@@ -173,7 +178,10 @@ class Engine:
     def _run_job(self, job: Job) -> None:
         if self._started is not None:
             self._started.add(job.task_id)
-        self._results.add(self._runner.run(job))
+        finished, buffers = self._runner.run(job)
+        if buffers:
+            buffers = self._sharing.place(buffers)
+        self._results.add((finished, buffers))
         if self._clears:
             self._clear_if_asked()
         if len(self._queue):

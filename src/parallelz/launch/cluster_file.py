@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import socket
 import sys
 import tempfile
@@ -25,7 +24,8 @@ from parallelz import settings
 from parallelz.errors import ClusterError
 from parallelz.launch.launcher import LaunchedFacts
 from parallelz.launch.local import is_alive, process_started
-from parallelz.transport.security import new_secrets, write_secrets
+from parallelz.transport.security import new_secrets, remove_runtime_dir, write_secrets
+from parallelz.transport.shared_memory import make_directory
 
 SOCKET_DIR_PREFIX = "parallelz-"
 
@@ -114,6 +114,7 @@ def establish(
         written = new_secrets(
             cluster_id, runtime_dir=Path(socket_dir), ip=ip, port=port, location=location
         )
+        make_directory(settings.shared_memory_dir(Path(socket_dir)))
         write_secrets(written, profile_dir)
     except BaseException:
         release(profile_dir, cluster_id, socket_dir=socket_dir)
@@ -274,7 +275,7 @@ def release(profile_dir: Path, cluster_id: str, *, socket_dir: str) -> None:
         facts = read(settings.cluster_file(profile_dir, cluster_id))
         if facts is not None and facts.socket_dir == socket_dir:
             _remove_files(profile_dir, facts)
-    shutil.rmtree(socket_dir, ignore_errors=True)
+    remove_runtime_dir(Path(socket_dir))
 
 
 def clean(profile_dir: Path, *, force: bool = False) -> list[str]:
@@ -322,4 +323,4 @@ def _remove_files(profile_dir: Path, facts: ClusterFacts) -> None:
     settings.cluster_file(profile_dir, facts.cluster_id).unlink(missing_ok=True)
     # Only what is surely ours: the file could have been written by anyone who owns it.
     if facts.is_local and Path(facts.socket_dir).name.startswith(SOCKET_DIR_PREFIX):
-        shutil.rmtree(facts.socket_dir, ignore_errors=True)
+        remove_runtime_dir(Path(facts.socket_dir))

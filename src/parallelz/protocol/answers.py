@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from parallelz.ids import EngineId, TaskId
+from parallelz.protocol.messages import Reply
+from parallelz.protocol.shared import Buffer, view_of
 
 
 class EngineQueue(msgspec.Struct, frozen=True):
@@ -30,3 +34,8 @@ class StoryLine(msgspec.Struct, frozen=True):
     finish: str
     cause: str
     engine_id: EngineId | None
+
+
+def content_of(reply: Reply, buffers: Sequence[Buffer]) -> bytes | memoryview:
+    """Return what an answer brings, which is a frame of its own if it is large."""
+    return view_of(buffers[0]) if buffers else reply.data

@@ -34,6 +34,8 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
         of its own host may connect.
     host, host_id
         Where the controller runs: its name, and what tells whether that is here.
+    shared_memory
+        The directory in which processes on `host_id` may share memory; empty if they cannot.
     server_key, public_key, secret_key
         CURVE keys in Z85: the controller's, and the pair of this role. Empty without TCP.
     """
@@ -46,6 +48,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     tcp_urls: list[str] = []
     host: str
     host_id: str
+    shared_memory: str = ""
     server_key: str = ""
     public_key: str = ""
     secret_key: str = ""

@@ -1,7 +1,8 @@
 """A batch of messages <-> frames, and what makes a link between two processes reliable.
 
 One envelope carries as many messages as were waiting. Its first frame is msgpack; the frames
-after it are the large buffers of its messages, in order.
+after it are the large buffers of its messages, in order. Buffers that lie in memory which both
+sides share are not among the frames: the envelope says which they are, and where they lie.
 
 Theory of operation
 -------------------
@@ -16,14 +17,27 @@ what the recorder lacks is still held by somebody.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
 
+from parallelz.errors import SerializationError
 from parallelz.protocol.messages import Message
+from parallelz.protocol.shared import Buffer, Frame, SharedBuffer, SharedRef, size_of
 
-Buffer = bytes | bytearray | memoryview
+__all__ = [
+    "Buffer",
+    "Envelope",
+    "Frame",
+    "Item",
+    "Receiver",
+    "Sender",
+    "decode_raw",
+    "pack",
+    "with_shared",
+]
+
 Item = tuple[Message, Sequence[Buffer]]
 M = TypeVar("M", bound=Message)
 
@@ -34,15 +48,54 @@ class Envelope(msgspec.Struct, Generic[M], frozen=True, array_like=True):
     number: int  # from 1 up; 0: not numbered, not resent (greetings, acknowledgements)
     acknowledged: int  # the other direction's envelopes up to this one need not be kept
     messages: list[M]
+    shared: list[tuple[int, SharedRef]] = []  # buffers that are not frames, and their places
+
+
+class RawEnvelope(msgspec.Struct, frozen=True, array_like=True):
+    """The first frame, with its messages unread."""
+
+    number: int
+    acknowledged: int
+    messages: msgspec.Raw
+    shared: msgspec.Raw = msgspec.Raw(b"\x90")
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decode_raw = msgspec.msgpack.Decoder(tuple[int, int, msgspec.Raw]).decode
+decode_raw = msgspec.msgpack.Decoder(RawEnvelope).decode
 
 
-def pack(number: int, acknowledged: int, messages: Sequence[Message]) -> bytes:
+def pack(
+    number: int,
+    acknowledged: int,
+    messages: Sequence[Message],
+    shared: Sequence[tuple[int, SharedRef]] = (),
+) -> bytes:
     """Return the first frame of an envelope."""
+    if shared:
+        return _encoder.encode((number, acknowledged, messages, shared))
     return _encoder.encode((number, acknowledged, messages))
+
+
+def with_shared(
+    frames: Sequence[Frame],
+    shared: Sequence[tuple[int, SharedRef]],
+    take: Callable[[SharedRef], Buffer],
+) -> Sequence[Buffer]:
+    """Return all buffers of an envelope in order: its frames, and what lies in shared memory.
+
+    Raises
+    ------
+    msgspec.ValidationError
+        If the places are not places among so many.
+    """
+    if not shared:
+        return frames
+    count = len(frames) + len(shared)
+    refs = dict(shared)
+    if len(refs) < len(shared) or not all(0 <= place < count for place in refs):
+        raise msgspec.ValidationError("the places of shared buffers are impossible")
+    rest = iter(frames)
+    return [take(refs[place]) if place in refs else next(rest) for place in range(count)]
 
 
 class Sender:
@@ -55,13 +108,17 @@ class Sender:
     taken_count, acknowledged_count
         How many envelopes were ever made, and of which the other side has relieved us: unlike
         their numbers these go on when another process comes to be the other side.
+    shares_memory
+        Whether the other side can read what lies in shared memory; else it becomes frames.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, shares_memory: bool = False) -> None:
         self.waiting: list[Message] = []
+        self.shares_memory = shares_memory
         self._buffers: list[Buffer] = []
         self._number = 0
-        self._kept: deque[tuple[int, int, list[Buffer]]] = deque()  # number, count, frames
+        # Number, count, frames, and what must stay in shared memory.
+        self._kept: deque[tuple[int, int, list[Frame], list[SharedBuffer]]] = deque()
         self.kept_bytes = 0
         self.taken_count = 0
         self.acknowledged_count = 0
@@ -72,36 +129,65 @@ class Sender:
         if buffers:
             self._buffers.extend(buffers)
 
-    def take(self, acknowledged: int) -> list[Buffer]:
+    def take(self, acknowledged: int) -> list[Frame]:
         """Return the frames of the next envelope; it is kept until acknowledged."""
         messages, self.waiting = self.waiting, []
         buffers, self._buffers = self._buffers, []
         self._number += 1
         self.taken_count += 1
-        frames: list[Buffer] = [pack(self._number, acknowledged, messages), *buffers]
-        self._keep(self.taken_count, frames)
+        return self._make(self.taken_count, acknowledged, messages, buffers)
+
+    def _make(
+        self,
+        count: int,
+        acknowledged: int,
+        messages: Sequence[Message],
+        buffers: Sequence[Buffer],
+    ) -> list[Frame]:
+        frames: list[Frame] = [b""]
+        shared: list[SharedBuffer] = []
+        refs: list[tuple[int, SharedRef]] = []
+        for place, buffer in enumerate(buffers):
+            if not isinstance(buffer, SharedBuffer):
+                frames.append(buffer)
+            elif (view := self._view_for_strangers(buffer)) is not None:
+                frames.append(view)
+            else:
+                shared.append(buffer)
+                refs.append((place, buffer.ref))
+        frames[0] = pack(self._number, acknowledged, messages, refs)
+        self._keep(count, frames, shared)
         return frames
 
-    def _keep(self, count: int, frames: list[Buffer]) -> None:
-        self._kept.append((self._number, count, frames))
-        self.kept_bytes += sum(map(_size, frames))
+    def _view_for_strangers(self, buffer: SharedBuffer) -> memoryview | None:
+        """Return the bytes if the other side cannot read them; what is gone it is told."""
+        if self.shares_memory:
+            return None
+        try:
+            return buffer.view()
+        except SerializationError:
+            return None
+
+    def _keep(self, count: int, frames: list[Frame], shared: list[SharedBuffer]) -> None:
+        self._kept.append((self._number, count, frames, shared))
+        self.kept_bytes += sum(map(size_of, frames))
 
     def acknowledge(self, number: int) -> None:
         """Forget the envelopes up to `number`."""
         while self._kept and self._kept[0][0] <= number:
-            _, count, frames = self._kept.popleft()
-            self.kept_bytes -= sum(map(_size, frames))
+            _, count, frames, _ = self._kept.popleft()
+            self.kept_bytes -= sum(map(size_of, frames))
             self.acknowledged_count = max(self.acknowledged_count, count)
 
     def forget(self) -> None:
         """Forget all envelopes, acknowledged or not."""
         self.acknowledge(self._number)
 
-    def resend(self, received: int) -> list[list[Buffer]]:
+    def resend(self, received: int) -> list[list[Frame]]:
         """Return the kept envelopes that the same process on the other side lacks."""
-        return [frames for number, _, frames in self._kept if number > received]
+        return [frames for number, _, frames, _ in self._kept if number > received]
 
-    def restart(self, first: Sequence[Item] = (), start: int = 0) -> list[list[Buffer]]:
+    def restart(self, first: Sequence[Item] = (), start: int = 0) -> list[list[Frame]]:
         """Number anew what is kept, for a new process on the other side, and return it.
 
         Parameters
@@ -117,16 +203,13 @@ class Sender:
         if first:
             self._number += 1
             messages = [message for message, _ in first]
-            frames: list[Buffer] = [pack(self._number, 0, messages)]
-            for _, buffers in first:
-                frames.extend(buffers)
-            self._keep(0, frames)
-        for _, count, frames in kept:
+            self._make(0, 0, messages, [each for _, buffers in first for each in buffers])
+        for _, count, frames, shared in kept:
             self._number += 1
-            _, _, raw = _decode_raw(frames[0])
-            frames[0] = _encoder.encode((self._number, 0, raw))
-            self._keep(count, frames)
-        return [frames for _, _, frames in self._kept]
+            raw = decode_raw(frames[0])
+            frames[0] = _encoder.encode((self._number, 0, raw.messages, raw.shared))
+            self._keep(count, frames, shared)
+        return [frames for _, _, frames, _ in self._kept]
 
     @property
     def number(self) -> int:
@@ -182,7 +265,3 @@ class Receiver:
         and still comes by the next connection, is not taken in.
         """
         self.start = self.received = self.settled = self.told = start
-
-
-def _size(buffer: Buffer) -> int:
-    return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)

@@ -22,6 +22,7 @@ from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import ErrorInfo
 from parallelz.protocol.payload import Payload
 from parallelz.protocol.pickling import current_supplies
+from parallelz.protocol.shared import view_of
 
 TEXT_LENGTH_MAX = 100_000
 """Of a message or a traceback; the middle of a longer one is left out."""
@@ -117,7 +118,9 @@ class FailedItem(NamedTuple):
         """Return what `describe` says of an exception, as one thing that can be pickled."""
         info, pickled = describe(error, skip_frames_of)
         if pickled is not None:
-            pickled = Payload(pickled.data, tuple(map(bytes, pickled.buffers)))
+            pickled = Payload(
+                pickled.data, [bytes(view_of(buffer)) for buffer in pickled.buffers]
+            )
         return cls(info, pickled)
 
     def rebuild(

@@ -45,6 +45,7 @@ from parallelz.protocol.pickling import (
     set_namespace,
     use_supplies,
 )
+from parallelz.protocol.shared import view_of
 
 DEFINITIONS_MAX = 512
 """How many functions each end of a connection remembers."""
@@ -145,7 +146,7 @@ def define(name: str, pickled: Payload) -> Definition:
     """Return the definition of a function that is pickled already."""
     digest = hashlib.blake2b(pickled.data, digest_size=_DIGEST_SIZE)
     for buffer in pickled.buffers:
-        digest.update(buffer)
+        digest.update(view_of(buffer))
     return Definition(Digest(digest.digest()), name, pickled)
 
 

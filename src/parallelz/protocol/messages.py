@@ -17,7 +17,7 @@ import msgspec
 
 from parallelz.ids import Digest, EngineId, SessionId, TaskId
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 Role = Literal["client", "engine", "supervisor", "recorder"]
 LinkName = Literal["bulk", "control"]
@@ -72,6 +72,7 @@ class Hello(Message, frozen=True):
     labels: list[str] = []  # of an engine
     resources: dict[str, float] = {}
     engine_id: EngineId = EngineId(-1)  # of an engine that comes back: who it was
+    shares_memory: bool = False  # it can read what lies in the cluster's shared memory
 
 
 class Welcome(Message, frozen=True):

@@ -27,8 +27,8 @@ from types import FunctionType
 from typing import Any, NamedTuple, TypeVar
 
 from parallelz.errors import SerializationError
-from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.pickling import ByValuePickler, Raw, SerializerTable, serializers
+from parallelz.protocol.shared import Buffer, Frame, size_of, view_of
 
 INLINE_BYTES_MAX = 16 * 1024
 """From this size on, a buffer is a frame of its own."""
@@ -52,7 +52,7 @@ class Payload(NamedTuple):
     """A pickled object, as it travels in a message and in the frames behind the envelope."""
 
     data: bytes
-    buffers: tuple[Buffer, ...]
+    buffers: Sequence[Buffer]
 
     @property
     def frame_count(self) -> int:
@@ -62,7 +62,7 @@ class Payload(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Size of all of it."""
-        return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+        return len(self.data) + sum(map(size_of, self.buffers))
 
 
 def register_serializer(
@@ -118,10 +118,8 @@ def load(data: bytes, frames: Sequence[Buffer] = ()) -> object:
     """Return the object; its arrays are read-only and refer to `data` and `frames`."""
     if data and not frames and data[0] == _PICKLE:
         return pickle.loads(data)
-    block: Buffer = data
-    if not data:
-        block, frames = frames[0], frames[1:]
-    views = [memoryview(frame).toreadonly() for frame in frames]
+    views = [view_of(frame) for frame in frames]
+    block: Frame = data or views.pop(0)
     if memoryview(block)[0] == _PICKLE:
         return pickle.loads(block, buffers=views)
     view = memoryview(block).toreadonly()

@@ -9,8 +9,9 @@ from typing import NamedTuple, cast
 from parallelz.errors import ParallelzError
 from parallelz.ids import Digest, SessionId, TaskId
 from parallelz.protocol.messages import EngineInfo
+from parallelz.settings import PAYLOAD_BYTES_MAX
 from parallelz.store.query import KEYS, USUAL_KEYS, Condition, QueryError, check_keys, parse
-from parallelz.store.record import PAYLOAD_BYTES_MAX, Record
+from parallelz.store.record import Record
 from parallelz.store.restored import ENDED_KEYS, Ends
 from parallelz.store.rows import PENDING, Function
 

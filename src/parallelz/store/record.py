@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from parallelz.ids import Digest, SessionId
-from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (
     EngineInfo,
     SubmitDirect,
@@ -25,8 +24,9 @@ from parallelz.protocol.messages import (
     SubmitTask,
     TaskEnded,
 )
+from parallelz.protocol.shared import Buffer, Frame, size_of
+from parallelz.settings import PAYLOAD_BYTES_MAX
 
-PAYLOAD_BYTES_MAX = 1024 * 1024
 RECORD_BYTES_MAX = 16 * 1024 * 1024
 
 Submission = SubmitTask | SubmitMap | SubmitDirect
@@ -77,7 +77,7 @@ class FunctionRecord(BaseRecord, frozen=True):
 Record = SubmissionRecord | EndRecord | EngineRecord | FunctionRecord
 
 _encode = msgspec.msgpack.Encoder().encode
-decode: Callable[[Buffer | msgspec.Raw], Record] = msgspec.msgpack.Decoder(Record).decode
+decode: Callable[[Frame | msgspec.Raw], Record] = msgspec.msgpack.Decoder(Record).decode
 
 
 def encode(record: Record) -> msgspec.Raw:
@@ -180,4 +180,4 @@ def function_defined(
 
 
 def _size_of(buffers: Sequence[Buffer]) -> int:
-    return sum(memoryview(buffer).nbytes for buffer in buffers)
+    return sum(map(size_of, buffers))

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from parallelz.errors import ParallelzError
-from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.envelope import Buffer, Frame
 from parallelz.protocol.messages import Hello, Message
 from parallelz.testing.timeline import Timeline
 from parallelz.transport.link import LinkEnd
@@ -72,7 +72,7 @@ class _Parcel:
 
     __slots__ = ("due_s", "frames")
 
-    def __init__(self, frames: list[Buffer]) -> None:
+    def __init__(self, frames: list[Frame]) -> None:
         self.frames = frames
         self.due_s = 0.0
 
@@ -106,7 +106,7 @@ class SimLine:
         """What goes wrong on this line now."""
         return NO_MISHAPS if self.link.is_spared else self.network.mishaps
 
-    def send(self, way: _Way, frames: Sequence[Buffer]) -> None:
+    def send(self, way: _Way, frames: Sequence[Frame]) -> None:
         """Put frames on their way."""
         chance = self.network.timeline.random.random
         mishaps = self.mishaps
@@ -203,7 +203,7 @@ class SimLine:
         if self.is_open_here and not self.up.is_silent:
             self._after_all(self.up, self.break_here)
 
-    def _cut(self, way: _Way) -> list[list[Buffer]]:
+    def _cut(self, way: _Way) -> list[list[Frame]]:
         """Lose some of what is on its way; return what was not even sent."""
         if not (self.is_open_here or self.is_open_there):
             self.network.lines.pop(self.routing_id, None)
@@ -242,13 +242,13 @@ class SimLink(LinkEnd[Message]):
         self.is_spared = hello.role == "recorder"
         self.line: SimLine | None = None
         self._network = network
-        self._outbox: deque[list[Buffer]] = deque()
-        self._inbox: deque[list[Buffer]] = deque()
+        self._outbox: deque[list[Frame]] = deque()
+        self._inbox: deque[list[Frame]] = deque()
         self._news: deque[bool] = deque()  # of the connection: True when there is one
         self._greet()
         network.connect(self)
 
-    def _send(self, frames: Sequence[Buffer]) -> None:
+    def _send(self, frames: Sequence[Frame]) -> None:
         self._outbox.append(list(frames))
         self._drain()
 
@@ -264,7 +264,7 @@ class SimLink(LinkEnd[Message]):
         self._drain()
         self.owner.notice(self)
 
-    def lose(self, line: SimLine, unsent: list[list[Buffer]]) -> None:
+    def lose(self, line: SimLine, unsent: list[list[Frame]]) -> None:
         """Take in that the line broke; `unsent` goes out on the next one."""
         self.line = None
         self._outbox.extendleft(reversed(unsent))
@@ -272,7 +272,7 @@ class SimLink(LinkEnd[Message]):
         self.owner.notice(self)
         self._network.reconnect(self)
 
-    def deliver(self, frames: list[Buffer]) -> None:
+    def deliver(self, frames: list[Frame]) -> None:
         """Take in what has arrived; it is read by `receive`."""
         self._inbox.append(frames)
         self.owner.notice(self)
@@ -314,7 +314,7 @@ class SimRouter:
         self._broken: list[int] = []
         self._ending: dict[bytes, None] = {}  # broken, and sends still seem to succeed
 
-    def deliver(self, line: SimLine, frames: list[Buffer]) -> None:
+    def deliver(self, line: SimLine, frames: list[Frame]) -> None:
         """Take in what has arrived."""
         self._inbox.append(Arrival(line.routing_id, frames[0], frames[1:]))
 
@@ -346,7 +346,7 @@ class SimRouter:
         """Return where a message came from."""
         return LineInfo(self._network.fds[arrival.routing_id], "")
 
-    def send(self, routing_id: bytes, frames: Sequence[Buffer]) -> bool:
+    def send(self, routing_id: bytes, frames: Sequence[Frame]) -> bool:
         """Send, and return whether the line still exists."""
         self._use()
         line = self.lines.get(routing_id)

@@ -10,6 +10,7 @@ from parallelz.core.ended import NOWHERE
 from parallelz.ids import EngineId, SessionId, TaskId
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import Dependency, TaskEnded, TaskOptions
+from parallelz.protocol.shared import view_of
 from parallelz.testing.clients import SimClient
 from parallelz.testing.history import RecordLog
 from parallelz.testing.rules import unix_s
@@ -83,7 +84,7 @@ class Promises:
             yield f"{task_id} ended ok and engine {ended.engine_id} saw nothing of it"
         if msgspec.msgpack.decode(ended.data) != self._result_of(plan):
             yield f"{task_id} has a wrong result"
-        if b"".join(buffers) != plan.frame:
+        if b"".join(map(view_of, buffers)) != plan.frame:
             yield f"{task_id} has frames that are not its own"
 
     def _may_fail(self, client: SimClient, plan: Plan, ended: TaskEnded) -> bool:

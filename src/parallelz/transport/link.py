@@ -8,6 +8,7 @@ to send again after a break. `transport.peer.PeerLink` puts it on a socket of li
 from __future__ import annotations
 
 import logging
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -16,8 +17,18 @@ from typing import Generic, TypeVar
 import msgspec
 
 from parallelz.ids import EngineId
-from parallelz.protocol.envelope import Buffer, Envelope, Item, Receiver, Sender, pack
+from parallelz.protocol.envelope import (
+    Buffer,
+    Envelope,
+    Frame,
+    Item,
+    Receiver,
+    Sender,
+    pack,
+    with_shared,
+)
 from parallelz.protocol.messages import Hello, Message, Refused, SayHello, Welcome
+from parallelz.protocol.shared import Gone, SharedBuffer, SharedRef
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +63,8 @@ class LinkEnd(ABC, Generic[M]):
         knows nothing of us must be told before those. Nothing, unless the owner sets it.
     is_repeated
         Whether such a controller is sent again what the one before did not acknowledge.
+    take_shared
+        Called for each buffer that came by shared memory.
     """
 
     def __init__(
@@ -71,9 +84,10 @@ class LinkEnd(ABC, Generic[M]):
         self.is_repeated = True
         self.introduction: Callable[[int], Sequence[Item]] = lambda count: ()
         self._engine_id = EngineId(-1)
-        self._sender = Sender()
+        self.take_shared: Callable[[SharedRef], Buffer] = _not_taken
+        self._sender = Sender(shares_memory=True)  # what its owner has put there
         self._receiver = Receiver()
-        self._decode: Callable[[Buffer], Envelope[M]] = msgspec.msgpack.Decoder(
+        self._decode: Callable[[Frame], Envelope[M]] = msgspec.msgpack.Decoder(
             Envelope[incoming]  # type: ignore[valid-type]
         ).decode
         self._connections_count = 0
@@ -82,7 +96,7 @@ class LinkEnd(ABC, Generic[M]):
         self._tell_by_s = 0.0
 
     @abstractmethod
-    def _send(self, frames: Sequence[Buffer]) -> None:
+    def _send(self, frames: Sequence[Frame]) -> None:
         """Hand frames to the connection, which sends them now or when it is there again."""
 
     # -- sending ---------------------------------------------------------------------------
@@ -131,27 +145,25 @@ class LinkEnd(ABC, Generic[M]):
     # -- receiving -------------------------------------------------------------------------
 
     def _take_in(
-        self, first: Buffer, buffers: list[Buffer], items: list[tuple[M, Sequence[Buffer]]]
+        self, first: Frame, frames: Sequence[Frame], items: list[tuple[M, Sequence[Buffer]]]
     ) -> None:
         try:
             envelope = self._decode(first)
+            buffers = with_shared(frames, envelope.shared, self.take_shared)
         except msgspec.MsgspecError as error:
             logger.warning("dropped a message from the controller: %s", error)
             return
-        if envelope.number and self._is_greeting:
-            return  # whose number is it? It comes again behind the answer to the greeting
-        receiver = self._receiver
-        if not receiver.accept(envelope.number):
-            if envelope.number > receiver.received:
-                self._greet()  # something is missing between; the controller will resend it
+        if not self._accepts(envelope.number):
             return
         self._sender.acknowledge(envelope.acknowledged)
         if envelope.number and self._settles:
-            receiver.settle()
+            self._receiver.settle()
+        if envelope.shared:
+            self._tell_by_s = -math.inf  # its owner waits to write there again
         if not buffers:
-            for message in envelope.messages:
-                items.append((message, ()))
-                if envelope.number == 0:
+            items.extend((message, ()) for message in envelope.messages)
+            if not envelope.number:
+                for message in envelope.messages:
                     self._take_greeting(message)
             return
         start = 0
@@ -159,6 +171,16 @@ class LinkEnd(ABC, Generic[M]):
             end = start + getattr(message, "frame_count", 0)
             items.append((message, buffers[start:end]))
             start = end
+
+    def _accepts(self, number: int) -> bool:
+        """Whether the envelope of this number is the next; if one is missing, greet anew."""
+        if number and self._is_greeting:
+            return False  # whose number is it? It comes again behind the answer
+        if self._receiver.accept(number):
+            return True
+        if number > self._receiver.received:
+            self._greet()
+        return False
 
     def _take_greeting(self, message: Message) -> None:
         match message:
@@ -236,3 +258,7 @@ class LinkEnd(ABC, Generic[M]):
     def _disconnected(self) -> None:
         """Take in that the connection broke; what it brought before may be unread still."""
         self.welcome = None
+
+
+def _not_taken(ref: SharedRef) -> Buffer:
+    return SharedBuffer(ref, Gone("this process does not share memory with the cluster"))

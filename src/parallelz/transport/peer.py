@@ -15,7 +15,7 @@ import zmq
 
 from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
-from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.envelope import Buffer, Frame
 from parallelz.protocol.messages import (
     PROTOCOL_VERSION,
     Hello,
@@ -24,6 +24,7 @@ from parallelz.protocol.messages import (
     Role,
 )
 from parallelz.transport.link import LinkEnd
+from parallelz.transport.shared_memory import Leases
 from parallelz.transport.sockets import (
     HEARTBEAT_PERIOD_MS,
     HEARTBEAT_TIMEOUT_MS,
@@ -100,6 +101,8 @@ class PeerLink(LinkEnd[M]):
         `settle` when it does.
     labels, resources
         What an engine says that it has.
+    leases
+        What it can read in shared memory; None: nothing.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class PeerLink(LinkEnd[M]):
         settle: bool = True,
         labels: Sequence[str] = (),
         resources: Mapping[str, float] | None = None,
+        leases: Leases | None = None,
     ) -> None:
         hello = Hello(
             PROTOCOL_VERSION,
@@ -126,8 +130,11 @@ class PeerLink(LinkEnd[M]):
             peer=peer_info(),
             labels=list(labels),
             resources=dict(resources or {}),
+            shares_memory=leases is not None,
         )
         super().__init__(hello, incoming, settle=settle)
+        if leases is not None:
+            self.take_shared = leases.take
         self.socket = self._connect(endpoint)
         self._greet()
 
@@ -149,7 +156,7 @@ class PeerLink(LinkEnd[M]):
         dealer.connect(endpoint.url)
         return dealer
 
-    def _send(self, frames: Sequence[Buffer]) -> None:
+    def _send(self, frames: Sequence[Frame]) -> None:
         self.socket.send_multipart(frames, copy=False)
 
     # -- receiving -------------------------------------------------------------------------
@@ -167,7 +174,7 @@ class PeerLink(LinkEnd[M]):
             if not int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 break
             frame = self.socket.recv(zmq.NOBLOCK, copy=False)
-            buffers: list[Buffer] = []
+            buffers: list[Frame] = []
             while frame.more if not buffers else self.socket.rcvmore:
                 buffers.append(self.socket.recv(zmq.NOBLOCK, copy=False).buffer)
             self._take_in(frame.buffer, buffers, items)

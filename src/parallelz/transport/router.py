@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import zmq
 
-from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.envelope import Frame
 from parallelz.transport.security import ClusterSecrets
 from parallelz.transport.sockets import (
     HEARTBEAT_PERIOD_MS,
@@ -33,8 +33,8 @@ class Arrival(NamedTuple):
     """One multipart message."""
 
     routing_id: bytes  # of the line; a peer that reconnects has another
-    first: Buffer
-    buffers: list[Buffer]
+    first: Frame
+    buffers: list[Frame]
     frame: zmq.Frame | None = None  # libzmq's, which knows the line; see `line_of`
 
 
@@ -54,7 +54,7 @@ class MessageRouter(Protocol):
     def line_of(self, arrival: Arrival) -> Line:
         """Return where a message came from."""
 
-    def send(self, routing_id: bytes, frames: Sequence[Buffer]) -> bool:
+    def send(self, routing_id: bytes, frames: Sequence[Frame]) -> bool:
         """Send without waiting; return whether the line still exists."""
 
     def broken_fds(self) -> list[int]:
@@ -127,7 +127,7 @@ class Router:
                 return
             routing_id = receive(zmq.NOBLOCK)
             frame = receive(zmq.NOBLOCK, copy=False)
-            buffers: list[Buffer] = []
+            buffers: list[Frame] = []
             if frame.more:
                 buffers.append(receive(zmq.NOBLOCK, copy=False).buffer)
                 while self.socket.rcvmore:
@@ -142,7 +142,7 @@ class Router:
             key = str(arrival.frame.get("User-Id"))
         return Line(int(arrival.frame.get(zmq.SRCFD)), self._roles.get(key, ""))
 
-    def send(self, routing_id: bytes, frames: Sequence[Buffer]) -> bool:
+    def send(self, routing_id: bytes, frames: Sequence[Frame]) -> bool:
         """Send without waiting; return whether the line still exists."""
         try:
             self.socket.send_multipart([routing_id, *frames], zmq.NOBLOCK, copy=False)

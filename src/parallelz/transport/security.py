@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import socket
 import sys
 import tempfile
@@ -51,7 +52,8 @@ def new_secrets(
     cluster_id
         Only told on.
     runtime_dir
-        An existing directory that nobody else may enter; the socket file comes there.
+        An existing directory that nobody else may enter; the socket file comes there. One of
+        the same name is for shared memory; `remove_runtime_dir` removes both.
     ip
         Address to listen on for other hosts, ``"0.0.0.0"`` for all; "": this host only, by the
         socket file where the system has such.
@@ -70,6 +72,7 @@ def new_secrets(
         bind_urls.append(f"tcp://{ip}:{port}")
         tcp_urls = _reachable_urls(location or ip, port)
         server_public, server_secret = zmq.curve_keypair()
+    shared_memory = settings.shared_memory_dir(runtime_dir)
     infos: dict[str, ConnectionInfo] = {}
     for role in PEER_ROLES:
         public, secret = zmq.curve_keypair() if ip else (b"", b"")
@@ -82,11 +85,18 @@ def new_secrets(
             tcp_urls=tcp_urls,
             host=socket.gethostname(),
             host_id=host_id(),
+            shared_memory=str(shared_memory) if shared_memory.parent.is_dir() else "",
             server_key=server_public.decode(),
             public_key=public.decode(),
             secret_key=secret.decode(),
         )
     return ClusterSecrets(cluster_id, bind_urls, server_secret.decode(), infos)
+
+
+def remove_runtime_dir(runtime_dir: Path) -> None:
+    """Remove the directory of a cluster's socket, and that of its shared memory."""
+    for path in (runtime_dir, settings.shared_memory_dir(runtime_dir)):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def write_secrets(cluster: ClusterSecrets, profile_dir: Path) -> list[Path]:

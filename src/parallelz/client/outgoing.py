@@ -1,0 +1,36 @@
+"""How a call that is pickled becomes a message."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from parallelz.client import arguments
+from parallelz.client.pump import Outgoing
+from parallelz.ids import TaskId
+from parallelz.protocol.functions import Definition
+from parallelz.protocol.messages import SubmitTask, TaskOptions
+from parallelz.protocol.payload import Payload
+
+
+def with_inputs(options: TaskOptions | None, call: arguments.Call) -> TaskOptions:
+    """Return the options with the results that a call names as its inputs."""
+    return msgspec.structs.replace(options or TaskOptions(), inputs=list(call.inputs))
+
+
+def submit_message(
+    task_id: TaskId,
+    definition: Definition,
+    now_s: float,
+    payload: Payload,
+    options: TaskOptions | None,
+) -> Outgoing:
+    data, buffers = payload
+    message = SubmitTask(task_id, definition.digest, now_s, data, len(buffers), options)
+    return Outgoing(message, buffers)
+
+
+def unix_now_s() -> float:
+    """Return the Unix time as exactly as datetimes have it, so that both compare as equal."""
+    return round(time.time(), 6)
