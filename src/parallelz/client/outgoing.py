@@ -26,6 +26,7 @@ def submit_message(
     payload: Payload,
     options: TaskOptions | None,
 ) -> Outgoing:
+    """Return the message that submits one balanced task."""
     data, buffers = payload
     message = SubmitTask(task_id, definition.digest, now_s, data, len(buffers), options)
     return Outgoing(message, buffers)
