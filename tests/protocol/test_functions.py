@@ -394,3 +394,13 @@ def test_a_functions_namespace_is_main_on_a_client() -> None:
     before = use_supplies(Supplies(sys.modules["__main__"].__dict__))
     assert current_supplies().namespace is sys.modules["__main__"].__dict__
     use_supplies(before)
+
+
+def test_what_c_code_imports_is_found_from_a_function_by_value() -> None:
+    def importer() -> object:
+        return globals()["__builtins__"]
+
+    assert importer.__module__ not in ("__main__", "__mp_main__")
+    sent = payload.load(*payload.dump(importer))
+    assert callable(sent)
+    assert sent() is not None

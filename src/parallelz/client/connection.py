@@ -199,6 +199,8 @@ class Connection:
             )
             if found is not None:
                 submission.inputs = tuple(found.submissions)
+            if payload.buffers:
+                submission.watch_sending(payload.buffers, self.pump.nudge)
             ledger.expect(submission)
             define = self._definitions.needed(definition)
             if define is not None:
@@ -239,6 +241,7 @@ class Connection:
                 )
                 if found is not None:
                     submission.inputs = tuple(found.submissions)
+                submission.watch_sending(payload.buffers, self.pump.nudge)
                 submissions.append(submission)
                 outgoing.append(submit_message(ids[index], definition, now_s, payload, options))
             # Nothing below fails: until here nothing was changed.
@@ -280,6 +283,7 @@ class Connection:
                     self._put_map(number, items, definition, now_s, options)
                     items = []
                 if buffers:
+                    submission.watch_sending(buffers, self.pump.nudge)
                     task_id = task_id_of(self.session_id, number)
                     payload = Payload(data, buffers)
                     self.pump.waiting.append(
@@ -320,6 +324,7 @@ class Connection:
         with self._lock:
             count = len(engine_ids)
             submission = self._start(count, now_s, engine_ids, options, definition)
+            submission.watch_sending(buffers, self.pump.nudge)
             message = SubmitDirect(
                 submission.first_number,
                 list(engine_ids),
@@ -351,6 +356,7 @@ class Connection:
             submission = self._start(count, now_s, engine_ids, options, definition)
             for index, (data, buffers) in enumerate(payloads):
                 number = submission.first_number + index
+                submission.watch_sending(buffers, self.pump.nudge)
                 message = SubmitDirect(
                     number,
                     [engine_ids[index]],

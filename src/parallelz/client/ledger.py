@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from parallelz.client.sending import SendWatch
 from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (
@@ -52,6 +53,8 @@ class Submission:
     inputs
         What holds the results that it gets as arguments, which the controller may ask for
         until it has ended.
+    sending
+        Watch over the buffers of its arguments that were not copied.
     watchers
         Called with its index after each answer, by the thread that drives: must be quick.
     """
@@ -65,6 +68,7 @@ class Submission:
         "name",
         "options",
         "pending_count",
+        "sending",
         "session_id",
         "submitted_s",
         "watchers",
@@ -89,7 +93,19 @@ class Submission:
         self.options = options
         self.name = name  # of the function
         self.inputs: tuple[Submission, ...] = ()
+        self.sending: list[SendWatch] = []
         self.watchers: list[Callable[[int], None]] | None = None
+
+    def watch_sending(self, buffers: Sequence[Buffer], on_free: Callable[[], object]) -> None:
+        """Watch over more buffers; see `SendWatch`."""
+        watch = SendWatch(buffers, on_free)
+        if watch:
+            self.sending.append(watch)
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the buffers among its arguments may be changed."""
+        return all(watch.is_sent for watch in self.sending)
 
     def task_id(self, index: int) -> TaskId:
         """Return the id of the task at `index`."""

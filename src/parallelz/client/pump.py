@@ -121,6 +121,10 @@ class Pump:
         if self._is_polling:
             self._waker.wake()
 
+    def nudge(self) -> None:
+        """Have whoever waits look again: something has changed that no message brings."""
+        self._waker.wake()
+
     def wait(self, is_done: Callable[[], bool], timeout_s: float | None = None) -> bool:
         """Wait until `is_done`; return whether it is.
 

@@ -271,15 +271,18 @@ class AsyncResult(TaskGroup):
 
     @property
     def sent(self) -> bool:
-        """Whether large buffers among the arguments may be changed again.
+        """Whether buffers among the arguments may be changed again.
 
-        That is certain once the tasks have ended: until then they may have to be sent again.
+        At once, if they are small or were put into shared memory. Large ones that go by
+        sockets are not copied: they are needed until the tasks have ended, as until then they
+        may have to be sent again.
         """
-        return self.ready()
+        return all(submission.is_sent for submission in self._submissions())
 
     def wait_for_send(self, timeout: float | None = None) -> bool:
-        """Wait until `sent`; return whether it is."""
-        return self.wait(timeout)
+        """Wait until `sent`; return whether it is. None or negative: however long it takes."""
+        timeout_s = None if timeout is None or timeout < 0 else timeout
+        return self._wait_until(lambda: self.sent, timeout_s)
 
     def display_outputs(self, groupby: GroupBy = "type", *, result_only: bool = False) -> None:
         """Wait, then show what the tasks printed, displayed and returned from cells.

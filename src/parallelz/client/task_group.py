@@ -63,6 +63,12 @@ class TaskGroup:
             self._picked = [(submission, index) for index in range(len(submission.answers))]
         return self._picked
 
+    def _submissions(self) -> list[Submission]:
+        """Return the calls that the tasks are of, each once."""
+        if self._submission is not None:
+            return [self._submission]
+        return list(dict.fromkeys(submission for submission, _ in self._places))
+
     # -- have they ended? ------------------------------------------------------------------
 
     def ready(self) -> bool:

@@ -40,7 +40,7 @@ class View(ABC):
     bound
         Whether functions get the engine's namespace as their first argument.
     track
-        Kept for those who set it; `AsyncResult.wait_for_send` works without.
+        Kept for those who set it; `AsyncResult.sent` is right without.
     label
         Kept with the tasks, in the history too.
     """

@@ -118,8 +118,8 @@ class Holding:
 
     # -- what has happened -----------------------------------------------------------------
 
-    def recorded(self, count: int) -> None:
-        """Take in how many envelopes the recorder has acknowledged."""
+    def recorded(self, count: float) -> None:
+        """Take in how many envelopes the recorder has acknowledged; infinity: all there are."""
         while self._recorded and self._recorded[0][0] <= count:
             _, hold = self._recorded.popleft()
             self._relieve(hold)

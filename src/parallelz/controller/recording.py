@@ -12,6 +12,7 @@ same, or clients and engines would run full: computing goes on, and only the his
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -272,7 +273,8 @@ class Recording:
     def _settle(self) -> None:
         is_idle = not (self._sender.kept_count or self._sender.waiting or self._records)
         acked = self._acked_before + self._acked
-        self._holding.recorded(self._target if is_idle else acked)
+        # What waited while a recorder started may have come to fewer envelopes than expected.
+        self._holding.recorded(math.inf if is_idle else acked)
         if is_idle and not self._is_holding_back:
             self._is_holding_back = True
             self._notify("everything is recorded again")

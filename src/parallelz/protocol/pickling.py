@@ -20,6 +20,7 @@ Only reading and showing source lines touches files, through `linecache`.
 from __future__ import annotations
 
 import array
+import builtins
 import copyreg
 import dis
 import functools
@@ -222,6 +223,7 @@ def _make_function(
     code: CodeType, own: dict[str, object] | None, cell_count: int
 ) -> FunctionType:
     namespace = _current.namespace if own is None else own
+    namespace.setdefault("__builtins__", builtins)  # imports by C code look there
     cells = tuple(CellType() for _ in range(cell_count))
     return FunctionType(code, namespace, None, None, cells)
 
