@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -82,6 +83,19 @@ class DirectView(View):
         result = AsyncMapResult(self._connection, submission).get()
         assert isinstance(result, list)
         return result
+
+    def _submitter(self) -> Callable[[Function, Call], Submission]:
+        options = self._options()
+        turns = itertools.count()
+
+        def submit(function: Function, call: Call) -> Submission:
+            engine_ids = self._engine_ids()
+            engine_id = engine_ids[next(turns) % len(engine_ids)]
+            submission = self._connection.submit_direct(function, call, [engine_id], options)
+            self._note(submission)
+            return submission
+
+        return submit
 
     # -- maps ------------------------------------------------------------------------------
 

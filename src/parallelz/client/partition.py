@@ -33,6 +33,13 @@ def check_dist(dist: str) -> None:
         raise ValueError(f"dist must be 'b' (blocks) or 'r' (round-robin), not {dist!r}")
 
 
+def check_chunksize(chunksize: int) -> int:
+    """Return it, if that many items can be one task."""
+    if not isinstance(chunksize, int) or isinstance(chunksize, bool) or chunksize < 1:
+        raise ValueError(f"chunksize must be 1 or more, not {chunksize!r}")
+    return chunksize
+
+
 def slices(length: int, part_count: int, dist: str = "b") -> list[slice]:
     """Return which items of a sequence each part gets.
 
