@@ -96,6 +96,10 @@ class LoadBalancedView(View):
     def _is_balanced(self) -> bool:
         return True
 
+    def _aim(self, chosen: int | list[int] | None) -> None:
+        self._targets = [chosen] if isinstance(chosen, int) else chosen
+        self._lasting = _STALE
+
     def _options(self) -> TaskOptions | None:
         """Return the flags as they are now; None: nothing special."""
         lasting = self._lasting

@@ -7,9 +7,9 @@ when it does not come out even; ``"r"`` (round-robin) deals the items out like c
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -132,6 +132,23 @@ def columns(sequences: Sequence[Iterable[object]]) -> tuple[Sequence[object], ..
         each if len(each) == length else each[:length]  # type: ignore[arg-type, index, misc]
         for each in lists
     )
+
+
+def as_sliceable(sequence: Iterable[object]) -> Sliceable:
+    """Return what can be cut: the sequence itself, or a list of what is iterable only.
+
+    Raises
+    ------
+    TypeError
+        If it is not iterable, or a dict, whose values would get lost.
+    """
+    if _is_sliceable(sequence):
+        return cast("Sliceable", sequence)
+    if isinstance(sequence, Mapping) or not isinstance(sequence, Iterable):
+        raise TypeError(
+            f"give a sequence to be cut, such as a list or an array, not {type(sequence)}"
+        )
+    return list(sequence)
 
 
 def _is_sliceable(candidate: object) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from parallelz.client.connection import Call
 from parallelz.client.flagged import Flagged
@@ -17,9 +18,9 @@ from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
 from parallelz.client.partition import Sliceable
 from parallelz.client.past_session import PastSession
 from parallelz.client.reduction import Combine, reduced
-from parallelz.client.remote import ParallelFunction, RemoteFunction
+from parallelz.client.remote import Decorator, parallel, remote
 from parallelz.client.results import AsyncResult, Value
-from parallelz.client.session import Jobs, Targets
+from parallelz.client.session import Jobs, Targets, is_all
 from parallelz.client.task_group import CANCEL_GRACE_S
 from parallelz.ids import TaskId, task_id_of
 from parallelz.protocol.functions import Definition, named_definition
@@ -152,30 +153,60 @@ class View(Flagged, ABC):
     def _verb(self, name: str, *args: object) -> AsyncResult:
         return self._submit(verb(name), args, {}, bound=True, name=name)
 
-    def execute(self, code: str, block: bool | None = None) -> AsyncResult:  # noqa: FBT001
+    def execute(
+        self,
+        code: str,
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+        *,
+        silent: bool = False,
+        targets: Targets = None,
+    ) -> AsyncResult:
         """Run a string of code as a cell of IPython in the engine's namespace.
+
+        Parameters
+        ----------
+        silent
+            Keep the value of the last expression neither in the result nor in ``Out``.
+        targets
+            Other engines than those of this view.
 
         Returns
         -------
         AsyncResult
             With ``stdout``, ``outputs`` and the like. If it blocks, it has ended well.
         """
-        return self._execute(code, "<execute>", block)
+        return self._execute((code, "", silent), block=block, targets=targets)
 
     def run(
         self,
         filename: str | Path,
         block: bool | None = None,  # noqa: FBT001 - as users know it
+        *,
+        targets: Targets = None,
     ) -> AsyncResult:
-        """Run the content of a file of this host, as `execute` does."""
+        """Run the content of a Python file of this host in the engine's namespace."""
         path = Path(filename).expanduser()
-        return self._execute(path.read_text() + "\n", str(path), block)
+        return self._execute((path.read_text() + "\n", str(path)), block=block, targets=targets)
 
-    def _execute(self, code: str, filename: str, block: bool | None) -> AsyncResult:  # noqa: FBT001
-        result = self._verb("execute", code, filename)
+    def _execute(
+        self, args: tuple[object, ...], *, block: bool | None, targets: Targets = None
+    ) -> AsyncResult:
+        result = self._at(targets)._verb("execute", *args)
         if self._is_blocking(block):
             result.get()
         return result
+
+    def _at(self, targets: Targets) -> Self:
+        """Return this view, or the same for other engines."""
+        if targets is None:
+            return self
+        other = copy.copy(self)
+        other._aim(None if is_all(targets) else self._session.resolve(targets))
+        return other
+
+    @abstractmethod
+    def _aim(self, chosen: int | list[int] | None) -> None:
+        """Let it be for these engines, None: all."""
 
     # -- maps ------------------------------------------------------------------------------
 
@@ -344,33 +375,25 @@ class View(Flagged, ABC):
     ) -> list[object]:
         """Call the function with each of the arguments; wait and return the results."""
 
-    def remote(self, block: bool | None = None, **flags: object) -> Decorator:  # noqa: FBT001
+    def remote(
+        self,
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+        **flags: object,
+    ) -> Decorator:
         """Return a decorator: calls of the function are calls of `apply` on this view."""
-        return lambda f: RemoteFunction(self, f, block=block, **flags)
+        return remote(self, block, **flags)
 
     def parallel(
         self,
         dist: str = "b",
         block: bool | None = None,  # noqa: FBT001 - as users know it
-        *,
-        ordered: bool = True,
-        chunksize: int | None = None,
-        **flags: object,
+        **options: Value,
     ) -> Decorator:
         """Return a decorator: calls of the function cut their arguments into parts.
 
-        The parts are run on the view's engines and what they return is joined. ``f.map`` goes
-        item by item instead.
+        See `parallelz.parallel` for the options.
         """
-        return lambda f: ParallelFunction(
-            self,
-            f,
-            dist=dist,
-            block=block,
-            ordered=ordered,
-            chunksize=chunksize,
-            **flags,
-        )
+        return parallel(self, dist, block, **options)
 
     # -- tasks and control -----------------------------------------------------------------
 
@@ -473,6 +496,3 @@ class View(Flagged, ABC):
         if targets is not None:
             return targets
         return "all" if self._targets is None else self._targets
-
-
-Decorator = Callable[[Callable[..., object]], Value]
