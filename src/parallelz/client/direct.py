@@ -31,7 +31,8 @@ from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Targets
 from parallelz.client.view import View, verb
 from parallelz.ids import EngineId
-from parallelz.protocol.functions import Definition
+from parallelz.protocol.functions import Definition, named_definition
+from parallelz.protocol.last_resort import use_cloudpickle, use_dill
 from parallelz.protocol.messages import TaskOptions
 
 
@@ -331,6 +332,36 @@ class DirectView(View):
     def importer(self) -> contextlib.AbstractContextManager[None]:
         """``sync_imports()`` as a property."""
         return self.sync_imports()
+
+    # -- picklers --------------------------------------------------------------------------
+
+    def use_dill(self) -> None:
+        """Let dill pickle, here and on these engines, what cannot be pickled otherwise; waits.
+
+        Engines that come later do not know.
+
+        Raises
+        ------
+        ImportError
+            If it is not installed here.
+        RemoteError, CompositeError
+            If it is not installed there.
+        """
+        use_dill()
+        self._use("use_dill")
+
+    def use_cloudpickle(self) -> None:
+        """Use pickle and cloudpickle alone, here and on these engines, as at first; waits."""
+        use_cloudpickle()
+        self._use("use_cloudpickle")
+
+    def use_pickle(self) -> None:
+        """Do as `use_cloudpickle`: functions always go by value where they must."""
+        self.use_cloudpickle()
+
+    def _use(self, name: str) -> None:
+        definition = named_definition("parallelz.protocol.last_resort", name)
+        self._submit(definition, (), {}, bound=False, name=name).get()
 
     def _finish(self, result: AsyncResult, block: bool | None) -> Value:  # noqa: FBT001
         return result.get() if self._is_blocking(block) else result
