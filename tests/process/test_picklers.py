@@ -15,11 +15,13 @@ from parallelz import Client, DirectView, LoadBalancedView, SerializationError
 pytestmark = pytest.mark.process
 
 DILL = """
-import pickle, threading, io
+import cloudpickle, io, pickle, threading
 
-class Pickler(pickle.Pickler):
+class Pickler(cloudpickle.Pickler):
     def reducer_override(self, obj):
-        return (threading.Lock, ()) if type(obj) is type(threading.Lock()) else NotImplemented
+        if type(obj) is type(threading.Lock()):
+            return (threading.Lock, ())
+        return super().reducer_override(obj)
 
 def dumps(obj):
     file = io.BytesIO()
