@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 
-REDUCED_LOCALLY_MAX = 16  # partial results; more are combined on the engines first
+REDUCED_LOCALLY_MAX = 3  # partial results; more are combined on the engines
 
 Combine = Callable[[object, object], object]
 Runs = Sequence[tuple[Combine, Sequence[object]]]
