@@ -60,6 +60,19 @@ def test_what_is_no_name_is_refused_at_once(dv: DirectView) -> None:
     ):
         with pytest.raises(TypeError):
             refused()
+    for refused in (
+        lambda: dv.push({"1x": 2}),
+        lambda: dv.push({"f()": 2}),
+        lambda: dv.update({"": 2}),
+        lambda: dv.scatter("x y", [1]),
+        lambda: dv.gather("x y"),
+        lambda: dv["x["],
+        lambda: dv.pull(["a", "x["]),
+    ):
+        with pytest.raises(ValueError, match="not a name"):
+            refused()
+    with pytest.raises(TypeError, match="not iterable"):
+        iter(dv)  # type: ignore[call-overload]
     assert dv.history == history
 
 

@@ -43,6 +43,8 @@ class DirectView(View):
     order of the ids. ``"all"`` means those that are there at the time of a call.
     """
 
+    __iter__ = None  # no sequence, though it has a length and items
+
     def _is_balanced(self) -> bool:
         return False
 
@@ -181,7 +183,7 @@ class DirectView(View):
         """
         if not isinstance(ns, Mapping):
             raise TypeError(f"Must push a dict by name, not a {type(ns)}")
-        values = {_name_of(name): value for name, value in ns.items()}
+        values = {_assignable(name): value for name, value in ns.items()}
         return self._finish(self._at(targets)._verb("push", values), block)
 
     def pull(
@@ -200,12 +202,12 @@ class DirectView(View):
         targets
             Other engines than those of this view.
         """
-        wanted = names if isinstance(names, str) else _names_of(names)
+        wanted = _name_of(names) if isinstance(names, str) else _names_of(names)
         return self._finish(self._at(targets)._verb("pull", wanted), block)
 
     def get(self, key: str) -> Value:
         """Return the value of a name, or a list of those of the engines; waits."""
-        return self.pull(_name_of(key), block=True)
+        return self._finish(self._verb("pull", _name_of(key)), block=True)
 
     def update(self, ns: Mapping[str, object]) -> Value:
         """Set names, as `push` does."""
@@ -215,7 +217,7 @@ class DirectView(View):
         return self.get(key)
 
     def __setitem__(self, key: str, value: object) -> None:
-        self.push({_name_of(key): value})
+        self.push({key: value})
 
     def scatter(
         self,
@@ -257,7 +259,7 @@ class DirectView(View):
             part[0] if flatten and len(part) == 1 else part
             for part in partition(as_sliceable(seq), len(engine_ids), dist)
         ]
-        calls: list[Call] = [(BOUND, ({_name_of(key): part},), {}) for part in parts]
+        calls: list[Call] = [(BOUND, ({_assignable(key): part},), {}) for part in parts]
         submission = self._submit_parts(verb("push"), calls, engine_ids)
         is_single = isinstance(self._targets, int)
         return AsyncResult(self._connection, submission, "scatter", is_single=is_single)
@@ -367,13 +369,30 @@ class DirectView(View):
         return result.get() if self._is_blocking(block) else result
 
 
+def _assignable(key: object) -> str:
+    return _checked(key, "{} = 0", "exec")
+
+
 def _name_of(key: object) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"names of a namespace are str, not {key!r}")
-    return key
+    return _checked(key, "{}", "eval")
 
 
 def _names_of(names: object) -> list[str]:
     if not isinstance(names, list | tuple | set | frozenset):
         raise TypeError(f"give a name or a list of names, not {names!r}")
     return [_name_of(name) for name in names]
+
+
+def _checked(key: object, statement: str, mode: str) -> str:
+    """Return the name, if an engine can make something of it."""
+    if not isinstance(key, str):
+        raise TypeError(f"names of a namespace are str, not {key!r}")
+    if not key.isidentifier():
+        try:
+            compile(statement.format(key), "<name>", mode)
+        except SyntaxError as error:
+            raise ValueError(
+                f"{key!r} is not a name, nor an attribute or item of one, such as 'a.b' or"
+                f" 'x[3]': {error.msg}"
+            ) from None
+    return key
