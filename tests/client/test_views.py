@@ -396,6 +396,15 @@ def test_histories_of_views_and_client(
         rc.wait(1.5)  # type: ignore[arg-type]
 
 
+def test_the_result_of_a_view_is_its_last(dv: DirectView, lv: LoadBalancedView) -> None:
+    with pytest.raises(IndexError, match="submitted nothing"):
+        lv.get_result()
+    held = [lv.map_async(double, range(3)), dv.apply_async(double, 0)]
+    assert lv.get_result().get(TIMEOUT_S) == 4
+    assert dv.get_result().msg_ids == held[1].msg_ids[-1:]
+    assert lv.get_result(lv.history[:2], block=True).ready()
+
+
 def test_queue_status(cluster: ThreadCluster, rc: Client) -> None:
     cluster.engines[1].hold()
     result = rc[1].apply_async(double, 1)

@@ -186,6 +186,19 @@ def test_code_runs_as_a_cell_of_ipython(dv: DirectView) -> None:
         dv.execute("1 / 0", block=True)
 
 
+def test_a_cell_that_runs_can_be_given_up(rc: Client, tmp_path: Path) -> None:
+    started, never = tmp_path / "started", tmp_path / "never"
+    os.mkfifo(started)
+    os.mkfifo(never)
+    code = f"open({str(started)!r}, 'w').close(); x = 1; open({str(never)!r}).read()"
+    result = rc[0].execute(code)
+    started.read_text()  # until it runs
+    rc.cancel(result)
+    with pytest.raises(parallelz.TaskAborted):
+        result.get(TIMEOUT_S)
+    assert rc[0]["x"] == 1
+
+
 def test_a_silent_cell_keeps_no_value(rc: Client) -> None:
     before = rc[0].execute("1", block=True).execute_result["execution_count"]
     assert rc[0].execute("2", silent=True, block=True).execute_result is None

@@ -389,8 +389,11 @@ class View(RunsCells):
         owner: object = None,
     ) -> AsyncResult:
         """Return the result of tasks of any client, None: the view's last; see `Client`."""
-        chosen = self.history[-1] if ids is None else ids
-        return self._session.get_result(chosen, self._is_blocking(block))
+        if ids is None:
+            if not self._runs:
+                raise IndexError("this view has submitted nothing yet")
+            ids = task_id_of(self._connection.session_id, self._runs[-1][1] - 1)
+        return self._session.get_result(ids, self._is_blocking(block))
 
     def purge_results(self, jobs: Jobs = None, targets: Targets = None) -> None:
         """Forget ended tasks; see `Client.purge_results`.
