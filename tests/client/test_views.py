@@ -192,6 +192,14 @@ def test_all_arguments_of_apply_in_their_order(rc: Client) -> None:
     assert rc.apply(dict, None, {"f": 1, "targets": 2}, block=True) == {"f": 1, "targets": 2}
 
 
+def test_what_apply_is_not_told_is_as_its_view_says(rc: Client) -> None:
+    rc.view([1], balanced=True).retries = 2
+    result = rc.apply(double, (1,), targets=[1], balanced=True, timeout=60)
+    submission = rc.connection.ledger.find(result.msg_ids[0])[0]  # type: ignore[index]
+    assert submission.options is not None
+    assert (submission.options.retries, submission.options.wait_timeout_s) == (2, 60.0)
+
+
 def test_timeouts_and_dependencies_are_for_balanced_calls_only(rc: Client) -> None:
     for name, value in {"after": [], "follow": "x-1", "timeout": 5}.items():
         for targets, balanced in ((0, None), ("all", None), (None, False)):
@@ -278,9 +286,6 @@ def test_control_of_some_engines_only(cluster: ThreadCluster, rc: Client) -> Non
     cluster.engines[1].go_on()
     with pytest.raises(TaskAborted):
         result.get(TIMEOUT_S)
-    rc.shutdown(targets=0)
-    rc.connection.wait(lambda: rc.ids == [1], TIMEOUT_S)
-    assert rc.ids == [1]
 
 
 def test_indices_are_evaluated_when_they_are_used(cluster: ThreadCluster, rc: Client) -> None:

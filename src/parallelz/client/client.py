@@ -243,14 +243,15 @@ class Client(StateSession):
         if kwargs is not None and not isinstance(kwargs, Mapping):
             raise TypeError(f"kwargs must be dict, not {type(kwargs)}")
         view = self.view(targets, balanced)
-        if after is not None or follow is not None or timeout is not None:
+        flags = {"after": after, "follow": follow, "timeout": timeout}
+        given = {name: value for name, value in flags.items() if value is not None}
+        if given:
             if not isinstance(view, LoadBalancedView):
                 raise ValueError(
                     "after, follow and timeout are for balanced calls only: give"
                     " balanced=True or no targets"
                 )
-            flags: dict[str, object] = {"after": after, "follow": follow, "timeout": timeout}
-            view = view.with_flags(**flags)
+            view = view.with_flags(**given)
         call = view.apply_async_bound if bound else view.apply_async
         result = call(f, *(args or ()), **(kwargs or {}))
         return result.get() if self._is_blocking(block) else result
