@@ -247,6 +247,20 @@ def test_maps_take_whatever_can_be_iterated(
     assert lv.map_sync(str, inputs[0], chunksize=chunksize) == ["0", "1", "2", "3", "4"]
 
 
+def test_a_map_that_blocks_may_read_its_input_as_results_come(
+    dv: DirectView, lv: LoadBalancedView
+) -> None:
+    for view in (dv, lv):
+        assert view.map_sync(double, range(50), max_outstanding=3) == list(range(0, 100, 2))
+        assert view.map(double, range(7), block=True, chunksize=2, max_outstanding=1) == [
+            0, 2, 4, 6, 8, 10, 12
+        ]  # fmt: skip
+        with pytest.raises(ZeroDivisionError):
+            view.map_sync(operator.truediv, itertools.repeat(1), [1, 0], max_outstanding="auto")
+        with pytest.raises(ValueError, match="maps that block"):
+            view.map(double, [1], max_outstanding=3)
+
+
 def test_a_map_of_nothing_is_an_empty_result(dv: DirectView, lv: LoadBalancedView) -> None:
     for view in (dv, lv):
         result = view.map_async(double, [])

@@ -166,6 +166,7 @@ class View(RunsCells):
         chunksize: int | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
+        max_outstanding: MaxOutstanding | None = None,
     ) -> Value:
         """Call `f` on each item of a sequence, or on each group of items of several.
 
@@ -183,21 +184,31 @@ class View(RunsCells):
             they come.
         return_exceptions
             Put exceptions where results would be, instead of raising.
+        max_outstanding
+            None: all tasks are submitted at once. Else the input is read as results come, as
+            `imap` does, and the first exception ends it; only if it blocks.
 
         Returns
         -------
         object
             A list if it blocks, else an AsyncMapResult.
         """
-        result = self.map_async(
-            f,
-            *sequences,
-            bound=bound,
-            chunksize=chunksize,
-            ordered=ordered,
-            return_exceptions=return_exceptions,
-        )
-        return result.get() if self._is_blocking(block) else result
+        how: dict[str, Value] = {
+            "bound": bound,
+            "chunksize": chunksize,
+            "ordered": ordered,
+            "return_exceptions": return_exceptions,
+        }
+        is_blocking = self._is_blocking(block)
+        if max_outstanding is None:
+            result = self.map_async(f, *sequences, **how)
+            return result.get() if is_blocking else result
+        if not is_blocking:
+            raise ValueError(
+                "max_outstanding is for maps that block; imap gives results as they come"
+            )
+        with self.imap(f, *sequences, max_outstanding=max_outstanding, **how) as results:
+            return list(results)
 
     def map_sync(
         self,
@@ -208,16 +219,19 @@ class View(RunsCells):
         chunksize: int | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
+        max_outstanding: MaxOutstanding | None = None,
     ) -> list[Value]:
         """Call `f` on each item and return the list of results; see `map`."""
-        result = self.map_async(
+        result = self.map(
             f,
             *sequences,
+            block=True,
             bound=bound,
             chunksize=chunksize,
             ordered=ordered,
             return_exceptions=return_exceptions,
-        ).get()
+            max_outstanding=max_outstanding,
+        )
         assert isinstance(result, list)
         return result
 
