@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from parallelz.client.cells import verb
 from parallelz.client.connection import (
     BOUND,
     BOUND_CHUNK,
@@ -18,12 +20,20 @@ from parallelz.client.definitions import Function
 from parallelz.client.imports import recorded_imports
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
-from parallelz.client.partition import Sliceable, columns, partition, slices
+from parallelz.client.partition import (
+    Sliceable,
+    as_sliceable,
+    check_dist,
+    columns,
+    partition,
+    slices,
+)
 from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Targets
-from parallelz.client.view import View, verb
+from parallelz.client.view import View
 from parallelz.ids import EngineId
-from parallelz.protocol.functions import Definition
+from parallelz.protocol.functions import Definition, named_definition
+from parallelz.protocol.last_resort import use_cloudpickle, use_dill
 from parallelz.protocol.messages import TaskOptions
 
 
@@ -34,8 +44,13 @@ class DirectView(View):
     order of the ids. ``"all"`` means those that are there at the time of a call.
     """
 
+    __iter__ = None  # no sequence, though it has a length and items
+
     def _is_balanced(self) -> bool:
         return False
+
+    def _aim(self, chosen: int | list[int] | None) -> None:
+        self._targets = "all" if chosen is None else chosen
 
     def _engine_ids(self) -> list[EngineId]:
         self._connection.check_open()
@@ -83,6 +98,19 @@ class DirectView(View):
         assert isinstance(result, list)
         return result
 
+    def _submitter(self) -> Callable[[Function, Call], Submission]:
+        options = self._options()
+        turns = itertools.count()
+
+        def submit(function: Function, call: Call) -> Submission:
+            engine_ids = self._engine_ids()
+            engine_id = engine_ids[next(turns) % len(engine_ids)]
+            submission = self._connection.submit_direct(function, call, [engine_id], options)
+            self._note(submission)
+            return submission
+
+        return submit
+
     # -- maps ------------------------------------------------------------------------------
 
     def map_async(
@@ -123,6 +151,8 @@ class DirectView(View):
         chunksize: int | None = None,
     ) -> AsyncJoinedResult:
         """Call `f` on one part of the sequences per engine; what it returns is joined."""
+        if chunksize is not None:
+            warnings.warn("`chunksize` is ignored unless load balancing", stacklevel=3)
         engine_ids = self._engine_ids()
         count = max(1, min(len(engine_ids), len(sequences[0])))
         parts = [partition(sequence, count, dist) for sequence in sequences]
@@ -138,22 +168,31 @@ class DirectView(View):
         ns: Mapping[str, object],
         block: bool | None = None,  # noqa: FBT001 - as users know it
         track: object = None,
+        *,
+        targets: Targets = None,
     ) -> Value:
         """Set names of the engines' namespaces to values.
 
         Parameters
         ----------
         ns
-            By name; ``"a.b"`` sets an attribute of ``a``.
+            By name; ``"a.b"`` sets an attribute of ``a``, ``"x[3]"`` an item of ``x``.
+        track
+            Without effect; `AsyncResult.wait_for_send` works always.
+        targets
+            Other engines than those of this view.
         """
         if not isinstance(ns, Mapping):
             raise TypeError(f"Must push a dict by name, not a {type(ns)}")
-        return self._finish(self._verb("push", dict(ns)), block)
+        values = {_assignable(name): value for name, value in ns.items()}
+        return self._finish(self._at(targets)._verb("push", values), block)
 
     def pull(
         self,
         names: str | Iterable[str],
         block: bool | None = None,  # noqa: FBT001 - as users know it
+        *,
+        targets: Targets = None,
     ) -> Value:
         """Return the values of names, of each engine; for several names a list per engine.
 
@@ -161,13 +200,15 @@ class DirectView(View):
         ----------
         names
             Also ``"a.b"`` and ``"x[3]"``. A NameError if an engine has no such name.
+        targets
+            Other engines than those of this view.
         """
-        wanted = names if isinstance(names, str) else _names_of(names)
-        return self._finish(self._verb("pull", wanted), block)
+        wanted = _name_of(names) if isinstance(names, str) else _names_of(names)
+        return self._finish(self._at(targets)._verb("pull", wanted), block)
 
     def get(self, key: str) -> Value:
         """Return the value of a name, or a list of those of the engines; waits."""
-        return self.pull(_name_of(key), block=True)
+        return self._finish(self._verb("pull", _name_of(key)), block=True)
 
     def update(self, ns: Mapping[str, object]) -> Value:
         """Set names, as `push` does."""
@@ -177,89 +218,182 @@ class DirectView(View):
         return self.get(key)
 
     def __setitem__(self, key: str, value: object) -> None:
-        self.push({_name_of(key): value})
+        self.push({key: value})
 
     def scatter(
         self,
         key: str,
-        seq: Sliceable,
+        seq: Iterable[object],
         dist: str = "b",
         flatten: bool = False,  # noqa: FBT001, FBT002 - as users know it
         block: bool | None = None,  # noqa: FBT001
         track: object = None,
+        *,
+        targets: Targets = None,
     ) -> Value:
         """Cut a sequence and set a name on each engine to its part.
 
         Parameters
         ----------
+        seq
+            What can be cut is (lists, arrays along their first axis, strings); of anything
+            else that is iterable a list is made first, but of a dict.
         dist
             ``"b"``: runs of neighbours, the first ones one longer if need be; ``"r"``: dealt
             out one by one.
         flatten
             Set a part of length one to its item.
+        targets
+            Other engines than those of this view.
         """
+        return self._finish(self._at(targets)._scattered(key, seq, dist, flatten), block)
+
+    def _scattered(
+        self,
+        key: str,
+        seq: Iterable[object],
+        dist: str,
+        flatten: bool,  # noqa: FBT001
+    ) -> AsyncResult:
         engine_ids = self._engine_ids()
         parts: list[object] = [
             part[0] if flatten and len(part) == 1 else part
-            for part in partition(seq, len(engine_ids), dist)
+            for part in partition(as_sliceable(seq), len(engine_ids), dist)
         ]
-        calls: list[Call] = [(BOUND, ({_name_of(key): part},), {}) for part in parts]
+        calls: list[Call] = [(BOUND, ({_assignable(key): part},), {}) for part in parts]
         submission = self._submit_parts(verb("push"), calls, engine_ids)
         is_single = isinstance(self._targets, int)
-        result = AsyncResult(self._connection, submission, "scatter", is_single=is_single)
-        return self._finish(result, block)
+        return AsyncResult(self._connection, submission, "scatter", is_single=is_single)
 
     def gather(
         self,
         key: str,
         dist: str = "b",
         block: bool | None = None,  # noqa: FBT001 - as users know it
+        *,
+        targets: Targets = None,
     ) -> Value:
         """Put the parts that a name has on the engines together again; see `scatter`.
+
+        Parameters
+        ----------
+        dist
+            How they were cut.
+        targets
+            Other engines than those of this view.
 
         Returns
         -------
         object
-            An array of arrays, else a list. AsyncResult if it does not block.
+            An array of arrays, a list of the items of lists, tuples and ranges, of anything
+            else a list of the parts. AsyncResult if it does not block; to iterate over that
+            gives items as soon as the engines have sent them.
         """
+        check_dist(dist)
+        return self._finish(self._at(targets)._gathered(key, dist), block)
+
+    def _gathered(self, key: str, dist: str) -> AsyncResult:
         submission = self._connection.submit_direct(
             verb("pull"), (BOUND, (_name_of(key),), {}), self._engine_ids(), self._options()
         )
         self._note(submission)
-        result = AsyncJoinedResult(self._connection, submission, "gather", dist=dist)
-        return self._finish(result, block)
+        return AsyncJoinedResult(self._connection, submission, "gather", dist=dist)
 
     def clear(self, targets: Targets = None, block: object = None) -> None:
         """Delete all names of users from the engines' namespaces; waits."""
         self._session.clear(self._own(targets))
 
     @contextlib.contextmanager
-    def sync_imports(self, *, quiet: bool = False) -> Iterator[None]:
+    def sync_imports(
+        self,
+        local: bool = True,  # noqa: FBT001, FBT002 - as users know it
+        quiet: bool = False,  # noqa: FBT001, FBT002
+    ) -> Iterator[None]:
         """Repeat on the engines what the ``with`` block imports; waits for them.
 
-        Names by ``import x as y`` are ``x`` there.
+        Names by ``import x as y`` are ``x`` there. If the block raises, also because something
+        cannot be imported here, nothing is imported there.
+
+        Parameters
+        ----------
+        local
+            Only True: what is imported there is imported here as well.
+        quiet
+            Do not print what is imported.
         """
+        if not local:
+            raise NotImplementedError(
+                "sync_imports imports here, too; for the engines alone:"
+                ' execute("import ...", block=True)'
+            )
         with recorded_imports(quiet=quiet) as statements:
             yield
         if statements:
-            self.execute("\n".join(statements), block=True)
+            self._execute(("\n".join(statements), "<sync_imports>"), block=True)
 
     @property
     def importer(self) -> contextlib.AbstractContextManager[None]:
         """``sync_imports()`` as a property."""
         return self.sync_imports()
 
+    # -- picklers --------------------------------------------------------------------------
+
+    def use_dill(self) -> None:
+        """Let dill pickle, here and on these engines, what cannot be pickled otherwise; waits.
+
+        Engines that come later do not know.
+
+        Raises
+        ------
+        ImportError
+            If it is not installed here.
+        RemoteError, CompositeError
+            If it is not installed there.
+        """
+        use_dill()
+        self._use("use_dill")
+
+    def use_cloudpickle(self) -> None:
+        """Use pickle and cloudpickle alone, here and on these engines, as at first; waits."""
+        use_cloudpickle()
+        self._use("use_cloudpickle")
+
+    def use_pickle(self) -> None:
+        """Do as `use_cloudpickle`: functions always go by value where they must."""
+        self.use_cloudpickle()
+
+    def _use(self, name: str) -> None:
+        definition = named_definition("parallelz.protocol.last_resort", name)
+        self._submit(definition, (), {}, bound=False, name=name).get()
+
     def _finish(self, result: AsyncResult, block: bool | None) -> Value:  # noqa: FBT001
         return result.get() if self._is_blocking(block) else result
 
 
+def _assignable(key: object) -> str:
+    return _checked(key, "{} = 0", "exec")
+
+
 def _name_of(key: object) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"names of a namespace are str, not {key!r}")
-    return key
+    return _checked(key, "{}", "eval")
 
 
 def _names_of(names: object) -> list[str]:
     if not isinstance(names, list | tuple | set | frozenset):
         raise TypeError(f"give a name or a list of names, not {names!r}")
     return [_name_of(name) for name in names]
+
+
+def _checked(key: object, statement: str, mode: str) -> str:
+    """Return the name, if an engine can make something of it."""
+    if not isinstance(key, str):
+        raise TypeError(f"names of a namespace are str, not {key!r}")
+    if not key.isidentifier():
+        try:
+            compile(statement.format(key), "<name>", mode)
+        except SyntaxError as error:
+            raise ValueError(
+                f"{key!r} is not a name, nor an attribute or item of one, such as 'a.b' or"
+                f" 'x[3]': {error.msg}"
+            ) from None
+    return key

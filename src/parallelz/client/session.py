@@ -38,6 +38,11 @@ Jobs = int | str | AsyncResult | Iterable["int | str | AsyncResult"] | None
 T = TypeVar("T")
 
 
+def is_all(targets: Targets) -> bool:
+    """Whether all engines are meant that are there at the time of a call."""
+    return targets is None or (isinstance(targets, str) and targets.lower() == "all")
+
+
 class Session:
     """A connected client without its views.
 
@@ -152,6 +157,7 @@ class Session:
         TimeoutError
             There are fewer after `timeout`.
         """
+        self.connection.check_open()
         ledger = self.connection.ledger
         until_s = None if timeout is None or timeout < 0 else timeout
         if interactive:

@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import ClassVar, Self
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import ClassVar
 
+from parallelz.client.cells import RunsCells
+from parallelz.client.connection import Call
 from parallelz.client.history import ALL
+from parallelz.client.imap import LazyMapIterator, MaxOutstanding, call_for, chunks_of, limit_of
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
 from parallelz.client.partition import Sliceable
 from parallelz.client.past_session import PastSession
-from parallelz.client.remote import ParallelFunction, RemoteFunction
+from parallelz.client.reduction import Combine, reduced
+from parallelz.client.remote import Decorator, parallel, remote
 from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Jobs, Targets
 from parallelz.client.task_group import CANCEL_GRACE_S
 from parallelz.ids import TaskId, task_id_of
 from parallelz.protocol.functions import Definition, named_definition
 
-REDUCED_LOCALLY_MAX = 16  # partial results; more are combined on the engines first
 
-
-@functools.cache
-def verb(name: str) -> Definition:
-    """Return the definition of a function that is built into the engines."""
-    return named_definition("parallelz.engine.verbs", name)
-
-
-class View(ABC):
+class View(RunsCells):
     """A way to address engines, and how to call them.
 
     Attributes
     ----------
     block
-        Whether calls wait for their results, for those whose name does not say.
+        Whether calls wait for their results, for those whose name does not say. As the client
+        says, until it is set; None: again as the client says.
     bound
         Whether functions get the engine's namespace as their first argument.
     track
@@ -47,12 +41,13 @@ class View(ABC):
 
     flag_names: ClassVar[tuple[str, ...]] = ("block", "bound", "track", "label")
 
+    _session: PastSession
+
     def __init__(self, session: PastSession, targets: int | str | Sequence[int] | None) -> None:
         self._session = session
         self._connection = session.connection
         self._targets = targets
         self._runs: list[list[int]] = []  # first number and the end of each run of ours
-        self.block = session.block
         self.bound = False
         self.track = False
         self.label = ""
@@ -65,8 +60,8 @@ class View(ABC):
     @targets.setter
     def targets(self, value: object) -> None:
         raise AttributeError(
-            "Cannot set View `targets` after construction! For other engines make another"
-            f" view: client.view({value!r})"
+            "Cannot set View `targets` after construction! Make another view:"
+            f" client.view({value!r}, balanced={self.balanced})"
         )
 
     @property
@@ -78,7 +73,7 @@ class View(ABC):
     def balanced(self, value: object) -> None:
         raise AttributeError(
             "Cannot set View `balanced` after construction! Make another view:"
-            f" client.view(balanced={value!r})"
+            f" client.view({self.targets!r}, balanced={value!r})"
         )
 
     @abstractmethod
@@ -100,43 +95,7 @@ class View(ABC):
             return len(self._session)
         return len(self._targets)
 
-    # -- flags -----------------------------------------------------------------------------
-
-    def set_flags(self, **flags: object) -> Self:
-        """Set attributes by name; KeyError if one is no flag, and none is set then."""
-        for name in flags:
-            if name not in self.flag_names:
-                raise KeyError(
-                    f"Invalid name: {name!r}; flags are {', '.join(self.flag_names)}"
-                )
-        for name, value in flags.items():
-            setattr(self, name, value)
-        return self
-
-    @contextlib.contextmanager
-    def temp_flags(self, **flags: object) -> Iterator[None]:
-        """Set attributes by name for the length of a ``with`` block."""
-        before = {name: getattr(self, name) for name in self.flag_names}
-        try:
-            self.set_flags(**flags)
-            yield
-        finally:
-            for name, value in before.items():
-                if getattr(self, name) is not value:
-                    setattr(self, name, value)
-
     # -- calls -----------------------------------------------------------------------------
-
-    @abstractmethod
-    def _submit(
-        self,
-        function: Callable[..., object] | Definition,
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
-        *,
-        bound: bool,
-        name: str = "",
-    ) -> AsyncResult: ...
 
     def apply(self, f: Callable[..., object], /, *args: object, **kwargs: object) -> Value:
         """Call ``f(*args, **kwargs)`` there; `block` and `bound` are those of the view.
@@ -170,37 +129,6 @@ class View(ABC):
     ) -> Value:
         """Call ``f(namespace, *args, **kwargs)`` there and return the result."""
         return self._submit(f, args, kwargs, bound=True).get()
-
-    def _verb(self, name: str, *args: object) -> AsyncResult:
-        return self._submit(verb(name), args, {}, bound=True, name=name)
-
-    def execute(self, code: str, block: bool | None = None) -> AsyncResult:  # noqa: FBT001
-        """Run a string of code as a cell of IPython in the engine's namespace.
-
-        Returns
-        -------
-        AsyncResult
-            With ``stdout``, ``outputs`` and the like. If it blocks, it has ended well.
-        """
-        return self._execute(code, "<execute>", block)
-
-    def run(
-        self,
-        filename: str | Path,
-        block: bool | None = None,  # noqa: FBT001 - as users know it
-    ) -> AsyncResult:
-        """Run the content of a file of this host, as `execute` does."""
-        path = Path(filename).expanduser()
-        return self._execute(path.read_text() + "\n", str(path), block)
-
-    def _execute(self, code: str, filename: str, block: bool | None) -> AsyncResult:  # noqa: FBT001
-        result = self._verb("execute", code, filename)
-        if self._is_blocking(block):
-            result.get()
-        return result
-
-    def _is_blocking(self, block: bool | None) -> bool:  # noqa: FBT001
-        return self.block if block is None else block
 
     # -- maps ------------------------------------------------------------------------------
 
@@ -238,6 +166,7 @@ class View(ABC):
         chunksize: int | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
+        max_outstanding: MaxOutstanding | None = None,
     ) -> Value:
         """Call `f` on each item of a sequence, or on each group of items of several.
 
@@ -255,21 +184,31 @@ class View(ABC):
             they come.
         return_exceptions
             Put exceptions where results would be, instead of raising.
+        max_outstanding
+            None: all tasks are submitted at once. Else the input is read as results come, as
+            `imap` does, and the first exception ends it; only if it blocks.
 
         Returns
         -------
         object
             A list if it blocks, else an AsyncMapResult.
         """
-        result = self.map_async(
-            f,
-            *sequences,
-            bound=bound,
-            chunksize=chunksize,
-            ordered=ordered,
-            return_exceptions=return_exceptions,
-        )
-        return result.get() if self._is_blocking(block) else result
+        how: dict[str, Value] = {
+            "bound": bound,
+            "chunksize": chunksize,
+            "ordered": ordered,
+            "return_exceptions": return_exceptions,
+        }
+        is_blocking = self._is_blocking(block)
+        if max_outstanding is None:
+            result = self.map_async(f, *sequences, **how)
+            return result.get() if is_blocking else result
+        if not is_blocking:
+            raise ValueError(
+                "max_outstanding is for maps that block; imap gives results as they come"
+            )
+        with self.imap(f, *sequences, max_outstanding=max_outstanding, **how) as results:
+            return list(results)
 
     def map_sync(
         self,
@@ -278,16 +217,21 @@ class View(ABC):
         *sequences: Iterable[object],
         bound: bool | None = None,
         chunksize: int | None = None,
+        ordered: bool = True,
         return_exceptions: bool = False,
+        max_outstanding: MaxOutstanding | None = None,
     ) -> list[Value]:
         """Call `f` on each item and return the list of results; see `map`."""
-        result = self.map_async(
+        result = self.map(
             f,
             *sequences,
+            block=True,
             bound=bound,
             chunksize=chunksize,
+            ordered=ordered,
             return_exceptions=return_exceptions,
-        ).get()
+            max_outstanding=max_outstanding,
+        )
         assert isinstance(result, list)
         return result
 
@@ -296,38 +240,70 @@ class View(ABC):
         f: Callable[..., object],
         /,
         *sequences: Iterable[object],
+        bound: bool | None = None,
+        chunksize: int | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
-    ) -> Iterator[Value]:
-        """Call `f` on each item; return an iterator over the results, as they come."""
-        return iter(
-            self.map_async(f, *sequences, ordered=ordered, return_exceptions=return_exceptions)
+        max_outstanding: MaxOutstanding = "auto",
+    ) -> LazyMapIterator:
+        """Call `f` on each item; return an iterator over the results, as they come.
+
+        Parameters
+        ----------
+        *sequences
+            May be endless: they are read as the results are, in this thread.
+        bound
+            None: as the view says.
+        chunksize
+            Items per task; None: 1. Those of a DirectView go to its engines in turn.
+        ordered
+            Whether results come in the order of the input, or as they are ready.
+        return_exceptions
+            Give exceptions in place of results, instead of raising.
+        max_outstanding
+            How many tasks may be on their way or unread. ``"auto"``: a few per engine. 0: all
+            are submitted at once.
+        """
+        if not sequences:
+            raise ValueError("imap needs at least one sequence")
+        is_bound = self.bound if bound is None else bound
+        submit = self._submitter()
+        return LazyMapIterator(
+            self._connection,
+            lambda chunk: submit(
+                f, call_for(chunk, is_bound=is_bound, return_exceptions=return_exceptions)
+            ),
+            chunks_of(zip(*sequences, strict=False), chunksize),
+            limit_of(max_outstanding, self.__len__),
+            self._session.abort,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
         )
 
-    def reduce(
-        self,
-        f: Callable[[object, object], object],
-        sequence: Iterable[object],
-        /,
-        *initial: object,
-    ) -> Value:
+    @abstractmethod
+    def _submitter(self) -> Callable[[Callable[..., object], Call], Submission]:
+        """Return what submits one task after the other, with the flags as they are now."""
+
+    def reduce(self, f: Combine, sequence: Iterable[object], /, *initial: object) -> Value:
         """Combine all items by `f`, as `functools.reduce` does; waits.
 
         Each engine combines a run of neighbours, then the results are combined, on the
-        engines as long as there are many. The order is kept; `f` must be associative.
+        engines as long as there are many, the last few here. The order is kept; `f` must be
+        associative, also with `initial`.
+
+        Raises
+        ------
+        TypeError
+            If there is neither an item nor an `initial`.
         """
-        reduce = named_definition("functools", "reduce")
-        items = list(sequence)
-        while len(items) > REDUCED_LOCALLY_MAX:
-            count = max(1, min(len(self) or 1, len(items) // 2))
-            size = -(-len(items) // count)
-            runs = [items[start : start + size] for start in range(0, len(items), size)]
-            combined = self._call_each(reduce, [(f, run) for run in runs])
-            if len(runs) == 1:
-                items = combined
-                break
-            items = combined
-        return functools.reduce(f, items, *initial)
+        definition = named_definition("functools", "reduce")
+        return reduced(
+            f,
+            sequence,
+            initial,
+            max(1, len(self)),
+            lambda runs: self._call_each(definition, runs),
+        )
 
     @abstractmethod
     def _call_each(
@@ -335,40 +311,33 @@ class View(ABC):
     ) -> list[object]:
         """Call the function with each of the arguments; wait and return the results."""
 
-    def remote(self, block: bool | None = None, **flags: object) -> Decorator:  # noqa: FBT001
+    def remote(
+        self,
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+        **flags: object,
+    ) -> Decorator:
         """Return a decorator: calls of the function are calls of `apply` on this view."""
-        return lambda f: RemoteFunction(self, f, block=block, **flags)
+        return remote(self, block, **flags)
 
     def parallel(
         self,
         dist: str = "b",
         block: bool | None = None,  # noqa: FBT001 - as users know it
-        *,
-        ordered: bool = True,
-        chunksize: int | None = None,
-        **flags: object,
+        **options: Value,
     ) -> Decorator:
         """Return a decorator: calls of the function cut their arguments into parts.
 
-        The parts are run on the view's engines and what they return is joined. ``f.map`` goes
-        item by item instead.
+        See `parallelz.parallel` for the options.
         """
-        return lambda f: ParallelFunction(
-            self,
-            f,
-            dist=dist,
-            block=block,
-            ordered=ordered,
-            chunksize=chunksize,
-            **flags,
-        )
+        return parallel(self, dist, block, **options)
 
     # -- tasks and control -----------------------------------------------------------------
 
     def _note(self, submission: Submission) -> None:
         first, end = submission.first_number, submission.first_number + len(submission.answers)
-        if self._runs and self._runs[-1][1] == first:
-            self._runs[-1][1] = end
+        last = self._runs[-1] if self._runs else None
+        if last is not None and last[1] == first:
+            last[1] = end
         else:
             self._runs.append([first, end])
 
@@ -389,6 +358,11 @@ class View(ABC):
             for number in range(*run)
             if number in awaited
         }
+
+    @property
+    def results(self) -> Mapping[str, object]:
+        """The results of ended tasks of the client, by id; see `Client.results`."""
+        return self._session.results
 
     def wait(self, jobs: Jobs = None, timeout: float | None = None) -> bool:
         """Wait for tasks, None: all of this view; return whether all have ended."""
@@ -429,8 +403,11 @@ class View(ABC):
         owner: object = None,
     ) -> AsyncResult:
         """Return the result of tasks of any client, None: the view's last; see `Client`."""
-        chosen = self.history[-1] if ids is None else ids
-        return self._session.get_result(chosen, self.block if block is None else block)
+        if ids is None:
+            if not self._runs:
+                raise IndexError("this view has submitted nothing yet")
+            ids = task_id_of(self._connection.session_id, self._runs[-1][1] - 1)
+        return self._session.get_result(ids, self._is_blocking(block))
 
     def purge_results(self, jobs: Jobs = None, targets: Targets = None) -> None:
         """Forget ended tasks; see `Client.purge_results`.
@@ -458,6 +435,3 @@ class View(ABC):
         if targets is not None:
             return targets
         return "all" if self._targets is None else self._targets
-
-
-Decorator = Callable[[Callable[..., object]], Value]

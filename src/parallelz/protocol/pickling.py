@@ -222,8 +222,11 @@ def _marshalled(code: CodeType, filename: str) -> bytes:
 def _make_function(
     code: CodeType, own: dict[str, object] | None, cell_count: int
 ) -> FunctionType:
-    namespace = _current.namespace if own is None else own
-    namespace.setdefault("__builtins__", builtins)  # imports by C code look there
+    namespace = _current.namespace
+    if own is not None:
+        # What is written in C and imports something, as numpy does, looks for it there.
+        own.setdefault("__builtins__", builtins)
+        namespace = own
     cells = tuple(CellType() for _ in range(cell_count))
     return FunctionType(code, namespace, None, None, cells)
 
