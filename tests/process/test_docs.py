@@ -43,7 +43,7 @@ def _sessions(page: Path) -> list[doctest.Example]:
 def _run(
     name: str, page: Path, examples: list[doctest.Example], names: dict[str, object]
 ) -> None:
-    # As at a prompt: functions of `__main__` travel by value, and these can be imported nowhere.
+    # As at a prompt: functions of `__main__` travel by value. These can be imported nowhere.
     names = {"__name__": "__main__", **names}
     test = doctest.DocTest(examples, names, name, str(page), 0, None)
     report: list[str] = []

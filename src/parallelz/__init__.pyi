@@ -1,0 +1,79 @@
+"""What type checkers read in place of `__init__.py`, which imports names when they are used."""
+
+from parallelz.client.balanced import LoadBalancedView
+from parallelz.client.client import Client
+from parallelz.client.dag import plot_dag, submit_graph, validate_graph
+from parallelz.client.dependencies import Dependency
+from parallelz.client.direct import DirectView
+from parallelz.client.map_results import AsyncMapResult
+from parallelz.client.recorded import AsyncHubResult
+from parallelz.client.remote import ParallelFunction, RemoteFunction
+from parallelz.client.results import AsyncResult
+from parallelz.cluster import Cluster
+from parallelz.errors import (
+    AlreadyDisplayedError,
+    ClientClosed,
+    ClusterError,
+    CompositeError,
+    ConnectionFileError,
+    DependencyTimeout,
+    EngineError,
+    ImpossibleDependency,
+    InvalidDependency,
+    NoEnginesRegistered,
+    NotRecorded,
+    ParallelzError,
+    QueueFull,
+    RemoteError,
+    SerializationError,
+    TaskAborted,
+    TaskLost,
+    TaskTimeout,
+    UnmetDependency,
+)
+from parallelz.protocol.conditions import depend, dependent, interactive, require
+from parallelz.protocol.functions import Reference
+from parallelz.protocol.payload import register_serializer
+
+__version__: str
+
+__all__ = [
+    "AlreadyDisplayedError",
+    "AsyncHubResult",
+    "AsyncMapResult",
+    "AsyncResult",
+    "Client",
+    "ClientClosed",
+    "Cluster",
+    "ClusterError",
+    "CompositeError",
+    "ConnectionFileError",
+    "Dependency",
+    "DependencyTimeout",
+    "DirectView",
+    "EngineError",
+    "ImpossibleDependency",
+    "InvalidDependency",
+    "LoadBalancedView",
+    "NoEnginesRegistered",
+    "NotRecorded",
+    "ParallelFunction",
+    "ParallelzError",
+    "QueueFull",
+    "Reference",
+    "RemoteError",
+    "RemoteFunction",
+    "SerializationError",
+    "TaskAborted",
+    "TaskLost",
+    "TaskTimeout",
+    "UnmetDependency",
+    "depend",
+    "dependent",
+    "interactive",
+    "plot_dag",
+    "register_serializer",
+    "require",
+    "submit_graph",
+    "validate_graph",
+]
