@@ -39,15 +39,20 @@ from parallelz.errors import (
 )
 
 __version__ = "0.1.0"
+version_info = (0, 1, 0)
 
 _HOMES = {
+    "ALL_COMPLETED": "concurrent.futures",
     "AsyncHubResult": "parallelz.client.recorded",
     "AsyncMapResult": "parallelz.client.map_results",
     "AsyncResult": "parallelz.client.results",
+    "BroadcastView": "parallelz.client.broadcast",
     "Client": "parallelz.client.client",
     "Cluster": "parallelz.cluster",
     "Dependency": "parallelz.client.dependencies",
     "DirectView": "parallelz.client.direct",
+    "FIRST_COMPLETED": "concurrent.futures",
+    "FIRST_EXCEPTION": "concurrent.futures",
     "LoadBalancedView": "parallelz.client.balanced",
     "ParallelFunction": "parallelz.client.remote",
     "Reference": "parallelz.protocol.functions",
@@ -55,18 +60,24 @@ _HOMES = {
     "depend": "parallelz.protocol.conditions",
     "dependent": "parallelz.protocol.conditions",
     "interactive": "parallelz.protocol.conditions",
+    "parallel": "parallelz.client.remote",
     "plot_dag": "parallelz.client.dag",
     "register_serializer": "parallelz.protocol.payload",
+    "remote": "parallelz.client.remote",
     "require": "parallelz.protocol.conditions",
     "submit_graph": "parallelz.client.dag",
     "validate_graph": "parallelz.client.dag",
 }
 
 __all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
     "AlreadyDisplayedError",
     "AsyncHubResult",
     "AsyncMapResult",
     "AsyncResult",
+    "BroadcastView",
     "Client",
     "ClientClosed",
     "Cluster",
@@ -96,15 +107,20 @@ __all__ = [
     "depend",
     "dependent",
     "interactive",
+    "parallel",
     "plot_dag",
     "register_serializer",
+    "remote",
     "require",
     "submit_graph",
     "validate_graph",
+    "version_info",
 ]
 
 
 def __getattr__(name: str) -> object:
+    if name == "client":
+        return importlib.import_module("parallelz.client")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(importlib.import_module(_HOMES[name]), name)

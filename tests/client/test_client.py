@@ -28,9 +28,19 @@ def test_import_is_cheap() -> None:
 
 def test_every_public_name_is_there() -> None:
     for name in parallelz.__all__:
-        assert getattr(parallelz, name).__name__ == name
+        assert getattr(getattr(parallelz, name), "__name__", name) == name
+    assert ".".join(map(str, parallelz.version_info)) == parallelz.__version__
     with pytest.raises(AttributeError):
         _ = parallelz.nonsense
+
+
+def test_the_package_of_the_user_side_has_its_classes() -> None:
+    code = "from parallelz import client; print(client.Client, *dir(client))"
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert "parallelz.client.client.Client" in printed
+    assert "LoadBalancedView" in printed
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = parallelz.client.nonsense
 
 
 def test_without_a_cluster_the_error_says_how_to_start_one(tmp_path: Path) -> None:

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from helpers_client import TIMEOUT_S, ThreadCluster
 
-from parallelz import Client, DirectView, LoadBalancedView, NoEnginesRegistered, Reference
+from parallelz import (
+    BroadcastView,
+    Client,
+    DirectView,
+    InvalidDependency,
+    LoadBalancedView,
+    NoEnginesRegistered,
+    Reference,
+    TaskAborted,
+)
 
 
 def double(x: int) -> int:
@@ -73,6 +82,53 @@ def test_views_take_block_from_their_client(rc: Client) -> None:
     assert rc.apply(double, [2]) == 4
 
 
+def test_a_view_follows_its_client_until_it_has_a_block_of_its_own(
+    rc: Client, dv: DirectView
+) -> None:
+    rc.block = True
+    assert dv.block is True
+    assert dv.apply(double, 2) == [4, 4]
+    with dv.temp_flags(block=False):
+        assert dv.apply(double, 2).get(TIMEOUT_S) == [4, 4]
+    rc.block = False
+    assert dv.block is False
+    dv.block = True
+    assert dv.map(double, [1]) == rc.map(double, [1], targets="all", block=True) == [2]
+    assert rc[:].block is True
+
+
+def test_flags_of_nested_with_blocks_end_in_turn_also_by_exceptions(
+    lv: LoadBalancedView,
+) -> None:
+    def fail() -> None:
+        with lv.temp_flags(retries=2, priority=5):
+            assert (lv.retries, lv.priority) == (2, 5)
+            raise RuntimeError
+
+    with lv.temp_flags(retries=1):
+        with pytest.raises(RuntimeError):
+            fail()
+        assert (lv.retries, lv.priority) == (1, 0)
+    assert (lv.retries, lv.priority) == (0, 0)
+    with pytest.raises(KeyError, match="nonsense"), lv.temp_flags(retries=1, nonsense=1):
+        pytest.fail("unreachable")
+    assert lv.retries == 0
+
+
+def test_flags_are_set_all_or_none(lv: LoadBalancedView) -> None:
+    with pytest.raises(ValueError, match="retries must be"):
+        lv.set_flags(block=True, priority=3, retries=-1)
+    assert (lv.block, lv.priority, lv.retries) == (False, 0, 0)
+
+
+def test_a_copy_with_other_flags_shares_the_history(lv: LoadBalancedView) -> None:
+    other = lv.with_flags(block=True, retries=2)
+    assert other.apply(double, 1) == 2
+    assert (lv.block, lv.retries) == (False, 0)
+    assert lv.history == other.history
+    assert len(lv.history) == 1
+
+
 def test_bound_functions_get_the_namespace(rc: Client, dv: DirectView) -> None:
     assert dv.apply_sync_bound(count, 2) == [2, 2]
     assert dv.apply_async_bound(count, 3).get(TIMEOUT_S) == [5, 5]
@@ -117,6 +173,128 @@ def test_calls_for_no_engines_fail_at_once_and_balanced_ones_warn(
     assert result.get(TIMEOUT_S) == 2
     with pytest.raises(TimeoutError, match=r"3 engines not ready in 0\.01 seconds"):
         rc.wait_for_engines(3, 0.01)
+
+
+def test_all_arguments_of_apply_in_their_order(rc: Client) -> None:
+    first = rc.apply(double, (1,), targets=[1], balanced=True)
+    where = (
+        [1],
+        True,
+        [first],
+        first.msg_ids,
+        60.0,
+    )  # targets, balanced, after, follow, timeout
+    result = rc.apply(count, [2], {}, True, False, True, *where)
+    assert (result.get(TIMEOUT_S), result["engine_id"]) == (2, 1)
+    assert rc.apply(dict, None, {"f": 1, "targets": 2}, block=True) == {"f": 1, "targets": 2}
+
+
+def test_timeouts_and_dependencies_are_for_balanced_calls_only(rc: Client) -> None:
+    for name, value in {"after": [], "follow": "x-1", "timeout": 5}.items():
+        for targets, balanced in ((0, None), ("all", None), (None, False)):
+            with pytest.raises(ValueError, match="balanced=True or no targets"):
+                rc.apply(double, (1,), targets=targets, balanced=balanced, **{name: value})
+    with pytest.raises(InvalidDependency):
+        rc.apply(double, (1,), after=5)
+    with pytest.raises(ValueError, match="timeout must be"):
+        rc.apply(double, (1,), timeout=-1)
+
+
+def test_keywords_that_are_not_there_are_refused(dv: DirectView, lv: LoadBalancedView) -> None:
+    for view in (dv, lv):
+        for call in (view.map_async, view.map_sync, view.imap):
+            with pytest.raises(TypeError, match="block"):
+                call(double, [1], block=True)  # type: ignore[operator]
+
+
+def test_the_client_maps_over_all_or_some_engines(rc: Client) -> None:
+    assert rc.map(double, range(3), block=True) == [0, 2, 4]
+    result = rc.map(double, range(4), targets="all")
+    assert (result.get(TIMEOUT_S), result["engine_id"]) == ([0, 2, 4, 6], [0, 1])
+    result = rc.map(double, range(4), targets=[1], balanced=True)
+    assert (result.get(TIMEOUT_S), {*result["engine_id"]}) == ([0, 2, 4, 6], {1})
+    assert list(itertools.islice(rc.imap(double, itertools.count()), 3)) == [0, 2, 4]
+    assert rc.reduce(operator.sub, [9, 2, 3], targets=0) == 4
+
+
+@pytest.mark.parametrize("chunksize", [None, 2])
+def test_maps_take_whatever_can_be_iterated(
+    rc: Client, dv: DirectView, lv: LoadBalancedView, chunksize: int | None
+) -> None:
+    inputs = [
+        (n for n in range(5)),
+        dict.fromkeys(range(5)),
+        dict.fromkeys(range(5)).keys(),
+        frozenset(range(5)),
+        np.arange(5),
+        "01234",
+    ]
+    for view, given in itertools.product((dv, lv), inputs[1:]):
+        size = None if view is dv else chunksize
+        assert view.map_sync(str, given, chunksize=size) == ["0", "1", "2", "3", "4"]
+    assert dv.map_sync(str, (n for n in range(3))) == ["0", "1", "2"]
+    assert lv.map_sync(str, inputs[0], chunksize=chunksize) == ["0", "1", "2", "3", "4"]
+
+
+def test_a_map_of_nothing_is_an_empty_result(dv: DirectView, lv: LoadBalancedView) -> None:
+    for view in (dv, lv):
+        result = view.map_async(double, [])
+        assert (result.ready(), result.get(), len(result), list(result)) == (True, [], 0, [])
+
+
+def test_exceptions_in_a_map_can_take_the_place_of_results(
+    dv: DirectView, lv: LoadBalancedView
+) -> None:
+    for view in (dv, lv):
+        found = view.map(
+            operator.truediv, [1, 1, 1], [1, 0, 2], block=True, return_exceptions=True
+        )
+        assert (found[0], found[2]) == (1, 0.5)
+        assert isinstance(found[1], ZeroDivisionError)
+
+
+def test_a_broadcast_view_always_gives_lists(rc: Client) -> None:
+    view = rc.broadcast_view(0, is_coalescing=True, block=True)
+    assert isinstance(view, BroadcastView)
+    assert isinstance(view, DirectView)
+    assert repr(view) == "<BroadcastView [0]>"
+    assert view.apply(double, 2) == [4]
+    assert rc.broadcast_view().targets == [0, 1]
+    assert rc.broadcast_view().apply_sync(double, 2) == [4, 4]
+
+
+def test_control_of_some_engines_only(cluster: ThreadCluster, rc: Client) -> None:
+    cluster.engines[1].hold()
+    result = rc[1].apply_async(double, 1)
+    rc[0].apply_sync(double, 1)  # when it has ended, the one before has arrived
+    assert rc.queue_status(targets=[1])[1] == {"queue": 1, "completed": 0, "tasks": 0}
+    assert 0 not in rc.queue_status(targets=[1])
+    rc.abort(targets=0)
+    assert rc.queue_status(targets=1)["queue"] == 1
+    rc.abort(targets=1)
+    cluster.engines[1].go_on()
+    with pytest.raises(TaskAborted):
+        result.get(TIMEOUT_S)
+    rc.shutdown(targets=0)
+    rc.connection.wait(lambda: rc.ids == [1], TIMEOUT_S)
+    assert rc.ids == [1]
+
+
+def test_indices_are_evaluated_when_they_are_used(cluster: ThreadCluster, rc: Client) -> None:
+    before = rc[:]
+    cluster.add_engine()
+    rc.connection.wait(lambda: len(rc) == 3, TIMEOUT_S)
+    assert before.targets == [0, 1]
+    assert rc[:].targets == [0, 1, 2]
+    assert (rc[-1].targets, rc[np.int64(0)], rc[[0, -1]].targets) == (2, rc[0], [0, 2])
+    assert rc[range(2)] is before
+    assert rc.direct_view().apply_sync(double, 1) == [2, 2, 2]
+    assert rc.view("ALL") is rc.view("all")
+    for wrong in (True, 0.5, "0", {0}):
+        with pytest.raises(TypeError):
+            rc[wrong]  # type: ignore[index]
+    with pytest.raises(NoEnginesRegistered):
+        rc[5:].apply_sync(double, 1)
 
 
 def test_maps_of_both_views(dv: DirectView, lv: LoadBalancedView) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, TypeVar
 
 import msgspec
 
@@ -18,9 +17,9 @@ from parallelz.client.flags import CHECKS
 from parallelz.client.graphs import Graph, as_call, order_of, predecessors_of
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
-from parallelz.client.partition import Sliceable, chunked, partition
+from parallelz.client.partition import Sliceable, check_chunksize, chunked, partition
 from parallelz.client.past_session import PastSession
-from parallelz.client.results import AsyncResult, Value
+from parallelz.client.results import AsyncResult
 from parallelz.client.view import View
 from parallelz.errors import SerializationError
 from parallelz.ids import EngineId, TaskId
@@ -32,8 +31,6 @@ N = TypeVar("N", bound=Hashable)
 
 _LASTING = frozenset({*CHECKS, "label"})  # flags that are the same in many calls
 _STALE = TaskOptions()  # to be made of the flags anew
-
-OUTSTANDING_PER_ENGINE = 4  # items of an imap: one runs, the others are on their way
 
 
 class LoadBalancedView(View):
@@ -98,6 +95,10 @@ class LoadBalancedView(View):
 
     def _is_balanced(self) -> bool:
         return True
+
+    def _aim(self, chosen: int | list[int] | None) -> None:
+        self._targets = [chosen] if isinstance(chosen, int) else chosen
+        self._lasting = _STALE
 
     def _options(self) -> TaskOptions | None:
         """Return the flags as they are now; None: nothing special."""
@@ -267,9 +268,7 @@ class LoadBalancedView(View):
         """Call `f` on each item, `chunksize` items per task; without waiting. See `map`."""
         if not sequences:
             raise ValueError("map needs at least one sequence")
-        size = 1 if chunksize is None else chunksize
-        if size < 1:
-            raise ValueError(f"chunksize must be 1 or more, not {chunksize}")
+        size = 1 if chunksize is None else check_chunksize(chunksize)
         is_bound = self.bound if bound is None else bound
         items = zip(*sequences, strict=False)
         lengths: list[int] | None = None
@@ -301,72 +300,25 @@ class LoadBalancedView(View):
     ) -> AsyncJoinedResult:
         """Call `f` on parts of the sequences, None: one per engine; the results are joined."""
         length = len(sequences[0])
-        count = -(-length // chunksize) if chunksize else min(len(self), length)
+        if chunksize is None:
+            count = min(len(self), length)
+        else:
+            count = -(-length // check_chunksize(chunksize))
         parts = [partition(sequence, max(1, count), dist) for sequence in sequences]
         kind = BOUND if self.bound else PLAIN
         calls: list[Call] = [(kind, args, {}) for args in zip(*parts, strict=True)]
         submission = self._submit_map(f, calls)
         return AsyncJoinedResult(self._connection, submission, dist=dist)
 
-    def imap(
-        self,
-        f: Callable[..., object],
-        /,
-        *sequences: Iterable[object],
-        ordered: bool = True,
-        return_exceptions: bool = False,
-        max_outstanding: int | Literal["auto"] = "auto",
-    ) -> Iterator[Value]:
-        """Call `f` on each item; return an iterator over the results, as they come.
+    def _submitter(self) -> Callable[[Function, Call], Submission]:
+        options = self._options()
 
-        Parameters
-        ----------
-        *sequences
-            May be endless: they are read as the results are.
-        ordered
-            Whether results come in the order of the input, or as they are ready.
-        return_exceptions
-            Give exceptions in place of results, instead of raising.
-        max_outstanding
-            How many items may be on their way or unread. ``"auto"``: a few per engine. 0: all
-            are read at once.
-        """
-        limit = max_outstanding
-        if limit == "auto":
-            limit = OUTSTANDING_PER_ENGINE * max(1, len(self))
-        if limit == 0:
-            return super().imap(
-                f, *sequences, ordered=ordered, return_exceptions=return_exceptions
-            )
-        items = zip(*sequences, strict=False)
-        return self._imap(f, items, limit, ordered=ordered, tolerant=return_exceptions)
+        def submit(function: Function, call: Call) -> Submission:
+            submission = self._connection.submit_task(function, call, options)
+            self._note(submission)
+            return submission
 
-    def _imap(
-        self,
-        f: Callable[..., object],
-        items: Iterator[tuple[object, ...]],
-        limit: int,
-        *,
-        ordered: bool,
-        tolerant: bool,
-    ) -> Iterator[Value]:
-        pending: deque[AsyncResult] = deque()
-        is_over = False
-        while True:
-            while not is_over and len(pending) < limit:
-                item = next(items, None)
-                if item is None:
-                    is_over = True
-                else:
-                    pending.append(self._submit(f, item, {}, bound=self.bound))
-            if not pending:
-                return
-            if not ordered:
-                self._connection.wait(lambda: any(each.ready() for each in pending))
-                place = next(n for n, each in enumerate(pending) if each.ready())
-                pending.rotate(-place)
-            result = pending.popleft()
-            yield result.get(return_exceptions=tolerant)
+        return submit
 
 
 @contextlib.contextmanager

@@ -10,19 +10,21 @@ from typing import Self
 
 from parallelz import settings
 from parallelz.client.balanced import LoadBalancedView
+from parallelz.client.broadcast import BroadcastView
 from parallelz.client.connect import connect
 from parallelz.client.direct import DirectView
+from parallelz.client.imap import LazyMapIterator
 from parallelz.client.limits import (
     OUTSTANDING_MAX,
     WhenFull,
     check_limit,
     check_when_full,
 )
-from parallelz.client.partition import Sliceable
+from parallelz.client.remote import Decorator
 from parallelz.client.results import AsyncResult, Value
-from parallelz.client.session import Targets
+from parallelz.client.session import Targets, is_all
 from parallelz.client.state import StateSession
-from parallelz.client.view import Decorator, View
+from parallelz.client.view import View
 from parallelz.protocol.connection import ConnectionInfo
 
 
@@ -134,13 +136,12 @@ class Client(StateSession):
             `targets`.
         """
         is_balanced = targets is None if balanced is None else balanced
-        is_all = targets is None or (isinstance(targets, str) and targets.lower() == "all")
-        chosen = None if is_all else self.resolve(targets)
+        chosen = None if is_all(targets) else self.resolve(targets)
         key = (is_balanced, tuple(chosen) if isinstance(chosen, list) else chosen)
-        if key not in self._views:
+        found = self._views.get(key)
+        if found is None:
             make = self._balanced_view if is_balanced else self._direct_view
-            self._views[key] = make(chosen)
-        found = self._views[key]
+            found = self._views.setdefault(key, make(chosen))
         assert isinstance(found, DirectView | LoadBalancedView)
         return found
 
@@ -152,26 +153,40 @@ class Client(StateSession):
 
     def direct_view(self, targets: Targets = "all", **flags: object) -> DirectView:
         """Return a new view of engines that all run each call; see `view`."""
-        is_all = targets is None or (isinstance(targets, str) and targets.lower() == "all")
-        return self._direct_view(None if is_all else self.resolve(targets)).set_flags(**flags)
+        chosen = None if is_all(targets) else self.resolve(targets)
+        return self._direct_view(chosen).set_flags(**flags)
 
     def load_balanced_view(self, targets: Targets = None, **flags: object) -> LoadBalancedView:
         """Return a new view of engines of which one runs each call; see `view`."""
-        is_all = targets is None or (isinstance(targets, str) and targets.lower() == "all")
-        chosen = None if is_all else self.resolve(targets)
+        chosen = None if is_all(targets) else self.resolve(targets)
         return self._balanced_view(chosen).set_flags(**flags)
 
-    def broadcast_view(self, targets: Targets = "all", **flags: object) -> DirectView:
-        """Return a new DirectView: a call for many engines is sent once anyway."""
-        return self.direct_view(targets, **flags)
+    def broadcast_view(
+        self,
+        targets: Targets = "all",
+        is_coalescing: object = None,
+        **flags: object,
+    ) -> BroadcastView:
+        """Return a new `BroadcastView`.
+
+        Parameters
+        ----------
+        targets
+            As in `view`, but evaluated now, also if it is ``"all"``.
+        is_coalescing
+            Without effect: results come as one list anyway.
+        """
+        chosen = self.resolve(targets)
+        return BroadcastView(self, [chosen] if isinstance(chosen, int) else chosen).set_flags(
+            **flags
+        )
 
     def __getitem__(self, key: int | slice | Sequence[int]) -> DirectView:
         """Return the view of engines by their place in `ids`, as it is now."""
-        if not isinstance(key, int | slice | list | tuple | range):
+        is_index = hasattr(key, "__index__") or isinstance(key, slice | list | tuple | range)
+        if not is_index or isinstance(key, bool):
             raise TypeError(f"key by int/slice/list/tuple/range only, not {type(key)}")
-        found = self.view(key, balanced=False)
-        assert isinstance(found, DirectView)
-        return found
+        return self._direct(key)
 
     def __iter__(self) -> Iterator[DirectView]:
         """Yield a view of each engine."""
@@ -235,7 +250,7 @@ class Client(StateSession):
                     " balanced=True or no targets"
                 )
             flags: dict[str, object] = {"after": after, "follow": follow, "timeout": timeout}
-            view = LoadBalancedView(self, view.targets).set_flags(**flags)  # type: ignore[arg-type]
+            view = view.with_flags(**flags)
         call = view.apply_async_bound if bound else view.apply_async
         result = call(f, *(args or ()), **(kwargs or {}))
         return result.get() if self._is_blocking(block) else result
@@ -255,7 +270,7 @@ class Client(StateSession):
         block: bool | None = None,  # noqa: FBT001 - as users know it
     ) -> AsyncResult:
         """Run a string of code on engines; see `DirectView.execute`."""
-        return self._direct(targets).execute(code, self._is_blocking(block))
+        return self._direct(targets).execute(code, block)
 
     def run(
         self,
@@ -264,7 +279,7 @@ class Client(StateSession):
         block: bool | None = None,  # noqa: FBT001 - as users know it
     ) -> AsyncResult:
         """Run the content of a file on engines; see `DirectView.run`."""
-        return self._direct(targets).run(filename, self._is_blocking(block))
+        return self._direct(targets).run(filename, block)
 
     def map(
         self,
@@ -273,12 +288,34 @@ class Client(StateSession):
         *sequences: Iterable[object],
         targets: Targets = None,
         balanced: bool | None = None,
-        block: bool | None = None,
-        **options: object,
+        **options: Value,
     ) -> Value:
         """Call `f` on each item; see `View.map`."""
-        view = self.view(targets, balanced)
-        return view.map(f, *sequences, block=self._is_blocking(block), **options)  # type: ignore[arg-type]
+        return self.view(targets, balanced).map(f, *sequences, **options)
+
+    def imap(
+        self,
+        f: Callable[..., object],
+        /,
+        *sequences: Iterable[object],
+        targets: Targets = None,
+        balanced: bool | None = None,
+        **options: Value,
+    ) -> LazyMapIterator:
+        """Call `f` on each item, read while results are taken; see `View.imap`."""
+        return self.view(targets, balanced).imap(f, *sequences, **options)
+
+    def reduce(
+        self,
+        f: Callable[[object, object], object],
+        sequence: Iterable[object],
+        /,
+        *initial: object,
+        targets: Targets = None,
+        balanced: bool | None = None,
+    ) -> Value:
+        """Combine all items by `f`; see `View.reduce`."""
+        return self.view(targets, balanced).reduce(f, sequence, *initial)
 
     def push(
         self,
@@ -288,7 +325,7 @@ class Client(StateSession):
         track: object = None,
     ) -> Value:
         """Set names of the engines' namespaces; see `DirectView.push`."""
-        return self._direct(targets).push(ns, self._is_blocking(block))
+        return self._direct(targets).push(ns, block)
 
     def pull(
         self,
@@ -297,12 +334,12 @@ class Client(StateSession):
         block: bool | None = None,  # noqa: FBT001 - as users know it
     ) -> Value:
         """Return the values of names of engines' namespaces; see `DirectView.pull`."""
-        return self._direct(targets).pull(names, self._is_blocking(block))
+        return self._direct(targets).pull(names, block)
 
     def scatter(
         self,
         key: str,
-        seq: Sliceable,
+        seq: Iterable[object],
         dist: str = "b",
         flatten: bool = False,  # noqa: FBT001, FBT002 - as users know it
         targets: Targets = "all",
@@ -310,7 +347,7 @@ class Client(StateSession):
         track: object = None,
     ) -> Value:
         """Set a name on each engine to its part; see `DirectView.scatter`."""
-        return self._direct(targets).scatter(key, seq, dist, flatten, self._is_blocking(block))
+        return self._direct(targets).scatter(key, seq, dist, flatten, block)
 
     def gather(
         self,
@@ -320,7 +357,7 @@ class Client(StateSession):
         block: bool | None = None,  # noqa: FBT001 - as users know it
     ) -> Value:
         """Put parts together again; see `DirectView.gather`."""
-        return self._direct(targets).gather(key, dist, self._is_blocking(block))
+        return self._direct(targets).gather(key, dist, block)
 
     def remote(
         self,
@@ -340,7 +377,7 @@ class Client(StateSession):
         *,
         targets: Targets = None,
         balanced: bool | None = None,
-        **flags: object,
+        **options: Value,
     ) -> Decorator:
         """Return a decorator: calls are cut into parts and joined; see `View.parallel`."""
-        return self.view(targets, balanced).parallel(dist, block, **flags)  # type: ignore[arg-type]
+        return self.view(targets, balanced).parallel(dist, block, **options)

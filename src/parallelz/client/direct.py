@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,14 @@ from parallelz.client.definitions import Function
 from parallelz.client.imports import recorded_imports
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
-from parallelz.client.partition import Sliceable, columns, partition, slices
+from parallelz.client.partition import (
+    Sliceable,
+    as_sliceable,
+    check_dist,
+    columns,
+    partition,
+    slices,
+)
 from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Targets
 from parallelz.client.view import View, verb
@@ -36,6 +44,9 @@ class DirectView(View):
 
     def _is_balanced(self) -> bool:
         return False
+
+    def _aim(self, chosen: int | list[int] | None) -> None:
+        self._targets = "all" if chosen is None else chosen
 
     def _engine_ids(self) -> list[EngineId]:
         self._connection.check_open()
@@ -83,6 +94,19 @@ class DirectView(View):
         assert isinstance(result, list)
         return result
 
+    def _submitter(self) -> Callable[[Function, Call], Submission]:
+        options = self._options()
+        turns = itertools.count()
+
+        def submit(function: Function, call: Call) -> Submission:
+            engine_ids = self._engine_ids()
+            engine_id = engine_ids[next(turns) % len(engine_ids)]
+            submission = self._connection.submit_direct(function, call, [engine_id], options)
+            self._note(submission)
+            return submission
+
+        return submit
+
     # -- maps ------------------------------------------------------------------------------
 
     def map_async(
@@ -123,6 +147,8 @@ class DirectView(View):
         chunksize: int | None = None,
     ) -> AsyncJoinedResult:
         """Call `f` on one part of the sequences per engine; what it returns is joined."""
+        if chunksize is not None:
+            warnings.warn("`chunksize` is ignored unless load balancing", stacklevel=3)
         engine_ids = self._engine_ids()
         count = max(1, min(len(engine_ids), len(sequences[0])))
         parts = [partition(sequence, count, dist) for sequence in sequences]
@@ -138,22 +164,31 @@ class DirectView(View):
         ns: Mapping[str, object],
         block: bool | None = None,  # noqa: FBT001 - as users know it
         track: object = None,
+        *,
+        targets: Targets = None,
     ) -> Value:
         """Set names of the engines' namespaces to values.
 
         Parameters
         ----------
         ns
-            By name; ``"a.b"`` sets an attribute of ``a``.
+            By name; ``"a.b"`` sets an attribute of ``a``, ``"x[3]"`` an item of ``x``.
+        track
+            Without effect; `AsyncResult.wait_for_send` works always.
+        targets
+            Other engines than those of this view.
         """
         if not isinstance(ns, Mapping):
             raise TypeError(f"Must push a dict by name, not a {type(ns)}")
-        return self._finish(self._verb("push", dict(ns)), block)
+        values = {_name_of(name): value for name, value in ns.items()}
+        return self._finish(self._at(targets)._verb("push", values), block)
 
     def pull(
         self,
         names: str | Iterable[str],
         block: bool | None = None,  # noqa: FBT001 - as users know it
+        *,
+        targets: Targets = None,
     ) -> Value:
         """Return the values of names, of each engine; for several names a list per engine.
 
@@ -161,9 +196,11 @@ class DirectView(View):
         ----------
         names
             Also ``"a.b"`` and ``"x[3]"``. A NameError if an engine has no such name.
+        targets
+            Other engines than those of this view.
         """
         wanted = names if isinstance(names, str) else _names_of(names)
-        return self._finish(self._verb("pull", wanted), block)
+        return self._finish(self._at(targets)._verb("pull", wanted), block)
 
     def get(self, key: str) -> Value:
         """Return the value of a name, or a list of those of the engines; waits."""
@@ -182,67 +219,113 @@ class DirectView(View):
     def scatter(
         self,
         key: str,
-        seq: Sliceable,
+        seq: Iterable[object],
         dist: str = "b",
         flatten: bool = False,  # noqa: FBT001, FBT002 - as users know it
         block: bool | None = None,  # noqa: FBT001
         track: object = None,
+        *,
+        targets: Targets = None,
     ) -> Value:
         """Cut a sequence and set a name on each engine to its part.
 
         Parameters
         ----------
+        seq
+            What can be cut is (lists, arrays along their first axis, strings); of anything
+            else that is iterable a list is made first, but of a dict.
         dist
             ``"b"``: runs of neighbours, the first ones one longer if need be; ``"r"``: dealt
             out one by one.
         flatten
             Set a part of length one to its item.
+        targets
+            Other engines than those of this view.
         """
+        return self._finish(self._at(targets)._scattered(key, seq, dist, flatten), block)
+
+    def _scattered(
+        self,
+        key: str,
+        seq: Iterable[object],
+        dist: str,
+        flatten: bool,  # noqa: FBT001
+    ) -> AsyncResult:
         engine_ids = self._engine_ids()
         parts: list[object] = [
             part[0] if flatten and len(part) == 1 else part
-            for part in partition(seq, len(engine_ids), dist)
+            for part in partition(as_sliceable(seq), len(engine_ids), dist)
         ]
         calls: list[Call] = [(BOUND, ({_name_of(key): part},), {}) for part in parts]
         submission = self._submit_parts(verb("push"), calls, engine_ids)
         is_single = isinstance(self._targets, int)
-        result = AsyncResult(self._connection, submission, "scatter", is_single=is_single)
-        return self._finish(result, block)
+        return AsyncResult(self._connection, submission, "scatter", is_single=is_single)
 
     def gather(
         self,
         key: str,
         dist: str = "b",
         block: bool | None = None,  # noqa: FBT001 - as users know it
+        *,
+        targets: Targets = None,
     ) -> Value:
         """Put the parts that a name has on the engines together again; see `scatter`.
+
+        Parameters
+        ----------
+        dist
+            How they were cut.
+        targets
+            Other engines than those of this view.
 
         Returns
         -------
         object
-            An array of arrays, else a list. AsyncResult if it does not block.
+            An array of arrays, a list of the items of lists, tuples and ranges, of anything
+            else a list of the parts. AsyncResult if it does not block; to iterate over that
+            gives items as soon as the engines have sent them.
         """
+        check_dist(dist)
+        return self._finish(self._at(targets)._gathered(key, dist), block)
+
+    def _gathered(self, key: str, dist: str) -> AsyncResult:
         submission = self._connection.submit_direct(
             verb("pull"), (BOUND, (_name_of(key),), {}), self._engine_ids(), self._options()
         )
         self._note(submission)
-        result = AsyncJoinedResult(self._connection, submission, "gather", dist=dist)
-        return self._finish(result, block)
+        return AsyncJoinedResult(self._connection, submission, "gather", dist=dist)
 
     def clear(self, targets: Targets = None, block: object = None) -> None:
         """Delete all names of users from the engines' namespaces; waits."""
         self._session.clear(self._own(targets))
 
     @contextlib.contextmanager
-    def sync_imports(self, *, quiet: bool = False) -> Iterator[None]:
+    def sync_imports(
+        self,
+        local: bool = True,  # noqa: FBT001, FBT002 - as users know it
+        quiet: bool = False,  # noqa: FBT001, FBT002
+    ) -> Iterator[None]:
         """Repeat on the engines what the ``with`` block imports; waits for them.
 
-        Names by ``import x as y`` are ``x`` there.
+        Names by ``import x as y`` are ``x`` there. If the block raises, also because something
+        cannot be imported here, nothing is imported there.
+
+        Parameters
+        ----------
+        local
+            Only True: what is imported there is imported here as well.
+        quiet
+            Do not print what is imported.
         """
+        if not local:
+            raise NotImplementedError(
+                "sync_imports imports here, too; for the engines alone:"
+                ' execute("import ...", block=True)'
+            )
         with recorded_imports(quiet=quiet) as statements:
             yield
         if statements:
-            self.execute("\n".join(statements), block=True)
+            self._execute(("\n".join(statements), "<sync_imports>"), block=True)
 
     @property
     def importer(self) -> contextlib.AbstractContextManager[None]:

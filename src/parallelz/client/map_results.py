@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from parallelz.client.connection import Connection
 from parallelz.client.ledger import Submission
 from parallelz.client.outcomes import Failed
-from parallelz.client.partition import join
+from parallelz.client.partition import is_part, items_of, join
 from parallelz.client.results import AsyncResult, Value
 from parallelz.client.task_group import Place
 from parallelz.protocol.inputs import How
@@ -140,6 +140,14 @@ class AsyncJoinedResult(AsyncResult):
     ) -> None:
         super().__init__(connection, submission, name, is_single=False)
         self._dist = dist
+
+    def __iter__(self) -> Iterator[Value]:
+        """Yield the items of the engines' parts, in order, as soon as the parts are there."""
+        return items_of(map(self._part, range(len(self._places))), self._dist)
+
+    def _part(self, index: int) -> Iterable[Value]:
+        part = self._value_or_raise(index)
+        return part if is_part(part) else [part]
 
     def _input_form(self) -> How | None:
         return None

@@ -7,9 +7,9 @@ when it does not come out even; ``"r"`` (round-robin) deals the items out like c
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any, Protocol, TypeGuard, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -31,6 +31,13 @@ def check_dist(dist: str) -> None:
     """Raise ValueError unless `dist` is a way to distribute."""
     if dist not in ("b", "r"):
         raise ValueError(f"dist must be 'b' (blocks) or 'r' (round-robin), not {dist!r}")
+
+
+def check_chunksize(chunksize: int) -> int:
+    """Return it, if that many items can be one task."""
+    if not isinstance(chunksize, int) or isinstance(chunksize, bool) or chunksize < 1:
+        raise ValueError(f"chunksize must be 1 or more, not {chunksize!r}")
+    return chunksize
 
 
 def slices(length: int, part_count: int, dist: str = "b") -> list[slice]:
@@ -65,31 +72,56 @@ def join(parts: Sequence[object], dist: str = "b") -> object:
     numpy = sys.modules.get("numpy")
     if numpy is not None and any(isinstance(part, numpy.ndarray) for part in parts):
         return _join_arrays(parts, dist)
-    sequences = [part for part in parts if isinstance(part, list | tuple | range)]
+    sequences = [part for part in parts if is_part(part)]
     if len(sequences) < len(parts):
         return list(parts)
+    return list(chain.from_iterable(sequences) if dist == "b" else items_of(sequences, dist))
+
+
+def is_part(candidate: object) -> TypeGuard[Iterable[Item]]:
+    """Whether it consists of items of what was cut, and is not one itself, as a str may be."""
+    if isinstance(candidate, list | tuple | range):
+        return True
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(candidate, numpy.ndarray) and candidate.ndim > 0
+
+
+def items_of(parts: Iterable[Iterable[T]], dist: str = "b") -> Iterator[T]:
+    """Yield the items of parts as they were before the cut; asks for a part when it must.
+
+    >>> "".join(items_of(["ad", "be", "c"], "r"))
+    'abcde'
+    """
     if dist == "b":
-        return [item for part in sequences for item in part]
-    joined: list[object] = [None] * sum(map(len, sequences))
-    for number, part in enumerate(sequences):
-        joined[number :: len(sequences)] = part
-    return joined
+        for part in parts:
+            yield from part
+        return
+    iterators: list[Iterator[T]] = []
+    for part in parts:
+        iterators.append(iter(part))
+        yield from islice(iterators[-1], 1)
+    while iterators:
+        remaining = []
+        for iterator in iterators:
+            for item in islice(iterator, 1):
+                remaining.append(iterator)
+                yield item
+        iterators = remaining
 
 
 def _join_arrays(parts: Sequence[object], dist: str) -> object:
     numpy = sys.modules["numpy"]
-    arrays = [numpy.asarray(part) for part in parts]
+    arrays = [numpy.asanyarray(part) for part in parts]
     if any(array.ndim == 0 for array in arrays):
         return list(parts)
     filled = [array for array in arrays if len(array)] or arrays[:1]
+    is_masked = any(isinstance(array, numpy.ma.MaskedArray) for array in filled)
+    joined = (numpy.ma if is_masked else numpy).concatenate(filled)
     if dist == "b":
-        return numpy.concatenate(filled)
-    kind = numpy.result_type(*filled)
-    joined = numpy.empty((sum(map(len, arrays)), *filled[0].shape[1:]), kind)
-    for number, array in enumerate(arrays):
-        if len(array):
-            joined[number :: len(arrays)] = array
-    return joined
+        return joined
+    step = len(arrays)
+    places = [numpy.arange(n, n + len(each) * step, step) for n, each in enumerate(arrays)]
+    return joined[numpy.argsort(numpy.concatenate(places))]
 
 
 def chunked(items: Iterable[T], length: int) -> Iterator[tuple[T, ...]]:
@@ -125,6 +157,23 @@ def columns(sequences: Sequence[Iterable[object]]) -> tuple[Sequence[object], ..
         each if len(each) == length else each[:length]  # type: ignore[arg-type, index, misc]
         for each in lists
     )
+
+
+def as_sliceable(sequence: Iterable[object]) -> Sliceable:
+    """Return what can be cut: the sequence itself, or a list of what is iterable only.
+
+    Raises
+    ------
+    TypeError
+        If it is not iterable, or a dict, whose values would get lost.
+    """
+    if _is_sliceable(sequence):
+        return cast("Sliceable", sequence)
+    if isinstance(sequence, Mapping) or not isinstance(sequence, Iterable):
+        raise TypeError(
+            f"give a sequence to be cut, such as a list or an array, not {type(sequence)}"
+        )
+    return list(sequence)
 
 
 def _is_sliceable(candidate: object) -> bool:

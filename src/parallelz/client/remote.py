@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, Self
 
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
-from parallelz.client.partition import Sliceable
+from parallelz.client.partition import Sliceable, as_sliceable, check_chunksize, check_dist
 from parallelz.client.results import AsyncResult, Value
 
 
 class Caller(Protocol):
     """What a function that runs elsewhere needs of its view."""
 
-    block: bool
+    @property
+    def block(self) -> bool:
+        """Whether calls wait."""
+        ...
 
-    def temp_flags(self, **flags: object) -> AbstractContextManager[None]:
-        """Set attributes for the length of a ``with`` block."""
+    def with_flags(self, **flags: object) -> Self:
+        """Return the same view with other attributes."""
         ...
 
     def apply(self, f: Callable[..., object], /, *args: object, **kwargs: object) -> Value:
@@ -27,7 +29,13 @@ class Caller(Protocol):
         ...
 
     def map_async(
-        self, f: Callable[..., object], /, *sequences: Iterable[object], ordered: bool = True
+        self,
+        f: Callable[..., object],
+        /,
+        *sequences: Iterable[object],
+        chunksize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
     ) -> AsyncMapResult:
         """Call a function there on each item."""
         ...
@@ -47,7 +55,8 @@ class Caller(Protocol):
 class RemoteFunction:
     """A function that runs on the engines of a view; made by ``@view.remote()``.
 
-    It has the name, the signature and the documentation of the original, which is `func`.
+    It has the name, the signature and the documentation of the original, which is `func`. Sent
+    to an engine, as an argument or because another function uses it, it is the original there.
     """
 
     def __init__(
@@ -58,10 +67,13 @@ class RemoteFunction:
         block: bool | None = None,
         **flags: object,
     ) -> None:
+        if not callable(function):
+            raise TypeError(f"f must be callable, not {type(function)}")
         self.view = view
         self.func = function
         self.block = block
         self.flags = flags
+        self._flagged_view()  # says now which flag is wrong, if one is
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__qualname__ = getattr(function, "__qualname__", self.__name__)
         self.__module__ = getattr(function, "__module__", __name__)
@@ -74,13 +86,17 @@ class RemoteFunction:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.__name__} on {self.view!r}>"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_original, (self.func,))
+
     def __call__(self, *args: object, **kwargs: object) -> Value:
         """Call the function there; the result, or the AsyncResult if it does not block."""
-        with self.view.temp_flags(**self._all_flags()):
-            return self.view.apply(self.func, *args, **kwargs)
+        return self._flagged_view().apply(self.func, *args, **kwargs)
 
-    def _all_flags(self) -> dict[str, object]:
-        return self.flags if self.block is None else {**self.flags, "block": self.block}
+    def _flagged_view(self) -> Caller:
+        """Return the view as it is now, but with the flags of this function."""
+        block = {} if self.block is None else {"block": self.block}
+        return self.view.with_flags(**self.flags, **block)
 
 
 class ParallelFunction(RemoteFunction):
@@ -95,14 +111,17 @@ class ParallelFunction(RemoteFunction):
         block: bool | None = None,
         ordered: bool = True,
         chunksize: int | None = None,
+        return_exceptions: bool = False,
         **flags: object,
     ) -> None:
+        check_dist(dist)
         super().__init__(view, function, block=block, **flags)
         self.dist = dist
         self.ordered = ordered
-        self.chunksize = chunksize
+        self.chunksize = None if chunksize is None else check_chunksize(chunksize)
+        self.return_exceptions = return_exceptions
 
-    def __call__(self, *sequences: Sliceable) -> Value:  # type: ignore[override]
+    def __call__(self, *sequences: Iterable[object]) -> Value:  # type: ignore[override]
         """Cut the sequences, call the function on the parts there, join what it returns.
 
         Raises
@@ -112,22 +131,93 @@ class ParallelFunction(RemoteFunction):
         """
         if not sequences:
             raise ValueError(f"{self.__name__} needs at least one sequence to cut")
-        lengths = [len(sequence) for sequence in sequences]
+        cut = [as_sliceable(sequence) for sequence in sequences]
+        lengths = [len(sequence) for sequence in cut]
         if len(set(lengths)) > 1:
             raise ValueError(f"all sequences must have equal length, but have {lengths}")
-        with self.view.temp_flags(**self._all_flags()):
-            result = self.view.map_parts(
-                self.func, sequences, dist=self.dist, chunksize=self.chunksize
-            )
-            return self._finish(result)
+        view = self._flagged_view()
+        result = view.map_parts(self.func, cut, dist=self.dist, chunksize=self.chunksize)
+        return self._finish(view, result)
 
     def map(self, *sequences: Iterable[object]) -> Value:
         """Call the function on each item there; a list, or an AsyncMapResult."""
-        with self.view.temp_flags(**self._all_flags()):
-            return self._finish(
-                self.view.map_async(self.func, *sequences, ordered=self.ordered)
-            )
+        view = self._flagged_view()
+        result = view.map_async(
+            self.func,
+            *sequences,
+            chunksize=self.chunksize,
+            ordered=self.ordered,
+            return_exceptions=self.return_exceptions,
+        )
+        return self._finish(view, result)
 
-    def _finish(self, result: AsyncResult) -> Value:
-        is_blocking = self.view.block if self.block is None else self.block
-        return result.get() if is_blocking else result
+    def _finish(self, view: Caller, result: AsyncResult) -> Value:
+        if not view.block:
+            return result
+        return result.get(return_exceptions=self.return_exceptions)
+
+
+Decorator = Callable[[Callable[..., object]], Value]
+
+
+def _original(function: Callable[..., object]) -> Callable[..., object]:
+    return function
+
+
+def remote(
+    view: Caller,
+    block: bool | None = None,  # noqa: FBT001 - as users know it
+    **flags: object,
+) -> Callable[[Callable[..., object]], RemoteFunction]:
+    """Return a decorator: calls of the function are calls of `apply` on `view`.
+
+    Parameters
+    ----------
+    block
+        Whether they wait for the result. None: as the view says at the time of the call.
+    **flags
+        Of the view, for these calls.
+    """
+    return lambda f: RemoteFunction(view, f, block=block, **flags)
+
+
+def parallel(
+    view: Caller,
+    dist: str = "b",
+    block: bool | None = None,  # noqa: FBT001 - as users know it
+    *,
+    ordered: bool = True,
+    chunksize: int | None = None,
+    return_exceptions: bool = False,
+    **flags: object,
+) -> Callable[[Callable[..., object]], ParallelFunction]:
+    """Return a decorator: calls of the function cut their arguments into parts.
+
+    The parts are run on the engines of `view` and what they return is joined. ``f.map`` goes
+    item by item instead.
+
+    Parameters
+    ----------
+    dist
+        How to cut: ``"b"`` into blocks, ``"r"`` round-robin.
+    block
+        Whether calls wait for the result. None: as the view says at the time of the call.
+    ordered
+        Whether iterating over what ``f.map`` returns keeps the order of the input.
+    chunksize
+        Items per part. None: one part per engine; in ``f.map`` as `View.map` does.
+    return_exceptions
+        Put exceptions where results would be, instead of raising.
+    **flags
+        Of the view, for these calls.
+    """
+    return lambda f: ParallelFunction(
+        view,
+        f,
+        dist=dist,
+        block=block,
+        ordered=ordered,
+        chunksize=chunksize,
+        return_exceptions=return_exceptions,
+        **flags,
+    )

@@ -38,6 +38,11 @@ Jobs = int | str | AsyncResult | Iterable["int | str | AsyncResult"] | None
 T = TypeVar("T")
 
 
+def is_all(targets: Targets) -> bool:
+    """Whether all engines are meant that are there at the time of a call."""
+    return targets is None or (isinstance(targets, str) and targets.lower() == "all")
+
+
 class Session:
     """A connected client without its views.
 

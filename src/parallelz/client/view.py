@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
+from parallelz.client.connection import Call
+from parallelz.client.flagged import Flagged
 from parallelz.client.history import ALL
+from parallelz.client.imap import LazyMapIterator, MaxOutstanding, call_for, chunks_of, limit_of
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
 from parallelz.client.partition import Sliceable
 from parallelz.client.past_session import PastSession
-from parallelz.client.remote import ParallelFunction, RemoteFunction
+from parallelz.client.reduction import Combine, reduced
+from parallelz.client.remote import Decorator, parallel, remote
 from parallelz.client.results import AsyncResult, Value
-from parallelz.client.session import Jobs, Targets
+from parallelz.client.session import Jobs, Targets, is_all
 from parallelz.client.task_group import CANCEL_GRACE_S
 from parallelz.ids import TaskId, task_id_of
 from parallelz.protocol.functions import Definition, named_definition
-
-REDUCED_LOCALLY_MAX = 16  # partial results; more are combined on the engines first
 
 
 @functools.cache
@@ -30,13 +32,14 @@ def verb(name: str) -> Definition:
     return named_definition("parallelz.engine.verbs", name)
 
 
-class View(ABC):
+class View(Flagged, ABC):
     """A way to address engines, and how to call them.
 
     Attributes
     ----------
     block
-        Whether calls wait for their results, for those whose name does not say.
+        Whether calls wait for their results, for those whose name does not say. As the client
+        says, until it is set; None: again as the client says.
     bound
         Whether functions get the engine's namespace as their first argument.
     track
@@ -47,12 +50,13 @@ class View(ABC):
 
     flag_names: ClassVar[tuple[str, ...]] = ("block", "bound", "track", "label")
 
+    _session: PastSession
+
     def __init__(self, session: PastSession, targets: int | str | Sequence[int] | None) -> None:
         self._session = session
         self._connection = session.connection
         self._targets = targets
         self._runs: list[list[int]] = []  # first number and the end of each run of ours
-        self.block = session.block
         self.bound = False
         self.track = False
         self.label = ""
@@ -99,31 +103,6 @@ class View(ABC):
         if self._targets is None or isinstance(self._targets, str):
             return len(self._session)
         return len(self._targets)
-
-    # -- flags -----------------------------------------------------------------------------
-
-    def set_flags(self, **flags: object) -> Self:
-        """Set attributes by name; KeyError if one is no flag, and none is set then."""
-        for name in flags:
-            if name not in self.flag_names:
-                raise KeyError(
-                    f"Invalid name: {name!r}; flags are {', '.join(self.flag_names)}"
-                )
-        for name, value in flags.items():
-            setattr(self, name, value)
-        return self
-
-    @contextlib.contextmanager
-    def temp_flags(self, **flags: object) -> Iterator[None]:
-        """Set attributes by name for the length of a ``with`` block."""
-        before = {name: getattr(self, name) for name in self.flag_names}
-        try:
-            self.set_flags(**flags)
-            yield
-        finally:
-            for name, value in before.items():
-                if getattr(self, name) is not value:
-                    setattr(self, name, value)
 
     # -- calls -----------------------------------------------------------------------------
 
@@ -174,33 +153,60 @@ class View(ABC):
     def _verb(self, name: str, *args: object) -> AsyncResult:
         return self._submit(verb(name), args, {}, bound=True, name=name)
 
-    def execute(self, code: str, block: bool | None = None) -> AsyncResult:  # noqa: FBT001
+    def execute(
+        self,
+        code: str,
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+        *,
+        silent: bool = False,
+        targets: Targets = None,
+    ) -> AsyncResult:
         """Run a string of code as a cell of IPython in the engine's namespace.
+
+        Parameters
+        ----------
+        silent
+            Keep the value of the last expression neither in the result nor in ``Out``.
+        targets
+            Other engines than those of this view.
 
         Returns
         -------
         AsyncResult
             With ``stdout``, ``outputs`` and the like. If it blocks, it has ended well.
         """
-        return self._execute(code, "<execute>", block)
+        return self._execute((code, "", silent), block=block, targets=targets)
 
     def run(
         self,
         filename: str | Path,
         block: bool | None = None,  # noqa: FBT001 - as users know it
+        *,
+        targets: Targets = None,
     ) -> AsyncResult:
-        """Run the content of a file of this host, as `execute` does."""
+        """Run the content of a Python file of this host in the engine's namespace."""
         path = Path(filename).expanduser()
-        return self._execute(path.read_text() + "\n", str(path), block)
+        return self._execute((path.read_text() + "\n", str(path)), block=block, targets=targets)
 
-    def _execute(self, code: str, filename: str, block: bool | None) -> AsyncResult:  # noqa: FBT001
-        result = self._verb("execute", code, filename)
+    def _execute(
+        self, args: tuple[object, ...], *, block: bool | None, targets: Targets = None
+    ) -> AsyncResult:
+        result = self._at(targets)._verb("execute", *args)
         if self._is_blocking(block):
             result.get()
         return result
 
-    def _is_blocking(self, block: bool | None) -> bool:  # noqa: FBT001
-        return self.block if block is None else block
+    def _at(self, targets: Targets) -> Self:
+        """Return this view, or the same for other engines."""
+        if targets is None:
+            return self
+        other = copy.copy(self)
+        other._aim(None if is_all(targets) else self._session.resolve(targets))
+        return other
+
+    @abstractmethod
+    def _aim(self, chosen: int | list[int] | None) -> None:
+        """Let it be for these engines, None: all."""
 
     # -- maps ------------------------------------------------------------------------------
 
@@ -278,6 +284,7 @@ class View(ABC):
         *sequences: Iterable[object],
         bound: bool | None = None,
         chunksize: int | None = None,
+        ordered: bool = True,
         return_exceptions: bool = False,
     ) -> list[Value]:
         """Call `f` on each item and return the list of results; see `map`."""
@@ -286,6 +293,7 @@ class View(ABC):
             *sequences,
             bound=bound,
             chunksize=chunksize,
+            ordered=ordered,
             return_exceptions=return_exceptions,
         ).get()
         assert isinstance(result, list)
@@ -296,38 +304,70 @@ class View(ABC):
         f: Callable[..., object],
         /,
         *sequences: Iterable[object],
+        bound: bool | None = None,
+        chunksize: int | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
-    ) -> Iterator[Value]:
-        """Call `f` on each item; return an iterator over the results, as they come."""
-        return iter(
-            self.map_async(f, *sequences, ordered=ordered, return_exceptions=return_exceptions)
+        max_outstanding: MaxOutstanding = "auto",
+    ) -> LazyMapIterator:
+        """Call `f` on each item; return an iterator over the results, as they come.
+
+        Parameters
+        ----------
+        *sequences
+            May be endless: they are read as the results are, in this thread.
+        bound
+            None: as the view says.
+        chunksize
+            Items per task; None: 1. Those of a DirectView go to its engines in turn.
+        ordered
+            Whether results come in the order of the input, or as they are ready.
+        return_exceptions
+            Give exceptions in place of results, instead of raising.
+        max_outstanding
+            How many tasks may be on their way or unread. ``"auto"``: a few per engine. 0: all
+            are submitted at once.
+        """
+        if not sequences:
+            raise ValueError("imap needs at least one sequence")
+        is_bound = self.bound if bound is None else bound
+        submit = self._submitter()
+        return LazyMapIterator(
+            self._connection,
+            lambda chunk: submit(
+                f, call_for(chunk, is_bound=is_bound, return_exceptions=return_exceptions)
+            ),
+            chunks_of(zip(*sequences, strict=False), chunksize),
+            limit_of(max_outstanding, self.__len__),
+            self._session.abort,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
         )
 
-    def reduce(
-        self,
-        f: Callable[[object, object], object],
-        sequence: Iterable[object],
-        /,
-        *initial: object,
-    ) -> Value:
+    @abstractmethod
+    def _submitter(self) -> Callable[[Callable[..., object], Call], Submission]:
+        """Return what submits one task after the other, with the flags as they are now."""
+
+    def reduce(self, f: Combine, sequence: Iterable[object], /, *initial: object) -> Value:
         """Combine all items by `f`, as `functools.reduce` does; waits.
 
         Each engine combines a run of neighbours, then the results are combined, on the
-        engines as long as there are many. The order is kept; `f` must be associative.
+        engines as long as there are many, the last few here. The order is kept; `f` must be
+        associative, also with `initial`.
+
+        Raises
+        ------
+        TypeError
+            If there is neither an item nor an `initial`.
         """
-        reduce = named_definition("functools", "reduce")
-        items = list(sequence)
-        while len(items) > REDUCED_LOCALLY_MAX:
-            count = max(1, min(len(self) or 1, len(items) // 2))
-            size = -(-len(items) // count)
-            runs = [items[start : start + size] for start in range(0, len(items), size)]
-            combined = self._call_each(reduce, [(f, run) for run in runs])
-            if len(runs) == 1:
-                items = combined
-                break
-            items = combined
-        return functools.reduce(f, items, *initial)
+        definition = named_definition("functools", "reduce")
+        return reduced(
+            f,
+            sequence,
+            initial,
+            max(1, len(self)),
+            lambda runs: self._call_each(definition, runs),
+        )
 
     @abstractmethod
     def _call_each(
@@ -335,40 +375,33 @@ class View(ABC):
     ) -> list[object]:
         """Call the function with each of the arguments; wait and return the results."""
 
-    def remote(self, block: bool | None = None, **flags: object) -> Decorator:  # noqa: FBT001
+    def remote(
+        self,
+        block: bool | None = None,  # noqa: FBT001 - as users know it
+        **flags: object,
+    ) -> Decorator:
         """Return a decorator: calls of the function are calls of `apply` on this view."""
-        return lambda f: RemoteFunction(self, f, block=block, **flags)
+        return remote(self, block, **flags)
 
     def parallel(
         self,
         dist: str = "b",
         block: bool | None = None,  # noqa: FBT001 - as users know it
-        *,
-        ordered: bool = True,
-        chunksize: int | None = None,
-        **flags: object,
+        **options: Value,
     ) -> Decorator:
         """Return a decorator: calls of the function cut their arguments into parts.
 
-        The parts are run on the view's engines and what they return is joined. ``f.map`` goes
-        item by item instead.
+        See `parallelz.parallel` for the options.
         """
-        return lambda f: ParallelFunction(
-            self,
-            f,
-            dist=dist,
-            block=block,
-            ordered=ordered,
-            chunksize=chunksize,
-            **flags,
-        )
+        return parallel(self, dist, block, **options)
 
     # -- tasks and control -----------------------------------------------------------------
 
     def _note(self, submission: Submission) -> None:
         first, end = submission.first_number, submission.first_number + len(submission.answers)
-        if self._runs and self._runs[-1][1] == first:
-            self._runs[-1][1] = end
+        last = self._runs[-1] if self._runs else None
+        if last is not None and last[1] == first:
+            last[1] = end
         else:
             self._runs.append([first, end])
 
@@ -389,6 +422,11 @@ class View(ABC):
             for number in range(*run)
             if number in awaited
         }
+
+    @property
+    def results(self) -> Mapping[str, object]:
+        """The results of ended tasks of the client, by id; see `Client.results`."""
+        return self._session.results
 
     def wait(self, jobs: Jobs = None, timeout: float | None = None) -> bool:
         """Wait for tasks, None: all of this view; return whether all have ended."""
@@ -430,7 +468,7 @@ class View(ABC):
     ) -> AsyncResult:
         """Return the result of tasks of any client, None: the view's last; see `Client`."""
         chosen = self.history[-1] if ids is None else ids
-        return self._session.get_result(chosen, self.block if block is None else block)
+        return self._session.get_result(chosen, self._is_blocking(block))
 
     def purge_results(self, jobs: Jobs = None, targets: Targets = None) -> None:
         """Forget ended tasks; see `Client.purge_results`.
@@ -458,6 +496,3 @@ class View(ABC):
         if targets is not None:
             return targets
         return "all" if self._targets is None else self._targets
-
-
-Decorator = Callable[[Callable[..., object]], Value]

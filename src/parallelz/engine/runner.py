@@ -22,7 +22,7 @@ from parallelz.ids import TaskId
 from parallelz.protocol import inputs, payload
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.failures import FailedItem, describe
-from parallelz.protocol.functions import resolve_references
+from parallelz.protocol.functions import may_refer, resolve_references
 from parallelz.protocol.messages import ErrorInfo, TaskFinished
 
 Call = tuple[int, tuple[object, ...], dict[str, object]]
@@ -112,6 +112,12 @@ class Runner:
 
             def function(*items: object) -> object:
                 return inner(namespace, *items)
+
+        if any(map(may_refer, sequences)):
+            with_values = function
+
+            def function(*items: object) -> object:
+                return with_values(*resolve_references(items, {}, self._main.names)[0])
 
         if not kwargs.get("return_exceptions"):
             return list(map(function, *sequences))

@@ -107,11 +107,11 @@ def make_shell(main: Main) -> EngineShell:
     return shell
 
 
-def run(shell: EngineShell, code: str) -> None:
-    """Run a cell; raise what it raised."""
+def run(shell: EngineShell, code: str, *, silent: bool = False) -> None:
+    """Run a cell, a `silent` one without keeping its value; raise what it raised."""
     if "_oh" not in shell.user_ns:  # since the namespace was cleared
         shell.init_user_ns()  # type: ignore[no-untyped-call]
-    result = shell.run_cell(code, store_history=True)  # type: ignore[no-untyped-call]
+    result = shell.run_cell(code, store_history=not silent, silent=silent)  # type: ignore[no-untyped-call]
     error = result.error_before_exec or result.error_in_exec
     if error is not None:
         raise error

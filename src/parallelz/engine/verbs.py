@@ -43,8 +43,13 @@ def _pull_one(name: str) -> object:
     return eval(name, names)
 
 
-def execute(namespace: Namespace, code: str, filename: str = "") -> None:
-    """Run code as a cell of IPython; with a `filename`, as that file's."""
+def execute(
+    namespace: Namespace,
+    code: str,
+    filename: str = "",
+    silent: bool = False,  # noqa: FBT001, FBT002 - by place
+) -> None:
+    """Run code as a cell of IPython, which keeps no value if `silent`; or as a file's."""
     from parallelz.engine import shell  # brings IPython, at the first use only
 
     if not _shell:
@@ -53,4 +58,4 @@ def execute(namespace: Namespace, code: str, filename: str = "") -> None:
         linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
         exec(compile(code, filename, "exec"), _main[0].names)
     else:
-        shell.run(_shell[0], code)
+        shell.run(_shell[0], code, silent=silent)

@@ -111,8 +111,16 @@ def resolve_references(
     return args, kwargs
 
 
+def may_refer(column: Sequence[object]) -> bool:
+    """Whether there may be a `Reference` in what a chunk of a map has for one argument."""
+    return isinstance(column, list | tuple) and not _REFERRING.isdisjoint(map(type, column))
+
+
+_REFERRING = frozenset([Reference, list, tuple, dict])
+
+
 def _may_refer(value: object) -> bool:
-    return type(value) in (Reference, list, tuple, dict)
+    return type(value) in _REFERRING
 
 
 def _resolved(value: object, namespace: dict[str, object]) -> object:

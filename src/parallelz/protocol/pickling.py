@@ -20,6 +20,7 @@ Only reading and showing source lines touches files, through `linecache`.
 from __future__ import annotations
 
 import array
+import builtins
 import copyreg
 import dis
 import functools
@@ -221,7 +222,11 @@ def _marshalled(code: CodeType, filename: str) -> bytes:
 def _make_function(
     code: CodeType, own: dict[str, object] | None, cell_count: int
 ) -> FunctionType:
-    namespace = _current.namespace if own is None else own
+    namespace = _current.namespace
+    if own is not None:
+        # What is written in C and imports something, as numpy does, looks for it there.
+        own.setdefault("__builtins__", builtins)
+        namespace = own
     cells = tuple(CellType() for _ in range(cell_count))
     return FunctionType(code, namespace, None, None, cells)
 
