@@ -121,9 +121,7 @@ def depend(
     return lambda task: dependent(task, f, *args, **kwargs)
 
 
-def require(
-    *objects: object, **mapping: object
-) -> Callable[[Callable[P, R]], dependent[P, R]]:
+def require(*objects: object, **mapping: object) -> Callable[[Callable[P, R]], dependent[P, R]]:
     """Return a decorator: the function runs only where it has what it needs.
 
     Parameters
