@@ -48,6 +48,13 @@ class Client(StateSession):
         While so many tasks have not ended, calls wait (``"block"``), or raise `QueueFull`
         (``"raise"``). A map or a graph counts as one call: it may go beyond. Can be set later.
 
+    Attributes
+    ----------
+    block
+        Whether calls wait when neither they nor their view say. False unless set.
+    cluster
+        The `Cluster` that it is a client of, if this process has started that. Else None.
+
     Raises
     ------
     ConnectionFileError

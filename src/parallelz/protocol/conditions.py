@@ -57,7 +57,7 @@ class dependent(Generic[P, R]):
     """
 
     def __init__(
-        self, task: Callable[P, R], f: Task, /, *args: object, **kwargs: object
+        self, task: Callable[P, R], f: Callable[..., object], /, *args: object, **kwargs: object
     ) -> None:
         for function in (task, f):
             if not callable(function):
@@ -108,7 +108,7 @@ def _dependent(
 
 
 def depend(
-    f: Task, /, *args: object, **kwargs: object
+    f: Callable[..., object], /, *args: object, **kwargs: object
 ) -> Callable[[Callable[P, R]], dependent[P, R]]:
     """Return a decorator: the function runs only where ``f(*args, **kwargs)`` holds.
 
