@@ -27,19 +27,15 @@ myst_heading_anchors = 3
 
 default_role = "py:obj"  # what stands in single backticks, if it is the name of something
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_type_aliases = {name: name for name in ("Jobs", "Targets", "UserFunction", "WhenFull")}
+python_maximum_signature_line_length = 88
 napoleon_google_docstring = False
 python_use_unqualified_type_names = True
 
 TOP_LEVEL = {"class", "exception", "function", "data"}
 ELSEWHERE = {*sys.stdlib_module_names, "matplotlib"}  # not linked: builds need no network
-UNLINKED = {"N", "P", "R", "T"} | {
-    "PastSession",
-    "Submission",
-    "Place",
-    "Chunk",
-}  # not for users
+# Type variables, and what users know as views and clients.
+UNLINKED = {"F", "N", "P", "R", "T", "Caller", "PastSession"}
 
 
 def resolve_reference(
