@@ -66,6 +66,9 @@ _HOMES = {
     "remote": "parallelz.client.remote",
     "require": "parallelz.protocol.conditions",
     "submit_graph": "parallelz.client.dag",
+    "use_cloudpickle": "parallelz.protocol.last_resort",
+    "use_dill": "parallelz.protocol.last_resort",
+    "use_pickle": "parallelz.protocol.last_resort",
     "validate_graph": "parallelz.client.dag",
 }
 
@@ -113,6 +116,9 @@ __all__ = [
     "remote",
     "require",
     "submit_graph",
+    "use_cloudpickle",
+    "use_dill",
+    "use_pickle",
     "validate_graph",
     "version_info",
 ]

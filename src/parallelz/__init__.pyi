@@ -36,6 +36,7 @@ from parallelz.errors import (
 )
 from parallelz.protocol.conditions import depend, dependent, interactive, require
 from parallelz.protocol.functions import Reference
+from parallelz.protocol.last_resort import use_cloudpickle, use_dill, use_pickle
 from parallelz.protocol.payload import register_serializer
 
 __version__: str
@@ -85,6 +86,9 @@ __all__ = [
     "remote",
     "require",
     "submit_graph",
+    "use_cloudpickle",
+    "use_dill",
+    "use_pickle",
     "validate_graph",
     "version_info",
 ]

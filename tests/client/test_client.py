@@ -13,7 +13,14 @@ import pytest
 from helpers_client import TIMEOUT_S, ThreadCluster
 
 import parallelz
-from parallelz import Client, ClientClosed, ClusterError, ConnectionFileError, LoadBalancedView
+from parallelz import (
+    Client,
+    ClientClosed,
+    ClusterError,
+    ConnectionFileError,
+    DirectView,
+    LoadBalancedView,
+)
 from parallelz.protocol.connection import ConnectionInfo
 
 
@@ -94,6 +101,13 @@ def test_after_close_each_call_says_so(cluster: ThreadCluster) -> None:
         lambda: rc.ids,
         lambda: view.apply(double, 1),
         lambda: view.map(double, [1]),
+        lambda: view.imap(double, [1]),
+        lambda: view.reduce(max, [1] * 50),
+        lambda: rc[0],
+        lambda: rc.push({"a": 1}),
+        lambda: rc.abort(),
+        lambda: rc.clear(),
+        lambda: rc.wait_for_engines(2),
         lambda: rc.queue_status(),
         lambda: rc.direct_view().apply(double, 1),
     ):
@@ -133,20 +147,33 @@ def test_close_ends_a_wait_in_another_thread(cluster: ThreadCluster) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_needs_a_client_of_its_own(rc: Client) -> None:
+def test_a_forked_child_needs_a_client_of_its_own(
+    cluster: ThreadCluster, rc: Client, dv: DirectView
+) -> None:
+    cluster.engines[0].hold()
+    pending = dv.apply_async(double, 1)
+    calls = (lambda: rc.ids, lambda: rc.view().apply(double, 1), pending.get, lambda: rc[0])
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            rc.view().apply(double, 1)
-        except ClientClosed as error:
-            os.write(writing, str(error).encode())
+            for call in calls:
+                try:
+                    call()
+                except ClientClosed as error:
+                    os.write(writing, f"{error}\n".encode())
+            rc.close()
+            os.write(writing, b"closed")
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        assert "of its own" in pipe.read()
+        *errors, last = pipe.read().splitlines()
+    assert (len(errors), last) == (len(calls), "closed")
+    assert all("Client() of its own" in error for error in errors)
+    cluster.engines[0].go_on()
+    assert pending.get(TIMEOUT_S) == [2, 2]
     assert rc.view().apply_sync(double, 1) == 2
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -113,6 +114,23 @@ def test_unordered_results_do_not_wait_for_slower_ones(
     assert [next(results) for _ in range(3)] == [-1, -3, -5]  # those of the other engine
     cluster.engines[0].go_on()
     assert sorted(results) == [-4, -2, 0]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_an_interrupted_wait_loses_no_result(
+    cluster: ThreadCluster, rc: Client, ordered: bool
+) -> None:
+    cluster.engines[0].hold()
+    results = rc[0].imap(operator.neg, range(3), ordered=ordered)
+    interrupt = threading.Timer(
+        0.02, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)
+    )
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
+    interrupt.join()
+    cluster.engines[0].go_on()
+    assert list(results) == [0, -1, -2]
 
 
 def test_cancel_stops_reading_and_gives_what_was_read(lv: LoadBalancedView) -> None:

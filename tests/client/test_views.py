@@ -60,10 +60,13 @@ def test_the_same_view_is_the_same_object(rc: Client) -> None:
 
 
 def test_targets_and_balanced_cannot_be_assigned(rc: Client) -> None:
-    with pytest.raises(AttributeError, match="view"):
+    with pytest.raises(AttributeError, match=r"client\.view\(1, balanced=False\)"):
         rc[0].targets = 1
-    with pytest.raises(AttributeError, match="view"):
+    with pytest.raises(AttributeError, match=r"client\.view\(None, balanced=False\)"):
         rc.view().balanced = False
+    with pytest.raises(AttributeError, match=r"client\.view\(\[1\], balanced=True\)"):
+        rc.view().set_flags(retries=1, targets=[1])
+    assert rc.view().retries == 0
 
 
 def test_flags_by_name(lv: LoadBalancedView) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import threading
 from pathlib import Path
 
@@ -284,3 +285,22 @@ def test_balanced_task_waits_for_an_engine_and_says_so(tmp_path: Path) -> None:
             assert ar.get(TIMEOUT_S) == 1
     finally:
         cluster.stop_cluster_sync()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_with_a_client_of_its_own_can_work(
+    rc: Client, cluster_profile_dir: Path
+) -> None:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with Client(profile_dir=cluster_profile_dir) as own:
+                os.write(writing, repr(own[:].apply_sync(abs, -2)).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        assert pipe.read() == "[2, 2]"
+    os.waitpid(pid, 0)
+    assert rc[:].apply_sync(abs, -1) == [1, 1]

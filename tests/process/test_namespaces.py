@@ -60,6 +60,19 @@ def test_what_is_no_name_is_refused_at_once(dv: DirectView) -> None:
     ):
         with pytest.raises(TypeError):
             refused()
+    for refused in (
+        lambda: dv.push({"1x": 2}),
+        lambda: dv.push({"f()": 2}),
+        lambda: dv.update({"": 2}),
+        lambda: dv.scatter("x y", [1]),
+        lambda: dv.gather("x y"),
+        lambda: dv["x["],
+        lambda: dv.pull(["a", "x["]),
+    ):
+        with pytest.raises(ValueError, match="not a name"):
+            refused()
+    with pytest.raises(TypeError, match="not iterable"):
+        iter(dv)  # type: ignore[call-overload]
     assert dv.history == history
 
 
@@ -315,3 +328,12 @@ def test_reduce_combines_on_engines_in_order(dv: DirectView, lv: LoadBalancedVie
             view.reduce(lambda a, b: a + b, [])
         with pytest.raises(TypeError, match="at most one initial"):
             view.reduce(lambda a, b: a + b, words, "x", "y")
+
+
+def test_an_engine_keeps_the_text_of_the_last_cells_only(rc: Client) -> None:
+    results = [rc[0].execute(f"x = {number}") for number in range(1100)]
+    assert rc.wait(results, TIMEOUT_S)
+    inputs = rc[0]["[text for text in In if text]"]
+    assert (len(inputs), inputs[-1]) == (1000, "x = 1099")
+    names = rc[0].apply_sync_bound(lambda ns: [name for name in ns if name.startswith("_i")])
+    assert len(names) < 1010

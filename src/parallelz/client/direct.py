@@ -31,7 +31,8 @@ from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Targets
 from parallelz.client.view import View, verb
 from parallelz.ids import EngineId
-from parallelz.protocol.functions import Definition
+from parallelz.protocol.functions import Definition, named_definition
+from parallelz.protocol.last_resort import use_cloudpickle, use_dill
 from parallelz.protocol.messages import TaskOptions
 
 
@@ -41,6 +42,8 @@ class DirectView(View):
     For one id results are bare values, for a list of ids, even of length one, lists in the
     order of the ids. ``"all"`` means those that are there at the time of a call.
     """
+
+    __iter__ = None  # no sequence, though it has a length and items
 
     def _is_balanced(self) -> bool:
         return False
@@ -180,7 +183,7 @@ class DirectView(View):
         """
         if not isinstance(ns, Mapping):
             raise TypeError(f"Must push a dict by name, not a {type(ns)}")
-        values = {_name_of(name): value for name, value in ns.items()}
+        values = {_assignable(name): value for name, value in ns.items()}
         return self._finish(self._at(targets)._verb("push", values), block)
 
     def pull(
@@ -199,12 +202,12 @@ class DirectView(View):
         targets
             Other engines than those of this view.
         """
-        wanted = names if isinstance(names, str) else _names_of(names)
+        wanted = _name_of(names) if isinstance(names, str) else _names_of(names)
         return self._finish(self._at(targets)._verb("pull", wanted), block)
 
     def get(self, key: str) -> Value:
         """Return the value of a name, or a list of those of the engines; waits."""
-        return self.pull(_name_of(key), block=True)
+        return self._finish(self._verb("pull", _name_of(key)), block=True)
 
     def update(self, ns: Mapping[str, object]) -> Value:
         """Set names, as `push` does."""
@@ -214,7 +217,7 @@ class DirectView(View):
         return self.get(key)
 
     def __setitem__(self, key: str, value: object) -> None:
-        self.push({_name_of(key): value})
+        self.push({key: value})
 
     def scatter(
         self,
@@ -256,7 +259,7 @@ class DirectView(View):
             part[0] if flatten and len(part) == 1 else part
             for part in partition(as_sliceable(seq), len(engine_ids), dist)
         ]
-        calls: list[Call] = [(BOUND, ({_name_of(key): part},), {}) for part in parts]
+        calls: list[Call] = [(BOUND, ({_assignable(key): part},), {}) for part in parts]
         submission = self._submit_parts(verb("push"), calls, engine_ids)
         is_single = isinstance(self._targets, int)
         return AsyncResult(self._connection, submission, "scatter", is_single=is_single)
@@ -332,17 +335,64 @@ class DirectView(View):
         """``sync_imports()`` as a property."""
         return self.sync_imports()
 
+    # -- picklers --------------------------------------------------------------------------
+
+    def use_dill(self) -> None:
+        """Let dill pickle, here and on these engines, what cannot be pickled otherwise; waits.
+
+        Engines that come later do not know.
+
+        Raises
+        ------
+        ImportError
+            If it is not installed here.
+        RemoteError, CompositeError
+            If it is not installed there.
+        """
+        use_dill()
+        self._use("use_dill")
+
+    def use_cloudpickle(self) -> None:
+        """Use pickle and cloudpickle alone, here and on these engines, as at first; waits."""
+        use_cloudpickle()
+        self._use("use_cloudpickle")
+
+    def use_pickle(self) -> None:
+        """Do as `use_cloudpickle`: functions always go by value where they must."""
+        self.use_cloudpickle()
+
+    def _use(self, name: str) -> None:
+        definition = named_definition("parallelz.protocol.last_resort", name)
+        self._submit(definition, (), {}, bound=False, name=name).get()
+
     def _finish(self, result: AsyncResult, block: bool | None) -> Value:  # noqa: FBT001
         return result.get() if self._is_blocking(block) else result
 
 
+def _assignable(key: object) -> str:
+    return _checked(key, "{} = 0", "exec")
+
+
 def _name_of(key: object) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"names of a namespace are str, not {key!r}")
-    return key
+    return _checked(key, "{}", "eval")
 
 
 def _names_of(names: object) -> list[str]:
     if not isinstance(names, list | tuple | set | frozenset):
         raise TypeError(f"give a name or a list of names, not {names!r}")
     return [_name_of(name) for name in names]
+
+
+def _checked(key: object, statement: str, mode: str) -> str:
+    """Return the name, if an engine can make something of it."""
+    if not isinstance(key, str):
+        raise TypeError(f"names of a namespace are str, not {key!r}")
+    if not key.isidentifier():
+        try:
+            compile(statement.format(key), "<name>", mode)
+        except SyntaxError as error:
+            raise ValueError(
+                f"{key!r} is not a name, nor an attribute or item of one, such as 'a.b' or"
+                f" 'x[3]': {error.msg}"
+            ) from None
+    return key

@@ -38,12 +38,16 @@ class Flagged:
 
         Raises
         ------
+        AttributeError
+            If one is ``targets`` or ``balanced``, which are for good.
         KeyError
             If one is no flag.
         TypeError, ValueError
             If a value cannot be that of its flag.
         """
-        for name in flags:
+        for name, value in flags.items():
+            if name in ("targets", "balanced"):
+                setattr(self, name, value)  # says what to do instead
             if name not in self.flag_names:
                 raise KeyError(
                     f"Invalid name: {name!r}; flags are {', '.join(self.flag_names)}"

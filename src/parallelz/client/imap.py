@@ -157,10 +157,8 @@ class LazyMapIterator(Iterator[Value]):
         return next((task.answers[0] is not None for task, _ in self._pending.values()), False)
 
     def _next_result(self) -> AsyncMapResult:
-        number = next(iter(self._pending))
-        if not self._is_ordered:
-            self._connection.wait(self._has_next)
-            number = self._arrived.popleft()
+        self._connection.wait(self._has_next)  # if it is interrupted, nothing was taken yet
+        number = next(iter(self._pending)) if self._is_ordered else self._arrived.popleft()
         submission, count = self._pending.pop(number)
         return AsyncMapResult(
             self._connection,

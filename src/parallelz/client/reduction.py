@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from parallelz.client.results import Value
 
-REDUCED_LOCALLY_MAX = 16  # partial results; more are combined on the engines first
+REDUCED_LOCALLY_MAX = 3  # partial results; more are combined on the engines
 
 T = TypeVar("T")
 

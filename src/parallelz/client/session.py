@@ -158,6 +158,7 @@ class Session:
         TimeoutError
             There are fewer after `timeout`.
         """
+        self.connection.check_open()
         ledger = self.connection.ledger
         until_s = None if timeout is None or timeout < 0 else timeout
         if interactive:

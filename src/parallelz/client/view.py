@@ -70,8 +70,8 @@ class View(Flagged, ABC):
     @targets.setter
     def targets(self, value: object) -> None:
         raise AttributeError(
-            "Cannot set View `targets` after construction! For other engines make another"
-            f" view: client.view({value!r})"
+            "Cannot set View `targets` after construction! Make another view:"
+            f" client.view({value!r}, balanced={self.balanced})"
         )
 
     @property
@@ -83,7 +83,7 @@ class View(Flagged, ABC):
     def balanced(self, value: object) -> None:
         raise AttributeError(
             "Cannot set View `balanced` after construction! Make another view:"
-            f" client.view(balanced={value!r})"
+            f" client.view({self.targets!r}, balanced={value!r})"
         )
 
     @abstractmethod

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import linecache
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
 import IPython
+from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
@@ -14,6 +16,8 @@ from traitlets.config import Config
 
 from parallelz.engine.namespace import Main
 from parallelz.engine.output import output
+
+CELLS_COUNT_MAX = 1000  # whose text is kept
 
 IPYTHON_FILES = str(Path(IPython.__file__).parent)
 
@@ -67,8 +71,24 @@ class Forgetful(dict[int, Any]):
         pass
 
 
+class RecentCells(CachingCompiler):
+    """Keeps the lines of the last cells only, for tracebacks."""
+
+    def cache(self, transformed_code: str, number: int = 0, raw_code: str | None = None) -> str:
+        """Name a cell and keep its lines."""
+        name = super().cache(transformed_code, number, raw_code)
+        self._filename_map[name] = self._filename_map.pop(name)  # last, also if it was there
+        if len(self._filename_map) > CELLS_COUNT_MAX:
+            oldest = next(iter(self._filename_map))
+            del self._filename_map[oldest]
+            linecache.cache.pop(oldest, None)
+        return name
+
+
 class EngineShell(InteractiveShell):
     """A shell whose errors are raised where it was called, not printed."""
+
+    compiler_class = RecentCells
 
     displayhook_class = TaskDisplayHook
     display_pub_class = TaskDisplayPublisher
@@ -85,6 +105,16 @@ class EngineShell(InteractiveShell):
         self.displayhook.flush()  # type: ignore[no-untyped-call]
         if self.history_manager is not None:
             self.history_manager.reset(new_session=False)
+
+    def forget_old_inputs(self) -> None:
+        """Let go of the text of all but the last cells."""
+        history = self.history_manager
+        if history is not None:
+            history.db_input_cache.clear()  # it waits for a file that is never written
+            old = len(history.input_hist_parsed) - CELLS_COUNT_MAX
+            if old > 0:
+                history.input_hist_parsed[old - 1] = history.input_hist_raw[old - 1] = ""
+                self.user_ns.pop(f"_i{old - 1}", None)
 
     def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - IPython's signature
         """Print nothing."""
@@ -112,6 +142,7 @@ def run(shell: EngineShell, code: str, *, silent: bool = False) -> None:
     if "_oh" not in shell.user_ns:  # since the namespace was cleared
         shell.init_user_ns()  # type: ignore[no-untyped-call]
     result = shell.run_cell(code, store_history=not silent, silent=silent)  # type: ignore[no-untyped-call]
+    shell.forget_old_inputs()
     error = result.error_before_exec or result.error_in_exec
     if error is not None:
         raise error

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from parallelz.errors import SerializationError
 from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.last_resort import dump_otherwise
 from parallelz.protocol.pickling import ByValuePickler, Raw, SerializerTable, serializers
 
 INLINE_BYTES_MAX = 16 * 1024
@@ -108,7 +109,14 @@ def dump(obj: object) -> Payload:
         try:
             stream = _dump_by_value(lean, buffers)
         except Exception as error:
-            raise SerializationError(_explain(obj, error)) from error
+            buffers.clear()
+            try:
+                otherwise = dump_otherwise(lean)
+            except Exception as last:
+                raise SerializationError(_explain(obj, last)) from last
+            if otherwise is None:
+                raise SerializationError(_explain(obj, error)) from error
+            stream = otherwise
     if not buffers and len(stream) < INLINE_BYTES_MAX:
         return Payload(stream, ())
     return _lay_out(stream, buffers)
