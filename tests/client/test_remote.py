@@ -155,6 +155,8 @@ def test_the_client_has_them_for_any_engines(rc: Client) -> None:
     assert rc.remote(targets="all", block=True)(scaled)(1) == [2, 2]
     assert rc.remote(targets=1, block=True)(scaled)(1) == 2
     assert rc.remote(block=True)(scaled)(1) == 2
+    everywhere = rc.parallel(targets="all", balanced=True, block=True)(sorted)
+    assert everywhere([1, 2, 3]) == [1, 2, 3]
     parallel = rc.parallel(targets=[1], balanced=True, block=False)(sorted)
     result = parallel([3, 4])
     assert (result.get(TIMEOUT_S), {*result["engine_id"]}) == ([3, 4], {1})

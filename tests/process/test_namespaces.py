@@ -192,6 +192,15 @@ def test_a_silent_cell_keeps_no_value(rc: Client) -> None:
     assert rc[0].execute("3", block=True).execute_result["execution_count"] == before + 1
 
 
+def test_files_are_read_as_python_reads_them(rc: Client, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_bytes("# coding: latin-1\nname = 'é'\n".encode("latin-1"))
+    rc.run(script, block=True)
+    assert rc[0]["name"] == "é"
+    with pytest.raises(FileNotFoundError):
+        rc.run(tmp_path / "nothing.py")
+
+
 def test_execute_and_run_for_other_engines(rc: Client, dv: DirectView, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("b = 2")
@@ -199,6 +208,7 @@ def test_execute_and_run_for_other_engines(rc: Client, dv: DirectView, tmp_path:
     dv.run(script, targets=[1], block=True)
     rc.execute("c = 3", targets=1, block=True)
     rc.run(script, targets=0, block=True)
+    rc.view().execute("c = 4", targets=[1], block=True)
     names = dv.apply_sync_bound(lambda ns: sorted({"a", "b", "c"} & {*ns}))
     assert names == [["b"], ["a", "b", "c"]]
 

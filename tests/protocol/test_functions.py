@@ -250,6 +250,12 @@ def test_a_lambda_of_another_module_does_not_see_the_users_names(engine: Engine)
     assert "np" not in engine.namespace
 
 
+def test_what_imports_from_c_finds_the_builtins_in_such_a_function(engine: Engine) -> None:
+    taken = engine.take(Client(), lambda: 1)
+    assert taken.__globals__ is not engine.namespace
+    assert "__builtins__" in taken.__globals__
+
+
 def test_functions_of_one_module_still_share_their_globals(engine: Engine) -> None:
     def inner() -> int:
         return len(HELP)

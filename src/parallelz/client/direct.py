@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from parallelz.client.cells import verb
 from parallelz.client.connection import (
     BOUND,
     BOUND_CHUNK,
@@ -29,7 +30,7 @@ from parallelz.client.partition import (
 )
 from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Targets
-from parallelz.client.view import View, verb
+from parallelz.client.view import View
 from parallelz.ids import EngineId
 from parallelz.protocol.functions import Definition, named_definition
 from parallelz.protocol.last_resort import use_cloudpickle, use_dill

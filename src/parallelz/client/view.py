@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import functools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
+from parallelz.client.cells import RunsCells
 from parallelz.client.connection import Call
 from parallelz.client.definitions import Function, UserFunction
-from parallelz.client.flagged import Flagged
 from parallelz.client.history import ALL
 from parallelz.client.imap import LazyMapIterator, MaxOutstanding, call_for, chunks_of, limit_of
 from parallelz.client.ledger import Submission
@@ -21,19 +18,13 @@ from parallelz.client.past_session import PastSession
 from parallelz.client.reduction import reduced
 from parallelz.client.remote import P, ParallelFunction, R, RemoteFunction, parallel, remote
 from parallelz.client.results import AsyncResult, Value
-from parallelz.client.session import Jobs, Targets, is_all
+from parallelz.client.session import Jobs, Targets
 from parallelz.client.task_group import CANCEL_GRACE_S
 from parallelz.ids import TaskId, task_id_of
 from parallelz.protocol.functions import Definition, named_definition
 
 
-@functools.cache
-def verb(name: str) -> Definition:
-    """Return the definition of a function that is built into the engines."""
-    return named_definition("parallelz.engine.verbs", name)
-
-
-class View(Flagged, ABC):
+class View(RunsCells):
     """A way to address engines, and how to call them.
 
     Attributes
@@ -107,17 +98,6 @@ class View(Flagged, ABC):
 
     # -- calls -----------------------------------------------------------------------------
 
-    @abstractmethod
-    def _submit(
-        self,
-        function: Function,
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
-        *,
-        bound: bool,
-        name: str = "",
-    ) -> AsyncResult: ...
-
     def apply(self, f: UserFunction, /, *args: object, **kwargs: object) -> Value:
         """Call ``f(*args, **kwargs)`` there; `block` and `bound` are those of the view.
 
@@ -146,64 +126,6 @@ class View(Flagged, ABC):
     def apply_sync_bound(self, f: UserFunction, /, *args: object, **kwargs: object) -> Value:
         """Call ``f(namespace, *args, **kwargs)`` there and return the result."""
         return self._submit(f, args, kwargs, bound=True).get()
-
-    def _verb(self, name: str, *args: object) -> AsyncResult:
-        return self._submit(verb(name), args, {}, bound=True, name=name)
-
-    def execute(
-        self,
-        code: str,
-        block: bool | None = None,  # noqa: FBT001 - as users know it
-        *,
-        silent: bool = False,
-        targets: Targets = None,
-    ) -> AsyncResult:
-        """Run a string of code as a cell of IPython in the engine's namespace.
-
-        Parameters
-        ----------
-        silent
-            Keep the value of the last expression neither in the result nor in ``Out``.
-        targets
-            Other engines than those of this view.
-
-        Returns
-        -------
-        AsyncResult
-            With ``stdout``, ``outputs`` and the like. If it blocks, it has ended well.
-        """
-        return self._execute((code, "", silent), block=block, targets=targets)
-
-    def run(
-        self,
-        filename: str | Path,
-        block: bool | None = None,  # noqa: FBT001 - as users know it
-        *,
-        targets: Targets = None,
-    ) -> AsyncResult:
-        """Run the content of a Python file of this host in the engine's namespace."""
-        path = Path(filename).expanduser()
-        return self._execute((path.read_text() + "\n", str(path)), block=block, targets=targets)
-
-    def _execute(
-        self, args: tuple[object, ...], *, block: bool | None, targets: Targets = None
-    ) -> AsyncResult:
-        result = self._at(targets)._verb("execute", *args)
-        if self._is_blocking(block):
-            result.get()
-        return result
-
-    def _at(self, targets: Targets) -> Self:
-        """Return this view, or the same for other engines."""
-        if targets is None:
-            return self
-        other = copy.copy(self)
-        other._aim(None if is_all(targets) else self._session.resolve(targets))
-        return other
-
-    @abstractmethod
-    def _aim(self, chosen: int | list[int] | None) -> None:
-        """Let it be for these engines, None: all."""
 
     # -- maps ------------------------------------------------------------------------------
 
