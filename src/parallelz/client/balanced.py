@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 import msgspec
 
 from parallelz.client.connection import BOUND, BOUND_CHUNK, CHUNK, PLAIN, Call, Job
-from parallelz.client.definitions import Function
+from parallelz.client.definitions import Function, UserFunction
 from parallelz.client.dependencies import depends_on
 from parallelz.client.flags import CHECKS
 from parallelz.client.graphs import Graph, as_call, order_of, predecessors_of
@@ -257,7 +257,7 @@ class LoadBalancedView(View):
 
     def map_async(
         self,
-        f: Callable[..., object],
+        f: UserFunction,
         /,
         *sequences: Iterable[object],
         bound: bool | None = None,

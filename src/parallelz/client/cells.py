@@ -6,10 +6,11 @@ import copy
 import functools
 import tokenize
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from parallelz.client.definitions import Function
 from parallelz.client.flagged import Flagged
 from parallelz.client.results import AsyncResult
 from parallelz.client.session import Targets, is_all
@@ -30,7 +31,7 @@ class RunsCells(Flagged, ABC):
     @abstractmethod
     def _submit(
         self,
-        function: Callable[..., object] | Definition,
+        function: Function,
         args: tuple[object, ...],
         kwargs: dict[str, object],
         *,

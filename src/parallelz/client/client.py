@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, ParamSpec, Self, TypeVar, overload
 
 from parallelz import settings
 from parallelz.client.balanced import LoadBalancedView
 from parallelz.client.broadcast import BroadcastView
 from parallelz.client.connect import connect
+from parallelz.client.definitions import UserFunction
 from parallelz.client.direct import DirectView
 from parallelz.client.imap import LazyMapIterator
 from parallelz.client.limits import (
@@ -20,12 +21,15 @@ from parallelz.client.limits import (
     check_limit,
     check_when_full,
 )
-from parallelz.client.remote import Decorator
+from parallelz.client.remote import ParallelFunction, RemoteFunction
 from parallelz.client.results import AsyncResult, Value
-from parallelz.client.session import Targets, is_all
+from parallelz.client.session import SomeTargets, Targets, is_all
 from parallelz.client.state import StateSession
 from parallelz.client.view import View
 from parallelz.protocol.connection import ConnectionInfo
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Client(StateSession):
@@ -43,6 +47,13 @@ class Client(StateSession):
     max_outstanding, when_full
         While so many tasks have not ended, calls wait (``"block"``), or raise `QueueFull`
         (``"raise"``). A map or a graph counts as one call: it may go beyond. Can be set later.
+
+    Attributes
+    ----------
+    block
+        Whether calls wait when neither they nor their view say. False unless set.
+    cluster
+        The `Cluster` that it is a client of, if this process has started that. Else None.
 
     Raises
     ------
@@ -118,6 +129,21 @@ class Client(StateSession):
         self.connection.when_full = check_when_full(value)
 
     # -- views -----------------------------------------------------------------------------
+
+    @overload
+    def view(self, targets: Targets = None, *, balanced: Literal[True]) -> LoadBalancedView: ...
+    @overload
+    def view(self, targets: Targets = None, *, balanced: Literal[False]) -> DirectView: ...
+    @overload
+    def view(self, targets: None = None, balanced: None = None) -> LoadBalancedView: ...
+    @overload
+    def view(self, targets: SomeTargets, balanced: None = None) -> DirectView: ...
+    @overload
+    def view(
+        self,
+        targets: Targets = None,
+        balanced: bool | None = None,  # noqa: FBT001
+    ) -> DirectView | LoadBalancedView: ...
 
     def view(
         self,
@@ -196,7 +222,7 @@ class Client(StateSession):
 
     def apply(
         self,
-        f: Callable[..., object],
+        f: UserFunction,
         args: Sequence[object] | None = None,
         kwargs: Mapping[str, object] | None = None,
         bound: bool = False,  # noqa: FBT001, FBT002 - the order that users know
@@ -284,7 +310,7 @@ class Client(StateSession):
 
     def map(
         self,
-        f: Callable[..., object],
+        f: UserFunction,
         /,
         *sequences: Iterable[object],
         targets: Targets = None,
@@ -296,7 +322,7 @@ class Client(StateSession):
 
     def imap(
         self,
-        f: Callable[..., object],
+        f: UserFunction,
         /,
         *sequences: Iterable[object],
         targets: Targets = None,
@@ -367,7 +393,7 @@ class Client(StateSession):
         targets: Targets = None,
         balanced: bool | None = None,
         **flags: object,
-    ) -> Decorator:
+    ) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]:
         """Return a decorator: calls of the function run on engines; see `View.remote`."""
         return self.view(targets, balanced).remote(block, **flags)
 
@@ -379,6 +405,6 @@ class Client(StateSession):
         targets: Targets = None,
         balanced: bool | None = None,
         **options: Value,
-    ) -> Decorator:
+    ) -> Callable[[Callable[..., R]], ParallelFunction[R]]:
         """Return a decorator: calls are cut into parts and joined; see `View.parallel`."""
         return self.view(targets, balanced).parallel(dist, block, **options)

@@ -18,7 +18,10 @@ from parallelz.protocol.functions import (
 )
 from parallelz.protocol.messages import DefineFunction
 
-Function = Callable[..., object] | Definition
+UserFunction = Callable[..., object] | Reference
+"""What users can have called on engines."""
+
+Function = UserFunction | Definition
 
 
 class Definitions:

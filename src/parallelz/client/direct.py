@@ -16,7 +16,7 @@ from parallelz.client.connection import (
     PLAIN,
     Call,
 )
-from parallelz.client.definitions import Function
+from parallelz.client.definitions import Function, UserFunction
 from parallelz.client.imports import recorded_imports
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
@@ -115,7 +115,7 @@ class DirectView(View):
 
     def map_async(
         self,
-        f: Callable[..., object],
+        f: UserFunction,
         /,
         *sequences: Iterable[object],
         bound: bool | None = None,

@@ -201,9 +201,9 @@ class HistorySession(Session):
         RuntimeError
             If some of the tasks have not ended. None was forgotten then.
 
-        See Also
-        --------
-        purge_local_results, purge_hub_results : only the one, only the other.
+        Notes
+        -----
+        `purge_hub_results` does only the one, `purge_local_results` only the other.
         """
         self.purge_hub_results(jobs, targets)
         if jobs is None or not _is_all(jobs) or not self.outstanding:

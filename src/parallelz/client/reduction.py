@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from parallelz.client.results import Value
 
 REDUCED_LOCALLY_MAX = 3  # partial results; more are combined on the engines
 
-Combine = Callable[[object, object], object]
-Runs = Sequence[tuple[Combine, Sequence[object]]]
+T = TypeVar("T")
+
+Runs = Sequence[tuple[object, Sequence[object]]]
 
 
 def reduced(
-    f: Combine,
-    sequence: Iterable[object],
-    initial: Sequence[object],
+    f: Callable[[T, T], T],
+    sequence: Iterable[T],
+    initial: Sequence[T],
     engine_count: int,
-    reduce_each: Callable[[Runs], list[object]],
-) -> object:
+    reduce_each: Callable[[Runs], list[Value]],
+) -> T:
     """Return what `functools.reduce` does, for an `f` that is associative.
 
     Parameters

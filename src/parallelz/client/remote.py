@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, Self
+from typing import Generic, ParamSpec, Protocol, Self, TypeVar
 
+from parallelz.client.definitions import UserFunction
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
 from parallelz.client.partition import Sliceable, as_sliceable, check_chunksize, check_dist
 from parallelz.client.results import AsyncResult, Value
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Caller(Protocol):
@@ -24,13 +28,13 @@ class Caller(Protocol):
         """Return the same view with other attributes."""
         ...
 
-    def apply(self, f: Callable[..., object], /, *args: object, **kwargs: object) -> Value:
+    def apply(self, f: UserFunction, /, *args: object, **kwargs: object) -> Value:
         """Call a function there."""
         ...
 
     def map_async(
         self,
-        f: Callable[..., object],
+        f: UserFunction,
         /,
         *sequences: Iterable[object],
         chunksize: int | None = None,
@@ -52,7 +56,7 @@ class Caller(Protocol):
         ...
 
 
-class RemoteFunction:
+class RemoteFunction(Generic[P, R]):
     """A function that runs on the engines of a view; made by ``@view.remote()``.
 
     It has the name, the signature and the documentation of the original, which is `func`. Sent
@@ -62,7 +66,7 @@ class RemoteFunction:
     def __init__(
         self,
         view: Caller,
-        function: Callable[..., object],
+        function: Callable[P, R],
         *,
         block: bool | None = None,
         **flags: object,
@@ -89,7 +93,7 @@ class RemoteFunction:
     def __reduce__(self) -> tuple[object, ...]:
         return (_original, (self.func,))
 
-    def __call__(self, *args: object, **kwargs: object) -> Value:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Value:
         """Call the function there; the result, or the AsyncResult if it does not block."""
         return self._flagged_view().apply(self.func, *args, **kwargs)
 
@@ -99,13 +103,13 @@ class RemoteFunction:
         return self.view.with_flags(**self.flags, **block)
 
 
-class ParallelFunction(RemoteFunction):
+class ParallelFunction(RemoteFunction[..., R]):
     """A function that runs on parts of its arguments; made by ``@view.parallel()``."""
 
     def __init__(
         self,
         view: Caller,
-        function: Callable[..., object],
+        function: Callable[..., R],
         *,
         dist: str = "b",
         block: bool | None = None,
@@ -121,7 +125,7 @@ class ParallelFunction(RemoteFunction):
         self.chunksize = None if chunksize is None else check_chunksize(chunksize)
         self.return_exceptions = return_exceptions
 
-    def __call__(self, *sequences: Iterable[object]) -> Value:  # type: ignore[override]
+    def __call__(self, *sequences: Iterable[object]) -> Value:
         """Cut the sequences, call the function on the parts there, join what it returns.
 
         Raises
@@ -157,9 +161,6 @@ class ParallelFunction(RemoteFunction):
         return result.get(return_exceptions=self.return_exceptions)
 
 
-Decorator = Callable[[Callable[..., object]], Value]
-
-
 def _original(function: Callable[..., object]) -> Callable[..., object]:
     return function
 
@@ -168,7 +169,7 @@ def remote(
     view: Caller,
     block: bool | None = None,  # noqa: FBT001 - as users know it
     **flags: object,
-) -> Callable[[Callable[..., object]], RemoteFunction]:
+) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]:
     """Return a decorator: calls of the function are calls of `apply` on `view`.
 
     Parameters
@@ -190,7 +191,7 @@ def parallel(
     chunksize: int | None = None,
     return_exceptions: bool = False,
     **flags: object,
-) -> Callable[[Callable[..., object]], ParallelFunction]:
+) -> Callable[[Callable[..., R]], ParallelFunction[R]]:
     """Return a decorator: calls of the function cut their arguments into parts.
 
     The parts are run on the engines of `view` and what they return is joined. ``f.map`` goes

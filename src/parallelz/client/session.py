@@ -32,7 +32,8 @@ from parallelz.protocol.messages import (
     ShutdownEngines,
 )
 
-Targets = int | str | slice | Sequence[int] | None
+SomeTargets = int | str | slice | Sequence[int]
+Targets = SomeTargets | None
 Jobs = int | str | AsyncResult | Iterable["int | str | AsyncResult"] | None
 
 T = TypeVar("T")

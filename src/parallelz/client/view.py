@@ -8,14 +8,15 @@ from typing import ClassVar
 
 from parallelz.client.cells import RunsCells
 from parallelz.client.connection import Call
+from parallelz.client.definitions import Function, UserFunction
 from parallelz.client.history import ALL
 from parallelz.client.imap import LazyMapIterator, MaxOutstanding, call_for, chunks_of, limit_of
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
 from parallelz.client.partition import Sliceable
 from parallelz.client.past_session import PastSession
-from parallelz.client.reduction import Combine, reduced
-from parallelz.client.remote import Decorator, parallel, remote
+from parallelz.client.reduction import reduced
+from parallelz.client.remote import P, ParallelFunction, R, RemoteFunction, parallel, remote
 from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Jobs, Targets
 from parallelz.client.task_group import CANCEL_GRACE_S
@@ -97,7 +98,7 @@ class View(RunsCells):
 
     # -- calls -----------------------------------------------------------------------------
 
-    def apply(self, f: Callable[..., object], /, *args: object, **kwargs: object) -> Value:
+    def apply(self, f: UserFunction, /, *args: object, **kwargs: object) -> Value:
         """Call ``f(*args, **kwargs)`` there; `block` and `bound` are those of the view.
 
         Returns
@@ -108,25 +109,21 @@ class View(RunsCells):
         result = self._submit(f, args, kwargs, bound=self.bound)
         return result.get() if self.block else result
 
-    def apply_async(
-        self, f: Callable[..., object], /, *args: object, **kwargs: object
-    ) -> AsyncResult:
+    def apply_async(self, f: UserFunction, /, *args: object, **kwargs: object) -> AsyncResult:
         """Call ``f(*args, **kwargs)`` there, without waiting."""
         return self._submit(f, args, kwargs, bound=False)
 
-    def apply_sync(self, f: Callable[..., object], /, *args: object, **kwargs: object) -> Value:
+    def apply_sync(self, f: UserFunction, /, *args: object, **kwargs: object) -> Value:
         """Call ``f(*args, **kwargs)`` there and return the result."""
         return self._submit(f, args, kwargs, bound=False).get()
 
     def apply_async_bound(
-        self, f: Callable[..., object], /, *args: object, **kwargs: object
+        self, f: UserFunction, /, *args: object, **kwargs: object
     ) -> AsyncResult:
         """Call ``f(namespace, *args, **kwargs)`` there, without waiting."""
         return self._submit(f, args, kwargs, bound=True)
 
-    def apply_sync_bound(
-        self, f: Callable[..., object], /, *args: object, **kwargs: object
-    ) -> Value:
+    def apply_sync_bound(self, f: UserFunction, /, *args: object, **kwargs: object) -> Value:
         """Call ``f(namespace, *args, **kwargs)`` there and return the result."""
         return self._submit(f, args, kwargs, bound=True).get()
 
@@ -135,7 +132,7 @@ class View(RunsCells):
     @abstractmethod
     def map_async(
         self,
-        f: Callable[..., object],
+        f: UserFunction,
         /,
         *sequences: Iterable[object],
         bound: bool | None = None,
@@ -158,7 +155,7 @@ class View(RunsCells):
 
     def map(
         self,
-        f: Callable[..., object],
+        f: UserFunction,
         /,
         *sequences: Iterable[object],
         block: bool | None = None,
@@ -212,7 +209,7 @@ class View(RunsCells):
 
     def map_sync(
         self,
-        f: Callable[..., object],
+        f: UserFunction,
         /,
         *sequences: Iterable[object],
         bound: bool | None = None,
@@ -237,7 +234,7 @@ class View(RunsCells):
 
     def imap(
         self,
-        f: Callable[..., object],
+        f: UserFunction,
         /,
         *sequences: Iterable[object],
         bound: bool | None = None,
@@ -281,10 +278,10 @@ class View(RunsCells):
         )
 
     @abstractmethod
-    def _submitter(self) -> Callable[[Callable[..., object], Call], Submission]:
+    def _submitter(self) -> Callable[[Function, Call], Submission]:
         """Return what submits one task after the other, with the flags as they are now."""
 
-    def reduce(self, f: Combine, sequence: Iterable[object], /, *initial: object) -> Value:
+    def reduce(self, f: Callable[[R, R], R], sequence: Iterable[R], /, *initial: R) -> R:
         """Combine all items by `f`, as `functools.reduce` does; waits.
 
         Each engine combines a run of neighbours, then the results are combined, on the
@@ -315,7 +312,7 @@ class View(RunsCells):
         self,
         block: bool | None = None,  # noqa: FBT001 - as users know it
         **flags: object,
-    ) -> Decorator:
+    ) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]:
         """Return a decorator: calls of the function are calls of `apply` on this view."""
         return remote(self, block, **flags)
 
@@ -324,7 +321,7 @@ class View(RunsCells):
         dist: str = "b",
         block: bool | None = None,  # noqa: FBT001 - as users know it
         **options: Value,
-    ) -> Decorator:
+    ) -> Callable[[Callable[..., R]], ParallelFunction[R]]:
         """Return a decorator: calls of the function cut their arguments into parts.
 
         See `parallelz.parallel` for the options.

@@ -18,7 +18,7 @@ import functools
 import sys
 from collections.abc import Callable
 from types import FunctionType, ModuleType
-from typing import NamedTuple, cast
+from typing import Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from parallelz.errors import UnmetDependency
 from parallelz.protocol import payload
@@ -27,6 +27,9 @@ from parallelz.protocol.payload import Payload
 from parallelz.protocol.pickling import current_supplies
 
 Task = Callable[..., object]
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Task)
 
 
 class _Sent(NamedTuple):
@@ -37,7 +40,7 @@ class _Sent(NamedTuple):
     definition: Definition
 
 
-class dependent:
+class dependent(Generic[P, R]):
     """A function that runs only on engines where a condition holds.
 
     Calling it here looks at the condition here.
@@ -53,7 +56,9 @@ class dependent:
         What `f` is called with, as it is when the function is first sent.
     """
 
-    def __init__(self, task: Task, f: Task, /, *args: object, **kwargs: object) -> None:
+    def __init__(
+        self, task: Callable[P, R], f: Callable[..., object], /, *args: object, **kwargs: object
+    ) -> None:
         for function in (task, f):
             if not callable(function):
                 raise TypeError(f"a condition and its task are functions, not {function!r}")
@@ -68,7 +73,7 @@ class dependent:
     def __repr__(self) -> str:
         return f"<dependent {_name_of(self.func)} on {_name_of(self.condition)}>"
 
-    def __call__(self, *args: object, **kwargs: object) -> object:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Look at the condition, then call the function.
 
         Raises
@@ -97,12 +102,14 @@ class dependent:
 
 
 def _dependent(
-    task: Task, f: Task, args: tuple[object, ...], kwargs: dict[str, object]
-) -> dependent:
+    task: Callable[P, R], f: Task, args: tuple[object, ...], kwargs: dict[str, object]
+) -> dependent[P, R]:
     return dependent(task, f, *args, **kwargs)
 
 
-def depend(f: Task, /, *args: object, **kwargs: object) -> Callable[[Task], dependent]:
+def depend(
+    f: Callable[..., object], /, *args: object, **kwargs: object
+) -> Callable[[Callable[P, R]], dependent[P, R]]:
     """Return a decorator: the function runs only where ``f(*args, **kwargs)`` holds.
 
     Parameters
@@ -114,7 +121,7 @@ def depend(f: Task, /, *args: object, **kwargs: object) -> Callable[[Task], depe
     return lambda task: dependent(task, f, *args, **kwargs)
 
 
-def require(*objects: object, **mapping: object) -> Callable[[Task], dependent]:
+def require(*objects: object, **mapping: object) -> Callable[[Callable[P, R]], dependent[P, R]]:
     """Return a decorator: the function runs only where it has what it needs.
 
     Parameters
@@ -166,7 +173,7 @@ def provide(modules: list[str], values: dict[str, object]) -> bool:
     return True
 
 
-def interactive(f: Callable[..., object]) -> Callable[..., object]:
+def interactive(f: F) -> F:
     """Return the function as if it had been typed in: its globals are those of ``__main__``.
 
     On engines that is their namespace. Its closure and defaults are kept.
@@ -179,7 +186,7 @@ def interactive(f: Callable[..., object]) -> Callable[..., object]:
     functools.update_wrapper(made, f)
     del made.__dict__["__wrapped__"]  # the original would travel along
     made.__module__ = "__main__"
-    return made
+    return cast("F", made)
 
 
 class Guard:

@@ -165,8 +165,8 @@ class DefinitionCache:
         # By the id of what identifies it: its code, or the function itself if it goes by name.
         self._kept: OrderedDict[int, _ByValue | _ByName] = OrderedDict()
 
-    def definition_of(self, function: Callable[..., object]) -> Definition:
-        """Return the definition of any callable, as it is now.
+    def definition_of(self, function: Callable[..., object] | Reference) -> Definition:
+        """Return the definition of any callable, or of a `Reference`, as it is now.
 
         Raises
         ------
@@ -189,7 +189,7 @@ class DefinitionCache:
             self._keep(id(function.__code__), _ByValue(function, watch, definition))
         return definition
 
-    def _of_object(self, function: Callable[..., object]) -> Definition:
+    def _of_object(self, function: Callable[..., object] | Reference) -> Definition:
         name = getattr(function, "__name__", None) or type(function).__name__
         if isinstance(function, Reference):
             name = function.name
