@@ -8,6 +8,7 @@ from parallelz.client.client import Client
 from parallelz.client.dag import plot_dag, submit_graph, validate_graph
 from parallelz.client.dependencies import Dependency
 from parallelz.client.direct import DirectView
+from parallelz.client.executor import TaskFuture, ViewExecutor
 from parallelz.client.map_results import AsyncMapResult
 from parallelz.client.recorded import AsyncHubResult
 from parallelz.client.remote import ParallelFunction, RemoteFunction, parallel, remote
@@ -74,9 +75,11 @@ __all__ = [
     "RemoteFunction",
     "SerializationError",
     "TaskAborted",
+    "TaskFuture",
     "TaskLost",
     "TaskTimeout",
     "UnmetDependency",
+    "ViewExecutor",
     "depend",
     "dependent",
     "interactive",

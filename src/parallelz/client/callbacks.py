@@ -48,6 +48,7 @@ class CallbackThread:
                 function()
             except Exception:
                 logger.exception("a callback of a result failed")
+            del function  # or its result would live until the next call
 
     def _next(self) -> Callable[[], object] | None:
         """Wait for something to call; None: it is time to end."""

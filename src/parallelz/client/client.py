@@ -14,6 +14,7 @@ from parallelz.client.broadcast import BroadcastView
 from parallelz.client.connect import connect
 from parallelz.client.definitions import UserFunction
 from parallelz.client.direct import DirectView
+from parallelz.client.executor import ViewExecutor
 from parallelz.client.imap import LazyMapIterator
 from parallelz.client.limits import (
     OUTSTANDING_MAX,
@@ -206,6 +207,10 @@ class Client(StateSession):
         return BroadcastView(self, [chosen] if isinstance(chosen, int) else chosen).set_flags(
             **flags
         )
+
+    def executor(self, targets: Targets = None) -> ViewExecutor:
+        """Return a new `concurrent.futures.Executor` of engines, None: of all."""
+        return self.load_balanced_view(targets).executor
 
     def __getitem__(self, key: int | slice | Sequence[int]) -> DirectView:
         """Return the view of engines by their place in `ids`, as it is now."""

@@ -117,7 +117,8 @@ class Inbox:
         return [message for message in wanted if isinstance(message, AskHistory) == is_of_past]
 
     def _lose(self, reason: str) -> None:
-        self._loss = self.pump.obstacle = self.pump.obstacle or reason
+        self._loss = self.pump.obstacle or reason
+        self.pump.hinder(self._loss)
 
 
 def _first_number(waiting: Iterable[Outgoing]) -> float:

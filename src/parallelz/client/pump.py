@@ -21,10 +21,11 @@ import signal
 import threading
 import time
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from parallelz.errors import ClusterError
 from parallelz.protocol.envelope import Buffer
@@ -54,6 +55,13 @@ class Outgoing(NamedTuple):
     buffers: Sequence[Buffer] = ()
 
 
+class EndWatcher(Protocol):
+    """Wants to know when nothing can arrive any more."""
+
+    def take_end(self, reason: str) -> None:
+        """Take that in; may be called more than once."""
+
+
 class Pump:
     """Moves messages between a client and its controller.
 
@@ -74,6 +82,8 @@ class Pump:
         What is to be sent by each link; append and call `wake`.
     notices
         Texts for the user. They become warnings in a thread that waits, else log lines.
+    end_watchers
+        Told of an obstacle, as long as somebody else refers to them.
     obstacle
         Why nothing can arrive any more; "": it can.
     """
@@ -89,6 +99,7 @@ class Pump:
         self.control_waiting: deque[Outgoing] = deque()
         self.notices: deque[str] = deque()
         self.obstacle = ""
+        self.end_watchers: weakref.WeakSet[EndWatcher] = weakref.WeakSet()
         self._bulk, self._control = bulk, control
         self._queues = ((bulk, self.waiting), (control, self.control_waiting))
         self._handle = handle
@@ -161,11 +172,17 @@ class Pump:
                 return
             self._goodbye = goodbye
             self._is_closing = True
-            self.obstacle = self.obstacle or "the client was closed"
             self._waker.wake()
             self._turn.notify_all()
+        self.hinder(self.obstacle or "the client was closed")
         if threading.current_thread() is not self._background:
             self._background.join()
+
+    def hinder(self, reason: str) -> None:
+        """Take in that nothing can arrive any more."""
+        self.obstacle = reason
+        for watcher in list(self.end_watchers):
+            watcher.take_end(reason)
 
     # -- taking turns ----------------------------------------------------------------------
 

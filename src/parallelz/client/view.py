@@ -9,6 +9,7 @@ from typing import ClassVar
 from parallelz.client.cells import RunsCells
 from parallelz.client.connection import Call
 from parallelz.client.definitions import Function, UserFunction
+from parallelz.client.executor import ViewExecutor
 from parallelz.client.history import ALL
 from parallelz.client.imap import LazyMapIterator, MaxOutstanding, call_for, chunks_of, limit_of
 from parallelz.client.ledger import Submission
@@ -327,6 +328,14 @@ class View(RunsCells):
         See `parallelz.parallel` for the options.
         """
         return parallel(self, dist, block, **options)
+
+    @property
+    def executor(self) -> ViewExecutor:
+        """A new `concurrent.futures.Executor` of these engines, with the flags as they are now.
+
+        Each call is one task on one engine; those of a DirectView take turns.
+        """
+        return ViewExecutor(self._connection, self._submitter(), self._session.abort)
 
     # -- tasks and control -----------------------------------------------------------------
 
