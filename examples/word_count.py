@@ -9,8 +9,9 @@ files itself, so only their names travel there, and only counts travel back.
 *Reduce*: counts are added pair by pair. `reduce` lets each engine add a run of neighbours, then
 combines what they return; all it needs to know is that addition is associative.
 
-The same is done without a cluster, and must give the same counts. The picture is what is found
-in any large text: the second word occurs half as often as the first, the tenth a tenth as often.
+The same is done without a cluster, and must give the same counts. The picture shows them beside
+a law that is found in any large text: the second word occurs half as often as the first, the
+tenth a tenth as often.
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ def draw(counts: Counter[str], top: int) -> Figure:
     bars.barh(words, numbers, color="tab:blue")
     bars.invert_yaxis()
     bars.set_xlabel("occurs")
+    bars.xaxis.set_major_formatter("{x:,.0f}")
     bars.set_title(f"the {len(words)} words that occur most", loc="left")
     bars.spines[["top", "right"]].set_visible(False)
 
@@ -134,11 +136,12 @@ def draw(counts: Counter[str], top: int) -> Figure:
             word, count = common_words[place - 1]
             ranks.plot(place, count, "o", color="tab:orange", markersize=5)
             ranks.annotate(
-                word, (place, count), (6, 6), textcoords="offset points", color="tab:orange"
+                word, (place, count), (5, 7), textcoords="offset points", color="tab:orange"
             )
     ranks.set_xlabel("rank")
     ranks.set_ylabel("occurs")
-    ranks.set_ylim(bottom=0.7)
+    ranks.set_xlim(0.7, 2 * len(ordered))
+    ranks.set_ylim(0.7, 2 * ordered[0])
     ranks.grid(alpha=0.25)
     ranks.legend(frameon=False)
     ranks.set_title(f"all {len(counts):,} different words of {counts.total():,}", loc="left")
