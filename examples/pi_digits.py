@@ -17,6 +17,7 @@ them, so more engines help only with the rest; and to count takes less than to b
 from __future__ import annotations
 
 import decimal
+import itertools
 import time
 from collections.abc import Sequence
 from decimal import Decimal
@@ -98,7 +99,7 @@ def submit_pi(lv: LoadBalancedView, digit_count: int, task_count: int) -> AsyncR
     bounds = [terms * n // task_count for n in range(task_count + 1)]
     runs = [
         lv.apply_async(run_of_terms, first, end)
-        for first, end in zip(bounds, bounds[1:], strict=False)
+        for first, end in itertools.pairwise(bounds)
         if first < end
     ]
     while len(runs) > 1:
@@ -117,7 +118,7 @@ def overlapping_parts(digits: bytes, count: int) -> list[bytes]:
     """Cut digits so that each pair of neighbours is in exactly one part."""
     pair_count = len(digits) - 1
     bounds = [pair_count * n // count for n in range(count + 1)]
-    return [digits[a : b + 1] for a, b in zip(bounds, bounds[1:], strict=False) if a < b]
+    return [digits[a : b + 1] for a, b in itertools.pairwise(bounds) if a < b]
 
 
 # -- what the engines do ------------------------------------------------------------------
