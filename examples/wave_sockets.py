@@ -142,7 +142,7 @@ def assembled(
 
 
 # -- what the engines do ------------------------------------------------------------------
-# The first argument is the engine's namespace: what was pushed, and what wave_solver.py defines.
+# Their first argument is the engine's namespace, with what was pushed and wave_solver.py.
 
 
 class SocketGhosts:

@@ -58,7 +58,7 @@ class Ghosts:
     """
 
     def exchange(self, u: np.ndarray) -> None:
-        """Give each neighbour the cells ``u[INNER[side]]``, take its own to ``u[OUTER[side]]``."""
+        """Give neighbours the cells ``u[INNER[side]]``; get theirs to ``u[OUTER[side]]``."""
 
 
 class Wave:
