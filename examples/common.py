@@ -7,6 +7,7 @@ is defined in its own file, which is ``__main__`` and travels by value.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from parallelz import AsyncResult, Client, Cluster, ParallelzError
 
 FAILED, INTERRUPTED = 1, 128 + signal.SIGINT
 RESOLUTION_DPI = 130
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class ExampleError(ParallelzError):
@@ -75,6 +77,9 @@ def connected(args: argparse.Namespace) -> Iterator[Client]:
     running before, what we have submitted and has not ended is given up.
     """
     if args.profile is None:
+        # Each engine would use all cores for linear algebra, and be in the way of the others.
+        for name in THREAD_VARIABLES:
+            os.environ.setdefault(name, "1")
         with (
             TemporaryDirectory(prefix="parallelz-example-") as directory,
             Cluster(n=args.engines, profile_dir=Path(directory, "profile")) as rc,

@@ -4,7 +4,7 @@ An array is not copied on its way to an engine. That has two consequences:
 
 - *Here*, it must not be changed before it has been sent: who changes it sends something else.
   For that there are views with ``track=True``. `AsyncResult.sent` says whether it is safe by
-  now, and `AsyncResult.wait_for_send` waits until it is, at the latest until the result is there.
+  now, and `AsyncResult.wait_for_send` waits until it is: at the latest when there is a result.
 - *There*, the function gets the memory in which the array arrived, and that is read-only. Who
   wants to work in place takes a ``.copy()``; who only reads, as most functions do, saves one.
   The same holds for arrays that come back.
