@@ -84,10 +84,12 @@ def connected(args: argparse.Namespace) -> Iterator[Client]:
             TemporaryDirectory(prefix="parallelz-example-") as directory,
             Cluster(n=args.engines, profile_dir=Path(directory, "profile")) as rc,
         ):
+            print(f"{len(rc)} engines", flush=True)
             yield rc
         return
     with Client(profile=args.profile) as rc:
         rc.wait_for_engines(1, timeout=10)
+        print(f"{len(rc)} engines", flush=True)
         try:
             yield rc
         finally:
