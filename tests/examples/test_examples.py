@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers_examples import (
-    EXAMPLES,
     TIMEOUT_S,
     assert_is_picture,
     command,
@@ -108,14 +107,6 @@ def test_parameter_search_says_if_nothing_is_good_enough(tmp_path: Path) -> None
     said = run_example("parameter_search", "--engines", 2, "--output", tmp_path, *options)
     assert "None of them has an accuracy of 1.5." in said
     assert len(rows_of(said, "width")) == 4
-
-
-def test_all_have_a_test_and_a_place_in_the_readme() -> None:
-    readme = (EXAMPLES / "README.md").read_text()
-    tests = Path(__file__).read_text()
-    names = {path.stem for path in EXAMPLES.glob("*.py")} - {"common", "wave_solver"}
-    assert {name for name in names if f"{name}.py" not in readme} == set()
-    assert {name for name in names if f'"{name}"' not in tests} == set()
 
 
 def test_a_running_cluster_is_used_and_left_as_it_was(tmp_path: Path) -> None:
