@@ -86,7 +86,7 @@ def submit(rc: Client, directory: Path, file_count: int) -> None:
     for path in paths:
         lv.label = str(path)
         lv.apply_async(analyse, str(path))
-    print(f"submitter:     {file_count} tasks submitted as {rc.connection.session_id}; bye")
+    print(f"submitter:     {file_count} tasks from {lv.history[0]} on are submitted; bye")
 
 
 def write(path: Path) -> None:
@@ -117,7 +117,7 @@ def collect(rc: Client, directory: Path) -> None:
         raise common.ExampleError(f"no tasks of {directory}: has --part submit been there?")
     say(f"{len(records)} of {len(everything)} tasks in the history are of this directory")
     clients = sorted({str(record["client_uuid"]) for record in records})
-    say(f"it was {', '.join(clients)} who submitted them, not me: {rc.connection.session_id}")
+    say(f"they were submitted by {', '.join(clients)}")
 
     ids = [record["msg_id"] for record in records]
     pending = rc.get_result(ids)

@@ -77,14 +77,7 @@ def connected(args: argparse.Namespace) -> Iterator[Client]:
     running before, what we have submitted and has not ended is given up.
     """
     if args.profile is None:
-        # Each engine would use all cores for linear algebra, and be in the way of the others.
-        for name in THREAD_VARIABLES:
-            os.environ.setdefault(name, "1")
-        with (
-            TemporaryDirectory(prefix="parallelz-example-") as directory,
-            Cluster(n=args.engines, profile_dir=Path(directory, "profile")) as rc,
-        ):
-            print(f"{len(rc)} engines", flush=True)
+        with _own_cluster(args.engines) as rc:
             yield rc
         return
     with Client(profile=args.profile) as rc:
@@ -94,6 +87,27 @@ def connected(args: argparse.Namespace) -> Iterator[Client]:
             yield rc
         finally:
             rc.cancel()
+
+
+@contextmanager
+def _own_cluster(engine_count: int | None) -> Iterator[Client]:
+    # Each engine would use all cores for linear algebra, and be in the way of the others.
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, "1")
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with (
+            TemporaryDirectory(prefix="parallelz-example-") as directory,
+            Cluster(n=engine_count, profile_dir=Path(directory, "profile")) as rc,
+        ):
+            print(f"{len(rc)} engines", flush=True)
+            try:
+                yield rc
+            finally:
+                # A second Ctrl-C would interrupt what the first one has begun to stop.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def watch(result: AsyncResult) -> None:

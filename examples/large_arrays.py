@@ -106,8 +106,7 @@ def sizes_up_to(largest_mb: int) -> list[int]:
 
 def measure(rc: Client, size_mb: int) -> tuple[float, ...]:
     """Return the rates of `WAYS` for an array of some megabytes, in MB/s."""
-    array = np.random.default_rng(0).bytes(size_mb * 1_000_000)
-    array = np.frombuffer(array, np.uint8)
+    array = np.random.default_rng(0).integers(0, 256, size_mb * 1_000_000, np.uint8)
     one, everybody = rc[0], rc[:]
     copied_s = fastest_s(array.copy)
     to_one_s = fastest_s(lambda: one.push({"large": array}, block=True))

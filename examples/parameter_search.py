@@ -171,7 +171,7 @@ def to_trial(
         outcome = TOO_SLOW
     except TaskAborted:
         outcome = CANCELLED
-    ended = result.metadata["completed"] or result.metadata["received"]
+    ended = result.completed or result.received  # who was stopped has no time of its own
     return Trial(
         configuration, outcome, found, result.ran_s or 0.0, ended.timestamp() - started_s
     )

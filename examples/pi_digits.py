@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         started_s = time.perf_counter()
         digits = submit_pi(lv, args.digits, task_count).get()
         computed_s = time.perf_counter()
-        pairs = sum(lv.map_sync(count_pairs, overlapping_parts(digits, task_count)))
+        parts = overlapping_parts(digits, task_count)
+        pairs = np.sum(lv.map_sync(count_pairs, parts), axis=0)
         counted_s = time.perf_counter()
         engine_count = len(rc)
 

@@ -120,7 +120,8 @@ def test_a_running_cluster_is_used_and_left_as_it_was(tmp_path: Path) -> None:
         assert len(rc.hub_history()) > 0
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("interrupt_count", [1, 3])
+def test_an_interrupt_leaves_nothing(tmp_path: Path, interrupt_count: int) -> None:
     process = subprocess.Popen(
         command("dag_of_waits", "--engines", 2, "--output", tmp_path, "--wait", 100),
         stdout=subprocess.PIPE,
@@ -130,7 +131,8 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
     with process:
         assert process.stdout is not None
         assert process.stdout.readline() == "2 engines\n"
-        process.send_signal(signal.SIGINT)
+        for _ in range(interrupt_count):
+            process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 128 + signal.SIGINT
     assert said.strip() == "interrupted; all it started has ended"
