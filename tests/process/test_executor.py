@@ -134,6 +134,7 @@ def test_callbacks_run_in_order_with_the_future_and_may_wait(executor: ViewExecu
 
 
 def test_an_object_does_not_outlive_its_future(executor: ViewExecutor) -> None:
+    executor.submit(abs, 1).result(TIMEOUT_S)
     result = executor.submit(lambda: {1, 2})
     value = result.result(TIMEOUT_S)
     is_gone = threading.Event()
