@@ -126,9 +126,13 @@ class Submission:
         if self.watchers:
             for watcher in list(self.watchers):
                 watcher(index)
+            if not self.pending_count:
+                self.watchers = None  # they may refer to us
 
     def watch(self, watcher: Callable[[int], None]) -> None:
-        """Have `watcher` called after each answer from now on."""
+        """Have `watcher` called after each answer from now on, if there is one to come."""
+        if not self.pending_count:
+            return
         self.watchers = [*(self.watchers or ()), watcher]
 
 
