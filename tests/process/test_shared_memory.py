@@ -142,6 +142,7 @@ def test_a_client_may_leave_before_its_task_begins(tmp_path: Path) -> None:
         rc[0].apply_async(wait_for, str(go))
         with Client(profile_dir=tmp_path / "p") as leaving:
             msg_id = leaving[0].push({"a": np.ones(MIB)}, block=False).msg_ids[0]
+        wait_until(lambda: msg_id in rc.hub_history(), "what it sent never came")
         go.touch()
         rc.get_result(msg_id).get(TIMEOUT_S)
         assert rc[0]["a.sum()"] == MIB
