@@ -1,10 +1,11 @@
 """Large arrays: when they may be changed, where they are read-only, and how fast they are.
 
-An array is not copied on its way to an engine. That has two consequences:
+An array is copied at most once on its way to engines: on this host into memory that they read,
+too, and not at all on its way to other hosts. That has two consequences:
 
-- *Here*, it must not be changed before it has been sent: who changes it sends something else.
-  For that there are views with ``track=True``. `AsyncResult.sent` says whether it is safe by
-  now, and `AsyncResult.wait_for_send` waits until it is: at the latest when there is a result.
+- *Here*, an array that goes to other hosts must not be changed before it has been sent: who
+  changes it sends something else. `AsyncResult.sent` says whether it is safe by now, which on
+  one host is at once, and `AsyncResult.wait_for_send` waits until it is.
 - *There*, the function gets the memory in which the array arrived, and that is read-only. Who
   wants to work in place takes a ``.copy()``; who only reads, as most functions do, saves one.
   The same holds for arrays that come back.

@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,52 @@ def test_at_the_limit_buffers_stay_where_they_are_and_it_is_said_once(
     shared = [isinstance(buffers[0], SharedBuffer) for buffers in kept]
     assert shared == [True, True, False, False]
     assert caplog.text.count("shared memory is at its limit") == 1
+
+
+def test_room_for_another_size_is_made_by_what_is_idle(directory: Path) -> None:
+    pool = Pool(directory, ALICE, bytes_max=5 * MIB)
+    pool.place([bytes(2 * MIB)])
+    pool.place([bytes(2 * MIB)])
+    assert only(pool.place([bytes(4 * MIB)])).nbytes == 4 * MIB
+    pool.close()
+
+
+def test_so_many_at_once_and_no_more_and_it_is_said(
+    directory: Path,
+    pool: Pool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("parallelz.transport.pool.SEGMENTS_COUNT_MAX", 2)
+    with caplog.at_level(logging.WARNING):
+        kept = [pool.place([bytes(2 * MIB)]) for _ in range(3)]
+    assert [isinstance(b[0], SharedBuffer) for b in kept] == [True, True, False]
+    assert "in use at once" in caplog.text
+
+
+def test_closing_waits_for_who_is_writing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(directory, ALICE)
+    is_writing, may_go_on = threading.Event(), threading.Event()
+    write = os.pwrite
+
+    def write_slowly(fd: int, data: bytes, offset: int) -> int:
+        is_writing.set()
+        assert may_go_on.wait(10)
+        return write(fd, data, offset)
+
+    monkeypatch.setattr("os.pwrite", write_slowly)
+    with ThreadPoolExecutor(2) as threads:
+        placing = threads.submit(pool.place, [b"x" * 2 * MIB])
+        assert is_writing.wait(10)
+        closing = threads.submit(pool.close)
+        with pytest.raises(TimeoutError):
+            closing.result(0.05)
+        may_go_on.set()
+        placed = only(placing.result(10))
+        closing.result(10)
+    assert bytes(view_of(Leases(directory).take(placed.ref))[-1:]) == b"x"
 
 
 def test_a_full_file_system_is_no_failure(

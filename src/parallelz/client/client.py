@@ -247,10 +247,8 @@ class Client(StateSession):
             Whether `f` gets the engine's namespace as its first argument.
         block
             Whether to wait for the result. None: as `Client.block` says.
-        track
-            Without effect; `AsyncResult.wait_for_send` works always.
-        targets, balanced
-            Where; see `view`.
+        track, targets, balanced
+            Without effect, as `AsyncResult.sent` is always right; where, see `view`.
         after, follow, timeout
             When, beside what, and how long to wait for that; see `LoadBalancedView`.
 
@@ -274,8 +272,8 @@ class Client(StateSession):
         if kwargs is not None and not isinstance(kwargs, Mapping):
             raise TypeError(f"kwargs must be dict, not {type(kwargs)}")
         view = self.view(targets, balanced)
-        flags = {"after": after, "follow": follow, "timeout": timeout}
-        given = {name: value for name, value in flags.items() if value is not None}
+        conditions = (("after", after), ("follow", follow), ("timeout", timeout))
+        given = {name: value for name, value in conditions if value is not None}
         if given:
             if not isinstance(view, LoadBalancedView):
                 raise ValueError(

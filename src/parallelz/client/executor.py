@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, TypeVar
 
 from parallelz.client.connection import PLAIN, Call, Connection
 from parallelz.client.definitions import UserFunction
+from parallelz.client.imap import Chunk, call_for, chunks_of
 from parallelz.client.ledger import Submission
 from parallelz.client.outcomes import Failed, outcome_of
-from parallelz.client.partition import check_chunksize, chunked
 from parallelz.errors import ClientClosed, ClusterError
 from parallelz.ids import TaskId
 
@@ -171,13 +171,16 @@ class ViewExecutor(Executor):
         SerializationError
             If something in the call cannot be pickled.
         """
+        return self._start(fn, (PLAIN, args, kwargs))
+
+    def _start(self, fn: UserFunction, call: Call) -> TaskFuture[Any]:
         if self.is_shut_down:
             raise RuntimeError("cannot schedule new futures after shutdown")
         try:
-            submission = self._submit(fn, (PLAIN, args, kwargs))
+            submission = self._submit(fn, call)
         except ClientClosed as error:
             raise BrokenExecutor(str(error)) from error
-        future: TaskFuture[T] = TaskFuture(self, submission)
+        future: TaskFuture[Any] = TaskFuture(self, submission)
         self._pending[future] = None
         submission.watch(partial(self._answered, future))
         if future.has_ended:
@@ -215,36 +218,33 @@ class ViewExecutor(Executor):
             While iterating, if a result has not come in time. As with any exception, and when
             the iterator is closed, tasks that have not started are given up.
         """
-        check_chunksize(chunksize)
         if buffersize is not None and buffersize < 1:
             raise ValueError(f"buffersize must be None or 1 or more, not {buffersize}")
         until_s = None if timeout is None else time.monotonic() + timeout
-        items = zip(*iterables, strict=False)
-        calls: Iterator[TaskFuture[Any]]
-        if chunksize == 1:
-            calls = (self.submit(fn, *item) for item in items)
-            return self._results(calls, buffersize, until_s)
-        calls = (self.submit(_call_each, fn, chunk) for chunk in chunked(items, chunksize))
-        return chain.from_iterable(self._results(calls, buffersize, until_s))
+        futures = (
+            (self._start(fn, call_for(chunk, is_bound=False, return_exceptions=False)), chunk)
+            for chunk in chunks_of(zip(*iterables, strict=False), chunksize)
+        )
+        return self._results(futures, buffersize, until_s)
 
     def _results(
         self,
-        calls: Iterator[TaskFuture[Any]],
+        tasks: Iterator[tuple[TaskFuture[Any], Chunk]],
         buffersize: int | None,
         until_s: float | None,
     ) -> Iterator[Any]:
-        futures = deque(islice(calls, buffersize))
+        pending = deque(islice(tasks, buffersize))
 
         def results() -> Iterator[Any]:
             try:
-                while futures:
+                while pending:
                     left_s = None if until_s is None else max(until_s - time.monotonic(), 0.0)
-                    value = futures[0].result(left_s)
-                    futures.popleft()
-                    futures.extend(islice(calls, 1))
-                    yield value
+                    value = pending[0][0].result(left_s)
+                    _, chunk = pending.popleft()
+                    pending.extend(islice(tasks, 1))
+                    yield from [value] if len(chunk) == 1 else value
             finally:
-                self.give_up(list(futures))
+                self.give_up([future for future, _ in pending])
 
         return results()
 
@@ -300,7 +300,3 @@ class ViewExecutor(Executor):
         for future in pending:
             if not future.has_ended:
                 future.fail(BrokenExecutor(reason))
-
-
-def _call_each(fn: Callable[..., T], chunk: Iterable[tuple[object, ...]]) -> list[T]:
-    return [fn(*item) for item in chunk]

@@ -93,19 +93,21 @@ class Submission:
         self.options = options
         self.name = name  # of the function
         self.inputs: tuple[Submission, ...] = ()
-        self.sending: list[SendWatch] = []
+        self.sending: list[SendWatch] | None = None
         self.watchers: list[Callable[[int], None]] | None = None
 
     def watch_sending(self, buffers: Sequence[Buffer], on_free: Callable[[], object]) -> None:
         """Watch over more buffers; see `SendWatch`."""
-        watch = SendWatch(buffers, on_free)
+        watch = SendWatch(buffers, on_free) if buffers else None
         if watch:
+            if self.sending is None:
+                self.sending = []
             self.sending.append(watch)
 
     @property
     def is_sent(self) -> bool:
         """Whether the buffers among its arguments may be changed."""
-        return all(watch.is_sent for watch in self.sending)
+        return all(watch.is_sent for watch in self.sending or ())
 
     def task_id(self, index: int) -> TaskId:
         """Return the id of the task at `index`."""

@@ -44,6 +44,8 @@ class SharedMemory:
         msgspec.ValidationError
             If it names what is not its own, or impossible places.
         """
+        if not envelope.shared:
+            return frames
         if any(ref.pool != source for _, ref in envelope.shared):
             raise msgspec.ValidationError("it names shared memory that is not its own")
         return with_shared(frames, envelope.shared, self._hold)

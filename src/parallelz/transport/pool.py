@@ -117,6 +117,8 @@ class Pool:
         self._session_id = session_id
         self._bytes_max = bytes_max
         self._lock = threading.Lock()  # guards the following
+        self._written = threading.Condition(self._lock)
+        self._writers_count = 0  # of threads that write into a segment just now
         self._fds: list[int] = []
         self._segments: dict[int, _Segment] = {}
         self._idle: list[_Segment] = []
@@ -144,16 +146,11 @@ class Pool:
                 if segment is None:
                     return buffers
                 generation = next(self._generations)
-            try:
-                offsets = segment.write(generation, views)
-            except OSError:
-                with self._lock:
-                    self._drop(segment)
-                raise
+                self._writers_count += 1
+            offsets = self._write(segment, generation, views)
         except OSError as error:
             self._warn(str(error))
             return buffers
-        unlock(segment.fd)
         placed = _Placed(segment, generation, self._released)
         return [
             SharedBuffer(
@@ -162,6 +159,22 @@ class Pool:
             )
             for offset, view in zip(offsets, views, strict=True)
         ]
+
+    def _write(
+        self, segment: _Segment, generation: int, views: Sequence[memoryview]
+    ) -> list[int]:
+        """Write without the lock, as that may take long; nobody closes the file meanwhile."""
+        offsets: list[int] | None = None
+        try:
+            offsets = segment.write(generation, views)
+            unlock(segment.fd)
+        finally:
+            with self._lock:
+                if offsets is None:
+                    self._drop(segment)
+                self._writers_count -= 1
+                self._written.notify_all()
+        return offsets
 
     def _take(self, nbytes: int) -> _Segment | None:
         """Return a locked segment that holds so much; None: there is no room."""
@@ -193,17 +206,25 @@ class Pool:
             lock(fd, shared=is_shared, wait=True)
 
     def _has_room(self, nbytes: int) -> bool:
-        used = sum(each.nbytes for each in self._segments.values())
+        if nbytes > self._left_bytes() or len(self._segments) >= SEGMENTS_COUNT_MAX:
+            self._trim(math.inf)  # what is idle has another size
+        left = self._left_bytes()
+        if nbytes > left:
+            self._warn(f"{nbytes} bytes are wanted, and {left} are left")
+        elif len(self._segments) >= SEGMENTS_COUNT_MAX:
+            self._warn(f"{SEGMENTS_COUNT_MAX} large calls or results are in use at once")
+        else:
+            return True
+        return False
+
+    def _left_bytes(self) -> int:
         status = os.statvfs(self._directory)
         total = status.f_frsize * status.f_blocks
-        left = status.f_frsize * status.f_bavail - (1 - USED_MAX) * total
+        left = int(status.f_frsize * status.f_bavail - (1 - USED_MAX) * total)
         if self._bytes_max is not None:
+            used = sum(each.nbytes for each in self._segments.values())
             left = min(left, self._bytes_max - used)
-        if nbytes > left:
-            self._trim(math.inf)  # what is idle was too small for this
-            self._warn(f"{nbytes} bytes are wanted, and {max(int(left), 0)} are left")
-            return False
-        return len(self._segments) < SEGMENTS_COUNT_MAX
+        return max(left, 0)
 
     def _warn(self, reason: str) -> None:
         if not self._has_warned:
@@ -247,6 +268,7 @@ class Pool:
             if self._is_closed:
                 return
             self._is_closed = True
+            self._written.wait_for(lambda: not self._writers_count)
             self._collect()
             self._trim(math.inf)
             with contextlib.suppress(OSError):  # not empty, or never made

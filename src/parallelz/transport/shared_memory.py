@@ -147,8 +147,8 @@ class Lease:
         return self._mapping
 
     def view(self, ref: SharedRef) -> memoryview:
-        """Return the bytes of a buffer in it."""
-        return memoryview(self.mapping())[ref.offset : ref.offset + ref.nbytes]
+        """Return the bytes of a buffer in it, read-only."""
+        return _part_of(self.mapping(), ref)
 
     def copy(self, ref: SharedRef) -> bytearray:
         """Return a copy of these bytes."""
@@ -157,6 +157,10 @@ class Lease:
         while done < ref.nbytes:
             done += os.preadv(self._fd, [view[done:]], ref.offset + done)
         return copied
+
+
+def _part_of(mapping: mmap.mmap, ref: SharedRef) -> memoryview:
+    return memoryview(mapping)[ref.offset : ref.offset + ref.nbytes]
 
 
 class Leases:
@@ -191,9 +195,9 @@ class Leases:
                 if len(self._mappings) >= MAPPINGS_COUNT_MAX:
                     return memoryview(lease.copy(ref)).toreadonly()
                 mapping = self._mappings[key] = lease.mapping()
-            except (OSError, LookupError, ValueError) as error:
+            except (OSError, LookupError) as error:
                 return SharedBuffer(ref, Gone(str(error)))
-        return memoryview(mapping)[ref.offset : ref.offset + ref.nbytes]
+        return _part_of(mapping, ref)
 
     def hold(self, ref: SharedRef) -> SharedBuffer:
         """Return a buffer to be passed on, which is there as long as that object lives."""
@@ -233,11 +237,6 @@ class Sweeper:
             self._fd = open_directory(directory)
             lock(self._fd, shared=True, wait=True)
             _remove_old(directory)
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether there is a directory to be looked after."""
-        return self._fd >= 0
 
     def sweep(self) -> None:
         """Remove the segments of processes that are gone, unless somebody reads them.
