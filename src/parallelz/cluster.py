@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from parallelz import settings
 from parallelz.client.client import Client
@@ -27,11 +27,14 @@ from parallelz.errors import ClusterError
 from parallelz.launch import cluster_file
 from parallelz.launch.awaited import awaited
 from parallelz.launch.cluster_file import ClusterRunning, NoCluster
-from parallelz.launch.launcher import ControllerOptions, HistoryLimits, Launcher, check_launcher
+from parallelz.launch.launcher import ControllerOptions, HistoryLimits, Launcher
 from parallelz.launch.processes import ClusterProcesses
+from parallelz.launch.registry import check_controller_launcher, engine_launcher
 from parallelz.store.choice import to_store
 
 __all__ = ["Cluster", "ClusterRunning", "NoCluster"]
+
+ALL_ADDRESSES = "0.0.0.0"
 
 _DEATH_CHECK_PERIOD_S = 0.1  # of the launched, while we wait for engines to join
 
@@ -54,9 +57,12 @@ class Cluster(ClusterProcesses):
         of ``2``, ``3``, ... that is free.
     engines, controller
         Short names of the launchers. ``local``: processes of this host.
+    launcher_options
+        What the launcher of engines is told, by the names that its page in the documentation
+        lists. ``local`` has none.
     controller_ip
         Address to listen on for engines and clients of other hosts, ``"0.0.0.0"`` for all,
-        always encrypted; None: this host only.
+        always encrypted; None: this host only, or all if the engines may be on other hosts.
     controller_port
         For other hosts; 0: one that is free.
     controller_location
@@ -103,6 +109,7 @@ class Cluster(ClusterProcesses):
         cluster_id: str | None = None,
         engines: str = "local",
         controller: str = "local",
+        launcher_options: Mapping[str, Any] | None = None,
         controller_ip: str | None = None,
         controller_port: int = 0,
         controller_location: str = "",
@@ -119,8 +126,8 @@ class Cluster(ClusterProcesses):
         engine_timeout: float = settings.START_TIMEOUT_S,
         shutdown_atexit: bool = True,
     ) -> None:
-        check_launcher(engines)
-        check_launcher(controller)
+        needs_network = engine_launcher(engines).needs_network
+        check_controller_launcher(controller)
         settings.check_cluster_id(cluster_id or "")
         to_store(store)
         history = HistoryLimits.of(history_max_age_s, history_max_count, history_max_bytes)
@@ -129,9 +136,18 @@ class Cluster(ClusterProcesses):
             cluster_id,
             n=n,
             controller_options=ControllerOptions(
-                controller_ip or "", controller_port, store, scheme, hwm, history
+                (ALL_ADDRESSES if needs_network else "")
+                if controller_ip is None
+                else controller_ip,
+                controller_port,
+                store,
+                scheme,
+                hwm,
+                history,
             ),
             location=controller_location,
+            engines=engines,
+            launcher_options=launcher_options or {},
             engine_options=EngineOptions().but(
                 labels=labels, resources=resources, memory_limit=memory_limit, restart=restart
             ),

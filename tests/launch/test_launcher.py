@@ -9,16 +9,10 @@ import pytest
 from parallelz.errors import ClusterError
 from parallelz.launch.launcher import (
     HistoryLimits,
-    check_launcher,
     describe_code,
     describe_end,
     last_lines,
 )
-
-
-def test_an_unknown_launcher_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(ClusterError, match="no launcher called 'cloud'; known are: local"):
-        check_launcher("cloud")
 
 
 def test_only_the_end_of_a_log_is_shown(tmp_path: Path) -> None:

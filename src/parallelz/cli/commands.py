@@ -22,8 +22,7 @@ from parallelz.client.client import Client
 from parallelz.cluster import Cluster
 from parallelz.launch import cluster_file
 from parallelz.launch.cluster_file import ClusterFacts, ClusterRunning, NoCluster
-from parallelz.launch.launcher import Launcher
-from parallelz.launch.local import LocalEngines
+from parallelz.launch.launcher import EngineSet, Launcher
 
 FOLLOW_PERIOD_S = 0.2  # files cannot be awaited everywhere
 STATUS_TIMEOUT_S = 5.0
@@ -118,7 +117,7 @@ def _await_end(launched: Launcher) -> None:
         pass
 
 
-def _tell_ended(engines: LocalEngines) -> None:
+def _tell_ended(engines: EngineSet) -> None:
     if engines.poll() != 0 and not engines.is_stopping:
         print(f"ipclusterz: {engines.explain_end()}", file=sys.stderr)
 

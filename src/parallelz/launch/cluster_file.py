@@ -76,6 +76,8 @@ class ClusterFacts(msgspec.Struct):
             return "unknown"
         if launched is None:
             return "none"
+        if not launched.pid:
+            return "unknown"
         return "running" if is_alive(launched.pid, launched.started) else "ended"
 
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -25,8 +25,6 @@ from parallelz.engine_options import EngineOptions, to_size
 from parallelz.errors import ClusterError
 
 LaunchState = Literal["before", "running", "after"]
-
-LAUNCHER_NAMES = ("local",)
 
 
 class Place(NamedTuple):
@@ -86,11 +84,13 @@ class LaunchedFacts(msgspec.Struct, frozen=True):
     """What is written down of something that was launched."""
 
     launcher: str
-    pid: int
+    pid: int  # 0: it has no process on this host
     started: str  # tells the process from a later one with the same pid
     log: str
     n: int = 1
     options: EngineOptions = EngineOptions()  # of engines
+    launcher_options: dict[str, Any] = {}  # what the launcher was told, as in JSON
+    details: dict[str, str] = {}  # by which the launcher finds it again, such as a job's id
 
 
 class Launcher(Protocol):
@@ -153,11 +153,21 @@ class Launcher(Protocol):
         ...
 
 
-def check_launcher(name: str) -> None:
-    """Raise ClusterError unless there is a launcher called `name`."""
-    if name not in LAUNCHER_NAMES:
-        known = ", ".join(LAUNCHER_NAMES)
-        raise ClusterError(f"there is no launcher called {name!r}; known are: {known}")
+class EngineSet(Launcher, Protocol):
+    """Engines that were started together and are stopped together."""
+
+    n: int
+    options: EngineOptions
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was asked to end."""
+        ...
+
+    @property
+    def launcher_options(self) -> Mapping[str, Any]:
+        """What the launcher was told, enough to start the same once more."""
+        ...
 
 
 def usable_core_count() -> int:

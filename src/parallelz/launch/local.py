@@ -18,9 +18,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from parallelz import settings
 from parallelz.engine_options import EngineOptions
@@ -33,6 +33,7 @@ from parallelz.launch.launcher import (
 )
 
 NO_OPTIONS = EngineOptions()
+NO_LAUNCHER_OPTIONS: Mapping[str, Any] = {}
 
 _HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -201,14 +202,27 @@ class LocalProcess:
 class LocalEngines(LocalProcess):
     """A set of engines on this host, under one supervisor."""
 
+    needs_network = False
+
     def __init__(
-        self, place: Place, n: int, *, set_id: str = "1", options: EngineOptions = NO_OPTIONS
+        self,
+        place: Place,
+        n: int,
+        *,
+        set_id: str = "1",
+        options: EngineOptions = NO_OPTIONS,
+        launcher_options: Mapping[str, Any] = NO_LAUNCHER_OPTIONS,
     ) -> None:
+        if launcher_options:
+            raise ClusterError(
+                f"the launcher local has no options, but was given {list(launcher_options)}"
+            )
         log = settings.log_file(place.profile_dir, place.cluster_id, f"engines-{set_id}")
         super().__init__(f"engine set {set_id}", log)
         self._place = place
         self.n = n
         self.options = options
+        self.launcher_options = launcher_options
 
     @classmethod
     def from_facts(cls, facts: LaunchedFacts, place: Place, *, set_id: str) -> Self:

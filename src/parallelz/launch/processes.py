@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -19,9 +20,16 @@ from parallelz.errors import ClusterError
 from parallelz.launch import cluster_file
 from parallelz.launch.awaited import awaited
 from parallelz.launch.cluster_file import ClusterRunning
-from parallelz.launch.launcher import ControllerOptions, LaunchedFacts, Place, usable_core_count
-from parallelz.launch.local import LocalEngines, LocalWatcher
+from parallelz.launch.launcher import (
+    ControllerOptions,
+    EngineSet,
+    LaunchedFacts,
+    Place,
+    usable_core_count,
+)
+from parallelz.launch.local import LocalWatcher
 from parallelz.launch.local_controller import LocalController
+from parallelz.launch.registry import engine_launcher
 
 
 class ClusterProcesses:
@@ -37,6 +45,10 @@ class ClusterProcesses:
         What they are started with.
     location
         Address by which other hosts reach the controller; "": it finds that out.
+    engines
+        Short name of the launcher of engines.
+    launcher_options
+        What that launcher is told.
     start_timeout_s
         Until the controller must be ready.
     shutdown_atexit
@@ -51,7 +63,9 @@ class ClusterProcesses:
         n: int | None,
         controller_options: ControllerOptions,
         location: str,
+        engines: str,
         engine_options: EngineOptions,
+        launcher_options: Mapping[str, Any],
         start_timeout_s: float,
         shutdown_atexit: bool,
     ) -> None:
@@ -63,11 +77,13 @@ class ClusterProcesses:
         self._may_rename = cluster_id is None
         self._options = controller_options
         self._location = location
+        self._engines = engines
         self._engine_options = engine_options
+        self._launcher_options = dict(launcher_options)
         self._socket_dir = ""  # "": nothing is ours to stop
         self._owner_pid = os.getpid()
         self._controller: LocalController | None = None
-        self._engine_sets: dict[str, LocalEngines] = {}
+        self._engine_sets: dict[str, EngineSet] = {}
 
     @property
     def controller(self) -> LocalController | None:
@@ -81,7 +97,7 @@ class ClusterProcesses:
         return self._controller
 
     @property
-    def engine_sets(self) -> dict[str, LocalEngines]:
+    def engine_sets(self) -> dict[str, EngineSet]:
         """The launchers of engines, by the ids of the sets."""
         return dict(self._engine_sets)
 
@@ -126,10 +142,13 @@ class ClusterProcesses:
         resources: Mapping[str, float] | str | None = None,
         memory_limit: int | str | None = None,
         restart: bool | None = None,
+        engines: str | None = None,
+        launcher_options: Mapping[str, Any] | None = None,
     ) -> str:
         """Start more engines, without waiting until they are ready.
 
-        Options that are None are as the cluster was given them.
+        Options that are None are as the cluster was given them. With another launcher
+        (`engines`), `launcher_options` are its own and none by default.
 
         Returns
         -------
@@ -139,10 +158,25 @@ class ClusterProcesses:
         options = self._engine_options.but(
             labels=labels, resources=resources, memory_limit=memory_limit, restart=restart
         )
-        return self._launch_engines(self._engine_count(n), engine_set_id, options)
+        if launcher_options is None:
+            same = engines in (None, self._engines)
+            launcher_options = self._launcher_options if same else {}
+        return self._launch_engines(
+            self._engine_count(n),
+            engine_set_id,
+            options,
+            launcher=engines or self._engines,
+            launcher_options=launcher_options,
+        )
 
     def _launch_engines(
-        self, engine_count: int, engine_set_id: str | None, options: EngineOptions
+        self,
+        engine_count: int,
+        engine_set_id: str | None,
+        options: EngineOptions,
+        *,
+        launcher: str,
+        launcher_options: Mapping[str, Any],
     ) -> str:
         if self._controller is None:
             raise ClusterError("start the controller before its engines: start_cluster_sync()")
@@ -152,9 +186,14 @@ class ClusterProcesses:
             existing = self._engine_sets.get(set_id)
             if existing is not None and existing.state == "running":
                 raise ClusterError(f"engine set {set_id!r} runs already")
-            engines = self._engine_sets[set_id] = LocalEngines(
-                place, engine_count, set_id=set_id, options=options
+            engines = engine_launcher(launcher)(
+                place,
+                engine_count,
+                set_id=set_id,
+                options=options,
+                launcher_options=launcher_options,
             )
+            self._engine_sets[set_id] = engines
             engines.start()
             facts.engine_sets[set_id] = engines.to_facts()
         return set_id
@@ -230,7 +269,13 @@ class ClusterProcesses:
         before = self._chosen_sets(engine_set_id)
         self.stop_engines_sync(engine_set_id)
         for set_id, engines in before.items():
-            self._launch_engines(engines.n, set_id, engines.options)
+            self._launch_engines(
+                engines.n,
+                set_id,
+                engines.options,
+                launcher=engines.to_facts().launcher,
+                launcher_options=engines.launcher_options,
+            )
 
     def signal_engines_sync(self, signum: int, engine_set_id: str | None = None) -> None:
         """Send a signal to each engine of one set, or of all."""
@@ -301,9 +346,8 @@ class ClusterProcesses:
         for set_id, launched in facts.engine_sets.items():
             known = self._engine_sets.get(set_id)
             if known is None or known.to_facts() != launched:  # restarted by somebody else
-                self._engine_sets[set_id] = LocalEngines.from_facts(
-                    launched, place, set_id=set_id
-                )
+                launcher = engine_launcher(launched.launcher)
+                self._engine_sets[set_id] = launcher.from_facts(launched, place, set_id=set_id)
 
     def _take_up_controller(self, facts: cluster_file.ClusterFacts) -> None:
         known, launched = self._controller, facts.controller
@@ -318,7 +362,7 @@ class ClusterProcesses:
         if facts is not None:
             self._take_up(facts)
 
-    def _chosen_sets(self, engine_set_id: str | None) -> dict[str, LocalEngines]:
+    def _chosen_sets(self, engine_set_id: str | None) -> dict[str, EngineSet]:
         if engine_set_id is None:
             return dict(self._engine_sets)
         if engine_set_id not in self._engine_sets:

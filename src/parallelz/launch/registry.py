@@ -1,0 +1,69 @@
+"""The launchers by their short names.
+
+Each is a class in a module of its own, imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from parallelz.engine_options import EngineOptions
+from parallelz.errors import ClusterError
+from parallelz.launch.launcher import EngineSet, LaunchedFacts, Place
+
+CONTROLLER_LAUNCHERS = ("local",)
+
+_ENGINE_LAUNCHERS = {
+    "local": "parallelz.launch.local:LocalEngines",
+}
+
+
+class EngineLauncher(Protocol):
+    """What the class of a launcher of engines offers."""
+
+    needs_network: bool
+    """Whether its engines may be on other hosts: then the controller listens for them."""
+
+    def __call__(
+        self,
+        place: Place,
+        n: int,
+        *,
+        set_id: str,
+        options: EngineOptions,
+        launcher_options: Mapping[str, Any],
+    ) -> EngineSet:
+        """Return a set that is not started; raise ClusterError for options it cannot use."""
+        ...
+
+    def from_facts(self, facts: LaunchedFacts, place: Place, *, set_id: str) -> EngineSet:
+        """Take up engines that were started by another process, or see that they ended."""
+        ...
+
+
+def engine_launcher(name: str) -> EngineLauncher:
+    """Return the class behind a short name such as ``local``.
+
+    Raises
+    ------
+    ClusterError
+        If there is none; says which there are.
+    """
+    _check(name, tuple(_ENGINE_LAUNCHERS))
+    module, _, attribute = _ENGINE_LAUNCHERS[name].partition(":")
+    launcher: EngineLauncher = getattr(importlib.import_module(module), attribute)
+    return launcher
+
+
+def check_controller_launcher(name: str) -> None:
+    """Raise ClusterError unless there is a launcher of controllers called `name`."""
+    _check(name, CONTROLLER_LAUNCHERS)
+
+
+def _check(name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise ClusterError(
+            f"there is no launcher called {name!r}; known are: {', '.join(known)}"
+        )
