@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from helpers_store import E0, RUN, F, end, engine_record, submission, tid
 
+from parallelz.store import sqlite_schema
 from parallelz.store.interface import StoreError
 from parallelz.store.query import KEYS
+from parallelz.store.record import encode
 from parallelz.store.sqlite import SqliteStore
 from parallelz.store.sqlite_schema import VERSION
 
@@ -132,3 +134,17 @@ def test_a_migration_that_fails_leaves_the_old_file_as_it_was(tmp_path: Path) ->
     with pytest.raises(StoreError, match="payloads already exists"):
         SqliteStore(tmp_path / "db")
     assert tables(tmp_path / "db") == before
+
+
+def test_what_version_2_remembered_is_still_there(tmp_path: Path) -> None:
+    version_1(tmp_path / "db")
+    with closing(sqlite3.connect(tmp_path / "db")) as db:
+        db.executescript(f"{sqlite_schema._SECOND} PRAGMA user_version = 2;")
+    with closing(SqliteStore(tmp_path / "db")) as store:
+        assert store.status([tid(1), tid(2)]) == {tid(1): "ok", tid(2): "pending"}
+        store.append([encode(end(2))])
+        journaled = store.journaled(10)
+        assert journaled is not None
+        store.fold(journaled, [end(2)])
+        assert store.journaled(10) is None
+        assert store.status([tid(2)]) == {tid(2): "ok"}

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
+import msgspec
+
 from parallelz.errors import ParallelzError
 from parallelz.ids import Digest, SessionId, TaskId
 from parallelz.protocol.messages import EngineInfo
@@ -69,12 +71,27 @@ class Limits(NamedTuple):
 NO_LIMITS = Limits()
 
 
+class Journaled(NamedTuple):
+    """What stands at the front of a journal."""
+
+    run: int  # as the store calls it
+    last: int  # number of the last entry
+    entry_count: int
+    records: list[msgspec.Raw]
+
+
 class Store(ABC):
     """Keeps what the records say, and finds it again.
 
     Every method raises `StoreError` if the database fails; nothing was changed then. Used by
-    one thread. `begin_run` comes before all else.
+    one thread. `begin_run` comes before all else but what is about the journal.
+
+    A store may have a journal: a place for records as they travel, which costs far less than
+    their rows. They are safe there, but not found: sooner or later all of it has to be turned
+    into rows (`fold`), in order. What a journal has of before comes before the first run.
     """
+
+    has_journal = False
 
     @abstractmethod
     def begin_run(self, run: Run, now_s: float) -> int:
@@ -99,6 +116,30 @@ class Store(ABC):
         RecordError
             If it is for one of them, and will be when it is tried again.
         """
+
+    def append(self, records: Sequence[msgspec.Raw]) -> None:
+        """Put these into the journal, as one entry, all or none."""
+        raise NotImplementedError(f"{type(self).__name__} has no journal")
+
+    def journaled(self, count_max: int) -> Journaled | None:
+        """Return the first entries of the journal; None: it is empty.
+
+        Parameters
+        ----------
+        count_max
+            Of records, but for the first entry.
+        """
+        return None
+
+    def fold(self, journaled: Journaled, records: Sequence[Record]) -> None:
+        """Do as `apply` in the run of `journaled`, and empty the journal of that, or neither.
+
+        Parameters
+        ----------
+        records
+            What `journaled` came to.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no journal")
 
     @abstractmethod
     def pending(self, after: int, bytes_max: int) -> tuple[list[dict[str, object]], int]:

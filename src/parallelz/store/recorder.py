@@ -42,6 +42,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -56,6 +57,7 @@ from parallelz.protocol.messages import (
     TaskOptions,
 )
 from parallelz.store import record
+from parallelz.store.folding import ENTRY_BYTES_MAX, FOLDED_COUNT_MAX, Folding
 from parallelz.store.interface import (
     NO_LIMITS,
     USUAL_ORDER,
@@ -152,6 +154,7 @@ class Recorder:
         self._wall_clock = wall_clock
         self._store: Store | None = None
         self._kept: list[msgspec.Raw] = []  # not written
+        self._folding = Folding()
         self._trouble: str | None = None  # what is wrong with the database now
         self._retry_s = float("-inf")
         self._cull_s = float("-inf")
@@ -165,7 +168,9 @@ class Recorder:
 
     def next_deadline_s(self) -> float:
         """Return when `handle` is to be called even if nothing has come."""
-        return self._cull_s if self._trouble is None else self._retry_s
+        if self._trouble is not None:
+            return self._retry_s
+        return min(self._cull_s, self._folding.due_s())
 
     def handle(
         self, messages: Iterable[StoreRecords | AskHistory], now_s: float
@@ -184,7 +189,7 @@ class Recorder:
             if isinstance(message, StoreRecords):
                 self._kept += message.records
             else:
-                self._write(now_s)
+                self._write(now_s, as_rows=True)
                 self._answers.append(self._answer(message, now_s))
         self._write(now_s)
         self._cull(now_s)
@@ -196,6 +201,7 @@ class Recorder:
         if self._store is None:
             return
         try:
+            self._fold_all(self._store)
             count = self._store.end_run(self._wall_clock())
         except StoreError as error:
             logger.error("! what had not ended is still called pending: %s", error)
@@ -203,16 +209,24 @@ class Recorder:
             logger.info("= %d tasks had not ended", count)
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database, with all as rows unless that fails now."""
         if self._store is not None:
+            with contextlib.suppress(StoreError):
+                self._fold_all(self._store)
             with contextlib.suppress(StoreError):
                 self._store.close()
             self._store = None
 
     # -- keeping ---------------------------------------------------------------------------
 
-    def _write(self, now_s: float) -> None:
-        """Write all that is kept, or note why that cannot be."""
+    def _write(self, now_s: float, *, as_rows: bool = False) -> None:
+        """Write all that is kept, or note why that cannot be.
+
+        Parameters
+        ----------
+        as_rows
+            Whether it must be found from now on; else a journal will do.
+        """
         if self._trouble is not None and now_s < self._retry_s:
             return
         try:
@@ -222,18 +236,55 @@ class Recorder:
                 self._store.apply([])  # whether it works at all
             while self._kept:
                 count = _fitting_count(self._kept)
-                bad: list[Exception] = []
-                _apply(self._store, _decoded(self._kept[:count], bad), bad)
+                self._keep(self._store, self._kept[:count], now_s)
                 del self._kept[:count]
-                self._lose(bad)
+            if as_rows:
+                self._fold_all(self._store)
+            elif now_s >= self._folding.due_s():
+                self._fold(self._store)
         except StoreError as error:
             self._fail(error, now_s)
         else:
             self._recover()
 
+    def _keep(self, store: Store, raws: Sequence[msgspec.Raw], now_s: float) -> None:
+        size = sum(map(len, raws))
+        if store.has_journal and size <= ENTRY_BYTES_MAX:
+            store.append(raws)
+            self._folding.appended(len(raws), size, now_s)
+            return
+        self._fold_all(store)  # it came before
+        bad: list[Exception] = []
+        _apply(store.apply, _decoded(raws, bad), bad)
+        self._lose(bad)
+
+    def _fold_all(self, store: Store) -> None:
+        while self._folding and self._fold(store):
+            pass
+
+    def _fold(self, store: Store) -> bool:
+        """Turn the front of the journal into rows; return whether there was one."""
+        journaled = store.journaled(FOLDED_COUNT_MAX)
+        if journaled is None:
+            self._folding.clear()
+            return False
+        bad: list[Exception] = []
+        records = _decoded(journaled.records, bad)
+        try:
+            store.fold(journaled, records)
+        except RecordError:
+            _apply(partial(store.fold, journaled._replace(last=0)), records, bad)
+            store.fold(journaled, [])
+        self._folding.folded(journaled.entry_count)
+        self._lose(bad)
+        return True
+
     def _opened(self) -> Store:
         store = self._open_store()
+        self._folding.clear()
         try:
+            while self._fold(store):  # of a recorder before us
+                pass
             count = store.begin_run(self._run, self._wall_clock())
         except StoreError:
             store.close()
@@ -400,14 +451,16 @@ def _decoded(raws: Iterable[msgspec.Raw], bad: list[Exception]) -> list[Record]:
     return records
 
 
-def _apply(store: Store, records: Sequence[Record], bad: list[Exception]) -> None:
+def _apply(
+    write: Callable[[Sequence[Record]], None], records: Sequence[Record], bad: list[Exception]
+) -> None:
     """Write records but for those that no database could hold: halving leads to these."""
     try:
-        store.apply(records)
+        write(records)
     except RecordError as error:
         if len(records) < 2:
             bad.append(error)
             return
         middle = len(records) // 2
-        _apply(store, records[:middle], bad)
-        _apply(store, records[middle:], bad)
+        _apply(write, records[:middle], bad)
+        _apply(write, records[middle:], bad)

@@ -1,9 +1,10 @@
 """The store that is there by default: one SQLite file beside the profile.
 
-Every batch is one transaction and every task of it one statement: an INSERT, whole if the task
-has ended already, or an UPDATE of the second half. With write-ahead logging
-readers (`sqlite3` at a prompt, say) do not disturb the recorder; a transaction survives the end
-of any process, and the last ones may be lost only if the machine itself goes down.
+Records are first one row of the table `journal`, whatever their number, and become rows of
+tasks when the recorder has time for that: most tasks have ended by then and are one INSERT,
+else the end is an UPDATE. With write-ahead logging readers (`sqlite3` at a prompt, say) do not
+disturb the recorder; a transaction survives the end of any process, and the last ones may be
+lost only if the machine itself goes down.
 
 A connection on which anything failed that does not pass by itself is given up, and the next
 call makes a new one. A file that is damaged is moved aside before that, and one that was
@@ -30,6 +31,7 @@ from parallelz.store.interface import (
     CLUSTER_STOPPED,
     RESTORED_KEYS,
     DamageError,
+    Journaled,
     Limits,
     RecordError,
     Run,
@@ -72,7 +74,7 @@ _REFUSALS = (
     UnicodeEncodeError,
 )
 _decode_info = msgspec.msgpack.Decoder(EngineInfo).decode
-
+_decode_entry = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 _PUT_ENGINE = (
     "INSERT OR REPLACE INTO engines"
@@ -89,6 +91,8 @@ _PUT_RESULT = (
     "INSERT OR IGNORE INTO payloads SELECT msg_id, 1, ?, ? FROM tasks"
     " WHERE msg_id = ? AND data IS NULL AND data_bytes = ?"
 )
+_APPEND = "INSERT INTO journal (run, count, data) VALUES (?, ?, ?)"
+_JOURNAL = "SELECT number, run, count, data FROM journal ORDER BY number"
 _END_LOST = (
     "UPDATE tasks SET status = 'lost', ename = 'ClusterError', evalue = ?, traceback = '',"
     f" completed = ?, received = ?, retries = 0 WHERE status = '{PENDING}' AND run "
@@ -110,6 +114,8 @@ class SqliteStore(Store):
     DamageError
         If it was no database; that is moved aside now.
     """
+
+    has_journal = True
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -243,20 +249,34 @@ class SqliteStore(Store):
         batch = Batch(records)
         arguments, results = _taken_out(batch)
         with self._transaction() as db:
-            run = self._run_number
-            for length, rows in groupby(batch.tasks.values(), len):
-                put = PUT_ENDED if length == len(COLUMNS) else PUT_PENDING
-                put.execute(db, rows, run)
-            if batch.ends:
-                _end(db, batch.ends, run)
-            if arguments:
-                db.executemany(_PUT_ARGUMENTS, arguments)
-            if results:
-                db.executemany(_PUT_RESULT, results)
-            if batch.engines:
-                db.executemany(_PUT_ENGINE.format(run=run), batch.engines.values())
-            if batch.functions:
-                db.executemany(_PUT_FUNCTION, batch.functions.values())
+            _put(db, batch, arguments, results, self._run_number)
+
+    def append(self, records: Sequence[msgspec.Raw]) -> None:
+        """See `Store.append`."""
+        data = msgspec.msgpack.encode(records)
+        with self._transaction() as db:
+            db.execute(_APPEND, [self._run_number, len(records), data])
+
+    def journaled(self, count_max: int) -> Journaled | None:
+        """See `Store.journaled`."""
+        records: list[msgspec.Raw] = []
+        entry_count = run = last = 0
+        with self._failures(), contextlib.closing(self._connected().cursor()) as cursor:
+            for number, of_run, count, data in cursor.execute(_JOURNAL):
+                if entry_count and (of_run != run or len(records) + count > count_max):
+                    break
+                run, last = of_run, number
+                entry_count += 1
+                records += _records_of(data)
+        return Journaled(run, last, entry_count, records) if entry_count else None
+
+    def fold(self, journaled: Journaled, records: Sequence[Record]) -> None:
+        """See `Store.fold`."""
+        batch = Batch(records)
+        arguments, results = _taken_out(batch)
+        with self._transaction() as db:
+            _put(db, batch, arguments, results, journaled.run)
+            db.execute("DELETE FROM journal WHERE number <= ?", [journaled.last])
 
     # -- finding ---------------------------------------------------------------------------
 
@@ -372,6 +392,36 @@ def _register(db: sqlite3.Connection, run: Run, now_s: float) -> int:
     )
     (number,) = db.execute("SELECT run FROM runs WHERE key = ?", [run.key]).fetchone()
     return int(number)
+
+
+def _records_of(data: bytes) -> list[msgspec.Raw]:
+    try:
+        return _decode_entry(data)
+    except msgspec.MsgspecError:
+        return [msgspec.Raw(data)]  # is told of, and dropped, as a record that cannot be read
+
+
+def _put(
+    db: sqlite3.Connection,
+    batch: Batch,
+    arguments: Sequence[Row],
+    results: Sequence[Row],
+    run: int,
+) -> None:
+    """Write what became known in a run into the tables, large payloads beside their tasks."""
+    for length, rows in groupby(batch.tasks.values(), len):
+        put = PUT_ENDED if length == len(COLUMNS) else PUT_PENDING
+        put.execute(db, rows, run)
+    if batch.ends:
+        _end(db, batch.ends, run)
+    if arguments:
+        db.executemany(_PUT_ARGUMENTS, arguments)
+    if results:
+        db.executemany(_PUT_RESULT, results)
+    if batch.engines:
+        db.executemany(_PUT_ENGINE.format(run=run), batch.engines.values())
+    if batch.functions:
+        db.executemany(_PUT_FUNCTION, batch.functions.values())
 
 
 def _end(db: sqlite3.Connection, ends: dict[str, Row], run: int) -> None:

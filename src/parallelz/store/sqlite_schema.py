@@ -1,7 +1,7 @@
 """The tables in SQLite, and how those of an older parallelz become them.
 
 `records` shows tasks with their large payloads, which are in a table of their own: what is
-asked most often is then read without them.
+asked most often is then read without them. `journal` has what came last, as it came.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlite3
 
 from parallelz.store.interface import StoreError
 
-VERSION = 2
+VERSION = 3
 
 # Large columns come last: what is before them is read without them.
 _FIRST = """
@@ -89,7 +89,15 @@ CREATE VIEW records AS SELECT
         WHERE p.msg_id = tasks.msg_id AND p.part = 1)) AS frames
     FROM tasks;
 """
-_MIGRATIONS = (_FIRST, _SECOND)  # number n leads from version n to n + 1; 0: no tables
+_THIRD = """
+CREATE TABLE journal (
+    number INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    count INTEGER NOT NULL,  -- of records
+    data BLOB NOT NULL  -- msgpack: list of records
+);
+"""
+_MIGRATIONS = (_FIRST, _SECOND, _THIRD)  # number n leads from version n to n + 1; 0: no tables
 
 
 def prepare(db: sqlite3.Connection, path: object) -> None:
