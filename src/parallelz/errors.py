@@ -367,11 +367,21 @@ _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, not in C
 
 
 class ExceptionState(NamedTuple):
-    """All that makes an exception but its traceback, cause and context."""
+    """All that makes an exception but its traceback."""
 
     original: type  # of exceptions
     args: tuple[object, ...]
     attributes: dict[str, object]
+    cause: Chained | None = None  # what it was raised from
+    context: Chained | None = None  # what was being handled, if there is no cause
+
+
+class Chained(NamedTuple):
+    """An exception behind another one."""
+
+    state: ExceptionState
+    ename: str
+    evalue: str
 
 
 def exception_state(
@@ -416,10 +426,17 @@ def remote_error(
         and not issubclass(state.original, StopIteration | StopAsyncIteration)
     ):
         try:
-            return _remote_error_like(state, ename, evalue, traceback, engine_info)
+            error = _remote_error_like(state, ename, evalue, traceback, engine_info)
         except Exception:  # noqa: BLE001 - metaclasses and descriptors of the user's class
-            pass
-    return RemoteError(ename, evalue, traceback, engine_info)
+            error = RemoteError(ename, evalue, traceback, engine_info)
+    else:
+        error = RemoteError(ename, evalue, traceback, engine_info)
+    if state is not None:
+        if state.cause is not None:
+            error.__cause__ = remote_error(*state.cause, engine_info=engine_info)
+        elif state.context is not None:
+            error.__context__ = remote_error(*state.context, engine_info=engine_info)
+    return error
 
 
 def _remote_error_like(
@@ -430,7 +447,10 @@ def _remote_error_like(
     engine_info: Mapping[str, object] | None,
 ) -> RemoteError:
     derived = _derive(state.original)
-    native = next(base for base in derived.__mro__ if not base.__flags__ & _HEAP_TYPE)
+    native = derived
+    while native.__flags__ & _HEAP_TYPE:
+        assert native.__base__ is not None
+        native = native.__base__  # by layout: of several bases the one that has more
     needed = state.args if issubclass(native, BaseExceptionGroup) else ()
     error = native.__new__(derived, *needed)
     assert isinstance(error, RemoteError)

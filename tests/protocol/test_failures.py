@@ -11,8 +11,9 @@ import pytest
 from parallelz.errors import CompositeError, EngineError, RemoteError, TaskAborted
 from parallelz.ids import EngineId
 from parallelz.protocol import payload
-from parallelz.protocol.failures import TEXT_LENGTH_MAX, FailedItem, describe, rebuild
+from parallelz.protocol.failures import CHAIN_LENGTH_MAX, FailedItem, describe, rebuild
 from parallelz.protocol.messages import ErrorInfo
+from parallelz.protocol.texts import TEXT_LENGTH_MAX
 
 HERE = __file__
 
@@ -206,6 +207,55 @@ def test_causes_and_contexts_are_in_the_text() -> None:
     assert "KeyError: 'inner'" in info.traceback
     assert "direct cause" in info.traceback
     assert "ValueError: outer" in info.traceback
+
+
+def test_what_it_was_raised_from_can_be_looked_at() -> None:
+    try:
+        try:
+            try:
+                raise KeyError("innermost")
+            except KeyError as innermost:
+                raise Odd(3, reason="r") from innermost
+        except Odd:
+            raise ValueError("outer")  # noqa: B904 - has a context and no cause
+    except ValueError as error:
+        rebuilt = travel(error)
+    behind = rebuilt.__context__
+    assert isinstance(behind, Odd)
+    assert behind.reason == "r"
+    assert isinstance(behind.__cause__, KeyError)
+    assert str(behind.__cause__) == "[2:apply] KeyError: 'innermost'"
+    assert rebuilt.__cause__ is None
+
+
+def test_a_chain_that_cannot_be_sent_is_left_out() -> None:
+    try:
+        raise ValueError("outer") from RuntimeError(threading.Lock())
+    except ValueError as error:
+        rebuilt = travel(error)
+    assert isinstance(rebuilt, ValueError)
+    assert rebuilt.__cause__ is None
+    assert "RuntimeError: <unlocked" in rebuilt.traceback
+
+
+def test_an_endless_chain_ends() -> None:
+    error = ValueError("0")
+    end = error
+    for number in range(1, 100):
+        end.__cause__ = ValueError(str(number))
+        end = end.__cause__
+    end.__cause__ = error
+    found: BaseException | None = travel(error)
+    length = 0
+    while found is not None:
+        found, length = found.__cause__, length + 1
+    assert length == CHAIN_LENGTH_MAX + 1
+
+
+@pytest.mark.parametrize("kind", [MemoryError, BufferError, EOFError, StopAsyncIteration])
+def test_what_is_built_in_can_be_caught_as_that(kind: type[Exception]) -> None:
+    is_for_iterators = issubclass(kind, StopAsyncIteration)
+    assert isinstance(travel(kind("x")), kind) is not is_for_iterators
 
 
 def test_a_read_only_array_hints_at_copy() -> None:

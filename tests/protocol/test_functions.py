@@ -119,6 +119,19 @@ def test_helpers_modules_classes_and_small_values_come_along(engine: Engine) -> 
     assert engine.namespace["even"].__globals__ is engine.namespace
 
 
+def test_a_value_that_stays_at_home_is_not_replaced_by_an_earlier_one(engine: Engine) -> None:
+    client = Client("x = 1\ndef f(): return x\ndef g(): return x + 1\n")
+    assert engine.take(client, "f")() == 1
+    assert engine.take(client, "g")() == 2
+    client.run("import threading; x = threading.Lock()")
+    with pytest.raises(NameError, match="name 'x' is not defined") as caught:
+        engine.take(client, "f")()
+    info, _ = describe(caught.value)
+    assert "'x' of the client did not come along: it cannot be pickled" in info.traceback
+    engine.namespace["x"] = 5  # as by a push
+    assert engine.take(client, "f")() == 5
+
+
 def test_defaults_closure_attributes_and_names_come_along(engine: Engine) -> None:
     client = Client(
         "def make(k):\n"

@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from parallelz.client import arguments
 from parallelz.client.again import Again
@@ -126,6 +126,12 @@ class Connection:
         )
         _living.add(self)
         self._join(timeout_s, origin)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a client, and with it its views, cannot be sent to another process; make one"
+            " there: Client()"
+        )
 
     def _join(self, timeout_s: float, origin: str) -> None:
         try:

@@ -9,10 +9,12 @@ import msgspec
 
 from parallelz import errors
 from parallelz.client.ledger import Answer, Ledger, Submission
+from parallelz.errors import SerializationError
 from parallelz.ids import EngineId
 from parallelz.protocol.failures import FailedItem, rebuild
 from parallelz.protocol.messages import EngineInfo, ErrorInfo, Outputs, TaskOptions
 from parallelz.protocol.payload import load
+from parallelz.protocol.texts import text_of
 
 METADATA_KEYS = (
     "msg_id",
@@ -102,7 +104,13 @@ def value_of(ledger: Ledger, answer: Answer, method: str) -> object:
     """
     ended, buffers = answer.ended, answer.buffers
     if ended.status == "ok":
-        value = load(ended.data, buffers)
+        try:
+            value = load(ended.data, buffers)
+        except Exception as error:
+            raise SerializationError(
+                f"the result of task {ended.task_id}, from engine {ended.engine_id}, cannot be"
+                f" made here: {type(error).__name__}: {text_of(error)}"
+            ) from error
         if type(value) is list and any(type(item) is FailedItem for item in value):
             return _with_exceptions(ledger, answer, value, method)
         return value

@@ -158,10 +158,14 @@ class Runner:
 
 
 def _load_call(job: Job) -> object:
-    if not job.inputs:
-        return payload.load(job.data, job.buffers)
-    with inputs.providing(job.inputs):
-        return payload.load(job.data, job.buffers)
+    try:
+        if not job.inputs:
+            return payload.load(job.data, job.buffers)
+        with inputs.providing(job.inputs):
+            return payload.load(job.data, job.buffers)
+    except Exception as error:
+        error.add_note("This happened while the arguments of the task were unpickled.")
+        raise
 
 
 def _is_unmet(error: BaseException) -> bool:

@@ -3,7 +3,8 @@
 An exception is not pickled as such, since unpickling would call its constructor, and many a
 constructor cannot be called with ``args``. What travels is its class, `args` and attributes,
 besides a text of the traceback, which any client can show and which alone is left if the class
-cannot be sent or cannot be made there. Causes and contexts are in the text only.
+cannot be sent or cannot be made there. What is behind it (its cause, or else its context)
+travels in the same way.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parallelz import errors
-from parallelz.errors import ExceptionState, RemoteError, TaskAborted, remote_error
+from parallelz.errors import Chained, ExceptionState, RemoteError, TaskAborted, remote_error
 from parallelz.ids import EngineId
 from parallelz.protocol import payload
 from parallelz.protocol.envelope import Buffer
@@ -23,9 +24,10 @@ from parallelz.protocol.messages import ErrorInfo
 from parallelz.protocol.payload import Payload
 from parallelz.protocol.pickling import current_supplies
 from parallelz.protocol.shared import view_of
+from parallelz.protocol.texts import clip, repr_of, text_of
 
-TEXT_LENGTH_MAX = 100_000
-"""Of a message or a traceback; the middle of a longer one is left out."""
+CHAIN_LENGTH_MAX = 10
+CHAINED_LENGTH = 1000  # of the text of an exception behind another one
 
 _OWN_FILES = str(Path(__file__).parent.parent)
 _READ_ONLY_HINT = (
@@ -56,7 +58,7 @@ def describe(
     report = traceback.TracebackException.from_exception(error)
     _trim(report, (_OWN_FILES, *skip_frames_of), set())
     text = "".join(report.format())
-    info = ErrorInfo(type(error).__name__, _clip(_text_of(error)), _clip(text))
+    info = ErrorInfo(type(error).__name__, clip(text_of(error)), clip(text))
     return info, _pickle(error)
 
 
@@ -147,30 +149,16 @@ def _trim(
 def _hint_for(error: BaseException) -> str:
     if isinstance(error, NameError) and isinstance(error.name, str):
         return current_supplies().hint(error.name)
-    if isinstance(error, ValueError) and "read-only" in _text_of(error):
+    if isinstance(error, ValueError) and "read-only" in text_of(error):
         return _READ_ONLY_HINT
     return ""
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as failure:  # noqa: BLE001 - the user's own __str__
-        return f"<str() of it failed: {type(failure).__name__}>"
-
-
-def _clip(text: str) -> str:
-    if len(text) <= TEXT_LENGTH_MAX:
-        return text
-    half = TEXT_LENGTH_MAX // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
 
 
 def _pickle(error: BaseException) -> Payload | None:
     if not isinstance(error, Exception):
         return None
     try:
-        state = errors.exception_state(error)
+        state = _chained_state(error, {id(error)})
         try:
             return payload.dump(state)
         except errors.SerializationError:
@@ -179,13 +167,37 @@ def _pickle(error: BaseException) -> Payload | None:
         return None
 
 
+def _chained_state(error: BaseException, seen: set[int]) -> ExceptionState:
+    """Return the state of an exception, with those behind it."""
+    state = errors.exception_state(error)
+    cause, context = error.__cause__, error.__context__
+    if cause is not None:
+        return state._replace(cause=_chained(cause, seen))
+    if context is not None and not error.__suppress_context__:
+        return state._replace(context=_chained(context, seen))
+    return state
+
+
+def _chained(error: BaseException, seen: set[int]) -> Chained | None:
+    if id(error) in seen or len(seen) > CHAIN_LENGTH_MAX:
+        return None
+    seen.add(id(error))
+    return Chained(
+        _chained_state(error, seen), type(error).__name__, clip(text_of(error), CHAINED_LENGTH)
+    )
+
+
 def _sendable(state: ExceptionState) -> ExceptionState:
-    args = tuple(arg if _can_be_sent(arg) else _repr(arg) for arg in state.args)
+    args = tuple(arg if _can_be_sent(arg) else repr_of(arg) for arg in state.args)
     attributes = {
-        name: value if _can_be_sent(value) else _repr(value)
+        name: value if _can_be_sent(value) else repr_of(value)
         for name, value in state.attributes.items()
     }
-    return ExceptionState(state.original, args, attributes)
+    behind = [
+        chained if chained is not None and _can_be_sent(chained) else None
+        for chained in (state.cause, state.context)
+    ]
+    return ExceptionState(state.original, args, attributes, *behind)
 
 
 def _can_be_sent(value: object) -> bool:
@@ -194,13 +206,6 @@ def _can_be_sent(value: object) -> bool:
     except errors.SerializationError:
         return False
     return True
-
-
-def _repr(value: object) -> str:
-    try:
-        return repr(value)
-    except Exception:  # noqa: BLE001 - the user's own __repr__
-        return f"<{type(value).__name__}>"
 
 
 def _state_by_name(error: ErrorInfo) -> ExceptionState | None:

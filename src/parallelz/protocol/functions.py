@@ -27,7 +27,7 @@ import importlib
 import itertools
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Generic, NamedTuple, TypeVar, cast
 
@@ -39,6 +39,7 @@ from parallelz.protocol.payload import Payload
 from parallelz.protocol.pickling import (
     MAIN_MODULES,
     MISSING,
+    Globals,
     Supplies,
     global_names,
     is_importable,
@@ -406,7 +407,7 @@ class DefinedFunction:
         self._supplies = supplies
         self._pickled: Payload | None = Payload(data, tuple(frames))
         self._function: Callable[..., object] | None = None
-        self._supplied: Mapping[str, object] = {}
+        self._globals = Globals({}, {})
 
     def resolve(self) -> Callable[..., object]:
         """Return the function, ready to be called in the namespace as it is now.
@@ -415,9 +416,11 @@ class DefinedFunction:
         """
         if self._pickled is not None:
             self._load(self._pickled)
-        if self._supplied:
-            # Another client's function may have brought something else of this name.
-            self._supplies.supply(self._supplied)
+        # Another client's function may have brought something else of one of these names.
+        if self._globals.supplied:
+            self._supplies.supply(self._globals.supplied)
+        if self._globals.withheld:
+            self._supplies.withhold(self._globals.withheld)
         function = self._function
         if isinstance(function, Reference):
             return cast("Callable[..., object]", function.resolve(self._supplies.namespace))
@@ -426,10 +429,10 @@ class DefinedFunction:
 
     def _load(self, pickled: Payload) -> None:
         before = use_supplies(self._supplies)
-        self._supplies.collected = {}
+        self._supplies.collected = Globals({}, {})
         try:
             loaded = payload.load(*pickled)
-            self._supplied = self._supplies.collected
+            self._globals = self._supplies.collected
         finally:
             self._supplies.collected = None
             use_supplies(before)

@@ -30,6 +30,7 @@ from parallelz.errors import SerializationError
 from parallelz.protocol.last_resort import dump_otherwise
 from parallelz.protocol.pickling import ByValuePickler, Raw, SerializerTable, serializers
 from parallelz.protocol.shared import Buffer, Frame, size_of, view_of
+from parallelz.protocol.texts import brief_repr, text_of
 
 INLINE_BYTES_MAX = 16 * 1024
 """From this size on, a buffer is a frame of its own."""
@@ -211,17 +212,37 @@ def _expose(obj: object, seen: dict[int, Raw], depth: int) -> object:
 
 
 def _explain(obj: object, error: Exception) -> str:
-    path, cause = _locate(obj, (), error, frozenset())
+    path: tuple[str, ...] = ()
+    cause = error
+    if not _is_recursion(error):
+        try:
+            path, cause = _locate(obj, (), error, frozenset())
+        except Exception:  # noqa: BLE001 - the user's own __class__, __dict__, ... may raise
+            path, cause = (), error
     match obj:
         case (int(), tuple(), dict()) if len(path) > 1:
             path = (f"argument {path[1][1:-1]}", *path[2:])
     if not path:
-        return str(cause)
+        return _reason(cause)
     where = path[0]
     for above, label in itertools.pairwise(path):
         joined = label[0] in "[." and above[0] in "[."
         where += label if joined else f", {label}"
-    return f"{where}: {cause}"
+    return f"{where}: {_reason(cause)}"
+
+
+def _is_recursion(error: Exception) -> bool:
+    # cloudpickle raises another error from it.
+    return isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError)
+
+
+def _reason(error: Exception) -> str:
+    if _is_recursion(error):
+        return "it is nested too deeply to be pickled"
+    text = text_of(error)
+    # These are pickle's own, and say it in a whole sentence.
+    is_plain = isinstance(error, TypeError | AttributeError | pickle.PickleError)
+    return text if is_plain else f"{type(error).__name__}: {text}"
 
 
 def _locate(
@@ -253,11 +274,11 @@ def _failure_of(obj: object) -> Exception | None:
 
 def _parts_of(obj: object) -> list[tuple[str, object]]:
     if isinstance(obj, dict):
-        return [(f"[{key!r}]", value) for key, value in obj.items()]
+        return [(f"[{brief_repr(key)}]", value) for key, value in obj.items()]
     if isinstance(obj, list | tuple):
         return [(f"[{number}]", item) for number, item in enumerate(obj)]
     if isinstance(obj, set | frozenset):
-        return [(f"element {item!r}", item) for item in obj]
+        return [(f"element {brief_repr(item)}", item) for item in obj]
     if isinstance(obj, FunctionType):
         variables = zip(obj.__code__.co_freevars, obj.__closure__ or (), strict=True)
         return [

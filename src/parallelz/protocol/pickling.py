@@ -50,12 +50,19 @@ serializers: dict[type, tuple[Callable[..., object], Callable[..., object]]] = {
 # -- where functions of __main__ arrive ---------------------------------------------------
 
 
+class Globals(NamedTuple):
+    """What a function and its helpers came with, and why other values did not come along."""
+
+    supplied: dict[str, object]
+    withheld: dict[str, str]  # reasons
+
+
 class Supplies:
     """What clients' functions brought into a namespace, as opposed to what users set there."""
 
     def __init__(self, namespace: dict[str, object]) -> None:
         self.namespace = namespace
-        self.collected: dict[str, object] | None = None  # of the function being loaded
+        self.collected: Globals | None = None  # of the function being loaded
         self._supplied: dict[str, object] = {}
         self._withheld: dict[str, str] = {}
 
@@ -69,8 +76,12 @@ class Supplies:
                 self.namespace[name] = self._supplied[name] = value
 
     def withhold(self, reasons: Mapping[str, str]) -> None:
-        """Remember why these names did not come along."""
+        """Remember why these names did not come along; no earlier value stands for them."""
         self._withheld.update(reasons)
+        for name in reasons:
+            supplied = self._supplied.pop(name, MISSING)
+            if supplied is not MISSING and self.namespace.get(name, MISSING) is supplied:
+                del self.namespace[name]
 
     def hint(self, name: str) -> str:
         """Return why `name` did not come along; empty if it never was to."""
@@ -250,7 +261,8 @@ def _set_function(function: FunctionType, values: tuple[object, ...]) -> None:
     _current.supply(state.supplied)
     _current.withhold(state.withheld)
     if _current.collected is not None:
-        _current.collected.update(state.supplied)
+        _current.collected.supplied.update(state.supplied)
+        _current.collected.withheld.update(state.withheld)
 
 
 # -- source lines, for tracebacks ---------------------------------------------------------
