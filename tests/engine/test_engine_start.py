@@ -11,6 +11,7 @@ import pytest
 from helpers_engine import TIMEOUT_S, FakeController, start_engines
 
 from parallelz.engine import process
+from parallelz.engine.engine import EXIT_REFUSED
 
 pytestmark = pytest.mark.process
 
@@ -61,7 +62,7 @@ def test_refused_engines_end_with_a_status_of_their_own(tmp_path: Path) -> None:
     file = tmp_path / "engine.json"
     file.write_bytes(controller.info.encode())
     with start_engines(file, "--log-dir", str(tmp_path)) as supervisor:
-        assert end_of(supervisor, controller) == 3
+        assert end_of(supervisor, controller) == EXIT_REFUSED
     controller.close()
 
 

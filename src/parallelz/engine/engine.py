@@ -62,7 +62,7 @@ logger = logging.getLogger(__name__)
 RESULTS_PERIOD_S = 0.002
 RESCUE_PERIOD_S = 0.005  # after which the I/O thread sends what the main thread holds
 STOP_GRACE_S = 0.25  # for the main thread to come out of a task; then the process ends anyway
-EXIT_REFUSED = 3
+EXIT_REFUSED = 77  # not one that the code of a task is likely to choose
 NO_OPTIONS = EngineOptions()
 
 INTERRUPT_TASK_SIGNAL = signal.SIGURG

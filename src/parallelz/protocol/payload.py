@@ -285,6 +285,8 @@ def _parts_of(obj: object) -> list[tuple[str, object]]:
             *((f"variable {name!r} of {obj.__name__}", cell) for name, cell in variables),
             *((f"default of {obj.__name__}", value) for value in obj.__defaults__ or ()),
         ]
+    if isinstance(type(obj).__reduce__, FunctionType):
+        return []  # it says by itself what is pickled, or why it cannot be
     attributes = getattr(obj, "__dict__", None)
     if isinstance(attributes, dict) and not isinstance(obj, type):
         return [(f".{name}", value) for name, value in attributes.items()]
