@@ -27,7 +27,8 @@ myst_heading_anchors = 3
 
 default_role = "py:obj"  # what stands in single backticks, if it is the name of something
 autodoc_member_order = "bysource"
-autodoc_type_aliases = {name: name for name in ("Jobs", "Targets", "UserFunction", "WhenFull")}
+ALIASES = ("Jobs", "ResultIds", "Targets", "UserFunction", "WhenFull")
+autodoc_type_aliases = {name: name for name in ALIASES}
 python_maximum_signature_line_length = 88
 napoleon_google_docstring = False
 python_use_unqualified_type_names = True

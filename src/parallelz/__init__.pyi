@@ -7,8 +7,10 @@ from parallelz.client.broadcast import BroadcastView
 from parallelz.client.client import Client
 from parallelz.client.dag import plot_dag, submit_graph, validate_graph
 from parallelz.client.dependencies import Dependency
+from parallelz.client.detached import DetachedResult
 from parallelz.client.direct import DirectView
 from parallelz.client.executor import TaskFuture, ViewExecutor
+from parallelz.client.interop import register_joblib_backend
 from parallelz.client.map_results import AsyncMapResult
 from parallelz.client.recorded import AsyncHubResult
 from parallelz.client.remote import ParallelFunction, RemoteFunction, parallel, remote
@@ -60,6 +62,7 @@ __all__ = [
     "ConnectionFileError",
     "Dependency",
     "DependencyTimeout",
+    "DetachedResult",
     "DirectView",
     "EngineError",
     "ImpossibleDependency",
@@ -85,6 +88,7 @@ __all__ = [
     "interactive",
     "parallel",
     "plot_dag",
+    "register_joblib_backend",
     "register_serializer",
     "remote",
     "require",

@@ -296,9 +296,7 @@ class CompositeError(RemoteError):
         """Print the traceback of failure number `excid`; None: of the first few."""
         sys.stdout.write("\n".join(self.render_traceback(excid)) + "\n")
 
-    def print_tracebacks(self, excid: int | None = None) -> None:
-        """Print as `print_traceback` does; its name of 2011."""
-        self.print_traceback(excid)
+    print_tracebacks = print_traceback  # its name of 2011
 
     def raise_exception(self, excid: int = 0) -> NoReturn:
         """Raise failure number `excid`; IndexError if there is none."""

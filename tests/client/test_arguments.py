@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 
 import pytest
@@ -113,11 +112,6 @@ def test_a_result_with_exceptions_in_it_is_waited_for(lv: LoadBalancedView) -> N
     value = lv.apply_sync(list, tolerant)
     assert isinstance(value[0], ZeroDivisionError)
     assert value[1] == (2, 0)
-
-
-def test_outside_a_call_a_result_cannot_be_pickled(lv: LoadBalancedView) -> None:
-    with pytest.raises(TypeError, match=r"get\(\)"):
-        pickle.dumps(lv.apply_async(abs, -1))
 
 
 def test_the_values_of_inputs_are_provided_when_asked_for_and_when_they_come() -> None:

@@ -15,6 +15,7 @@ from parallelz.client.definitions import Function, UserFunction
 from parallelz.client.dependencies import depends_on
 from parallelz.client.flags import CHECKS
 from parallelz.client.graphs import Graph, as_call, order_of, predecessors_of
+from parallelz.client.interop import JOBLIB_NAME, register_joblib_backend
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
 from parallelz.client.partition import Sliceable, check_chunksize, chunked, partition
@@ -319,6 +320,15 @@ class LoadBalancedView(View):
             return submission
 
         return submit
+
+    def register_joblib_backend(
+        self, name: str = JOBLIB_NAME, *, make_default: bool = False
+    ) -> None:
+        """Let joblib, and so scikit-learn, run its jobs on these engines.
+
+        See `parallelz.register_joblib_backend`.
+        """
+        register_joblib_backend(name, make_default=make_default, view=self)
 
 
 @contextlib.contextmanager

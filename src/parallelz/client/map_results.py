@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from parallelz.client.connection import Connection
+from parallelz.client.detached import DetachedResult
 from parallelz.client.ledger import Submission
 from parallelz.client.outcomes import Failed
 from parallelz.client.partition import is_part, items_of, join
-from parallelz.client.results import AsyncResult, Value
+from parallelz.client.results import Arrival, AsyncResult, ReturnWhen, Value
 from parallelz.client.task_group import Place
 from parallelz.protocol.inputs import How
 
@@ -62,13 +64,21 @@ class AsyncMapResult(AsyncResult):
             if submission.answers[index] is not None
         )
 
-    def get(self, timeout: float | None = None, *, return_exceptions: bool = False) -> Value:
+    def get(
+        self,
+        timeout: float | None = None,
+        *,
+        return_exceptions: bool = False,
+        return_when: ReturnWhen | None = None,
+    ) -> Value:
         """Wait and return the list of all items; see `AsyncResult.get`.
 
         An exception that ended a whole chunk takes the place of each of its items.
         """
         return super().get(
-            timeout, return_exceptions=return_exceptions or self._returns_exceptions
+            timeout,
+            return_exceptions=return_exceptions or self._returns_exceptions,
+            return_when=return_when,
         )
 
     def _item(self, index: int) -> object:
@@ -76,7 +86,7 @@ class AsyncMapResult(AsyncResult):
         if not self._returns_exceptions:
             return self._value_or_raise(index)
         submission, place = self._places[index]
-        self._connection.wait(lambda: submission.answers[place] is not None)
+        self._wait_until(lambda: submission.answers[place] is not None)
         value = self._value(index)
         if not isinstance(value, Failed):
             return value
@@ -106,8 +116,57 @@ class AsyncMapResult(AsyncResult):
             for value, length in zip(values, self._chunk_lengths, strict=True)
         )
 
+    def _detached(self) -> DetachedResult:
+        lengths = None if self._chunk_lengths is None else tuple(self._chunk_lengths)
+        return DetachedResult(
+            tuple(self.msg_ids),
+            self._name,
+            "map",
+            lengths,
+            self._is_ordered,
+            self._returns_exceptions,
+        )
+
+    def _arrivals(self) -> Iterator[Arrival]:
+        """Yield tasks in the order of iteration; a chunk has several items."""
+        is_chunked = self._chunk_lengths is not None
+
+        def items(index: int) -> Iterable[Value]:
+            value = self._item(index)
+            return value if is_chunked else (value,)  # type: ignore[return-value]
+
+        if self._is_ordered:
+            for index, (submission, place) in enumerate(self._places):
+                yield (
+                    lambda s=submission, p=place: s.answers[p] is not None,  # type: ignore[misc]
+                    partial(items, index),
+                )
+            return
+        arrived = self._note_ends()
+        seen: set[int] = set()
+        while len(seen) < len(self._places):
+
+            def is_there() -> bool:
+                while arrived and arrived[0] in seen:
+                    arrived.popleft()
+                return bool(arrived)
+
+            yield is_there, lambda: items(arrived[0])
+            seen.add(arrived.popleft())
+
     def _as_they_end(self) -> Iterator[int]:
         """Yield the indices of the tasks, each after its end."""
+        arrived = self._note_ends()
+        seen: set[int] = set()
+        while len(seen) < len(self._places):
+            self._wait_until(lambda: bool(arrived))
+            number = arrived.popleft()
+            if number not in seen:
+                seen.add(number)
+                yield number
+
+    def _note_ends(self) -> deque[int]:
+        """Return the numbers of tasks that have ended; more are added, some of them again."""
         numbers = {place: number for number, place in enumerate(self._places)}
         arrived: deque[int] = deque()
         for submission in dict.fromkeys(submission for submission, _ in self._places):
@@ -121,13 +180,7 @@ class AsyncMapResult(AsyncResult):
         for number, (submission, index) in enumerate(self._places):
             if submission.answers[index] is not None:
                 arrived.append(number)
-        seen: set[int] = set()
-        while len(seen) < len(self._places):
-            self._connection.wait(lambda: bool(arrived))
-            number = arrived.popleft()
-            if number not in seen:
-                seen.add(number)
-                yield number
+        return arrived
 
 
 class AsyncJoinedResult(AsyncResult):
@@ -136,14 +189,26 @@ class AsyncJoinedResult(AsyncResult):
     __slots__ = ("_dist",)
 
     def __init__(
-        self, connection: Connection, submission: Submission, name: str = "", *, dist: str = "b"
+        self,
+        connection: Connection,
+        tasks: Submission | list[Place],
+        name: str = "",
+        *,
+        dist: str = "b",
     ) -> None:
-        super().__init__(connection, submission, name, is_single=False)
+        super().__init__(connection, tasks, name, is_single=False)
         self._dist = dist
 
     def __iter__(self) -> Iterator[Value]:
         """Yield the items of the engines' parts, in order, as soon as the parts are there."""
         return items_of(map(self._part, range(len(self._places))), self._dist)
+
+    def _detached(self) -> DetachedResult:
+        return DetachedResult(tuple(self.msg_ids), self._name, "joined", dist=self._dist)
+
+    def _arrivals(self) -> Iterator[Arrival]:
+        """Yield everything at once: its order goes over all parts."""
+        yield self.ready, lambda: iter(self)
 
     def _part(self, index: int) -> Iterable[Value]:
         part = self._value_or_raise(index)

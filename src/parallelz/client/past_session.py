@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import cast
 
+from parallelz.client.detached import DetachedResult
 from parallelz.client.history import IDS_COUNT_MAX, HistorySession, chunks
-from parallelz.client.recorded import AsyncHubResult, recorded_tasks
+from parallelz.client.recorded import AsyncHubResult, recorded_tasks, taken_up
 from parallelz.client.resubmission import recorded_again
 from parallelz.client.results import AsyncResult
 from parallelz.client.session import Jobs
 from parallelz.client.task_group import Place
 from parallelz.ids import TaskId
+
+ResultIds = Jobs | DetachedResult
+"""Tasks whose results are wanted."""
 
 
 class PastSession(HistorySession):
@@ -18,7 +22,7 @@ class PastSession(HistorySession):
 
     def get_result(
         self,
-        ids: Jobs = None,
+        ids: ResultIds = None,
         block: bool | None = None,  # noqa: FBT001 - the order that users know
         owner: object = None,
     ) -> AsyncResult:
@@ -27,27 +31,31 @@ class PastSession(HistorySession):
         Parameters
         ----------
         ids
-            A msg_id, an index of `history`, an AsyncResult or a list of those. None: the last
-            task of this client.
+            A msg_id, an index of `history`, an AsyncResult or a list of those, or what became
+            of an AsyncResult in a pickle. None: the last task of this client.
         block
             Whether to wait until they have ended; None: as `block` of the client.
 
         Returns
         -------
         AsyncResult
-            For tasks whose own is not held here, an `AsyncHubResult`, which looks into the
-            database. A result that was too large for that is a `RemoteError` that is also a
-            LookupError. Tasks that had not started when their cluster ended are lost:
-            `TaskLost`.
+            What was a map or a gather before it was pickled is one again. For tasks whose own
+            is not held here, an `AsyncHubResult`, which looks into the database. A result that
+            was too large for that is a `RemoteError` that is also a LookupError. Tasks that had
+            not started when their cluster ended are lost: `TaskLost`.
 
         Raises
         ------
         KeyError
             If a task is not known.
         """
-        chosen = -1 if ids is None else ids
-        task_ids = self.task_ids(chosen)
-        is_single = _is_single(chosen, task_ids)
+        if isinstance(ids, DetachedResult):
+            task_ids = self.task_ids(list(ids.msg_ids))
+            is_single = False
+        else:
+            chosen = -1 if ids is None else ids
+            task_ids = self.task_ids(chosen)
+            is_single = _is_single(chosen, task_ids)
         ledger = self.connection.ledger
         places = {task_id: ledger.find(task_id) for task_id in task_ids}
         missing = [task_id for task_id, place in places.items() if place is None]
@@ -55,11 +63,12 @@ class PastSession(HistorySession):
         for task in recorded_tasks(self, missing):
             found[task.task_id(0)] = (task, 0)
         ordered = [found[task_id] for task_id in task_ids]
-        result = (
-            AsyncHubResult(self, ordered, is_single=is_single)
-            if missing
-            else AsyncResult(self.connection, ordered, "get_result", is_single=is_single)
-        )
+        if isinstance(ids, DetachedResult):
+            result = taken_up(self, ordered, ids)
+        elif missing:
+            result = AsyncHubResult(self, ordered, is_single=is_single)
+        else:
+            result = AsyncResult(self.connection, ordered, "get_result", is_single=is_single)
         if self.block if block is None else block:
             result.wait()
         return result

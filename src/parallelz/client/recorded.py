@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import cast
 
 import msgspec
 
+from parallelz.client.detached import DetachedResult
 from parallelz.client.history import IDS_COUNT_MAX, HistorySession, chunks
 from parallelz.client.ledger import Answer, Submission
+from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
 from parallelz.client.outcomes import Metadata
-from parallelz.client.results import AsyncResult
+from parallelz.client.results import AsyncResult, Value
 from parallelz.client.task_group import Place
 from parallelz.errors import ClientClosed, ClusterError, RemoteError
 from parallelz.ids import EngineId, SessionId, TaskId
@@ -28,6 +30,7 @@ from parallelz.store.restored import Ends, FindEnds
 POLL_PERIOD_S = 0.1
 TROUBLE_PAUSE_S = 1.0  # if the database fails
 STORE_ERROR = "StoreError"
+_END = object()
 PAUSE_PER_LOOK = 4.0  # it pauses for so many times as long as the last look took
 
 TASK_KEYS = ("msg_id", "submitted", "name", "label", "options", "queue", "engine_id", "host")
@@ -119,30 +122,14 @@ def _forgotten(task_id: TaskId) -> Answer:
     return Answer(ended, (), time.time(), "")
 
 
-class AsyncHubResult(AsyncResult):
-    """The result of tasks whose answers come from the database, as those of other clients.
-
-    Parameters
-    ----------
-    places
-        Of tasks of this client and of `RecordedTask`.
-    """
-
-    __slots__ = ("_missing", "_session")
+class _FromDatabase(AsyncResult):
+    """A result that looks into the database for those of its tasks that are `RecordedTask`."""
 
     _looks_for_tasks = True
 
-    def __init__(
-        self,
-        session: HistorySession,
-        places: list[Place],
-        name: str = "get_result",
-        *,
-        is_single: bool,
-    ) -> None:
-        super().__init__(session.connection, places, name, is_single=is_single)
+    def _look_for(self, session: HistorySession) -> None:
         self._session = session
-        tasks = (submission for submission, _ in places)
+        tasks = (submission for submission, _ in self._places)
         self._missing = [*dict.fromkeys(t for t in tasks if isinstance(t, RecordedTask))]
 
     def ready(self) -> bool:
@@ -217,3 +204,81 @@ class AsyncHubResult(AsyncResult):
 
     def _input_form(self) -> How | None:
         return None
+
+    async def _streamed(self) -> AsyncIterator[Value]:
+        import asyncio  # slow to import; who awaits has it already
+
+        # It blocks in a thread: nobody tells when something is there.
+        values = iter(self)
+        while (value := await asyncio.to_thread(next, values, _END)) is not _END:
+            yield value
+
+    def __aiter__(self) -> AsyncIterator[Value]:
+        """Yield what iterating does, without blocking the event loop."""
+        iter(self)  # raises if it cannot be iterated
+        return self._streamed()
+
+
+class AsyncHubResult(_FromDatabase):
+    """The result of tasks whose answers come from the database, as those of other clients.
+
+    Parameters
+    ----------
+    places
+        Of tasks of this client and of `RecordedTask`.
+    """
+
+    def __init__(
+        self,
+        session: HistorySession,
+        places: list[Place],
+        name: str = "get_result",
+        *,
+        is_single: bool,
+    ) -> None:
+        super().__init__(session.connection, places, name, is_single=is_single)
+        self._look_for(session)
+
+
+class AsyncHubMapResult(_FromDatabase, AsyncMapResult):
+    """The result of a map that was submitted elsewhere or earlier."""
+
+    def __init__(
+        self, session: HistorySession, places: list[Place], detached: DetachedResult
+    ) -> None:
+        AsyncMapResult.__init__(
+            self,
+            session.connection,
+            places,
+            detached.name,
+            chunk_lengths=detached.chunk_lengths,
+            ordered=detached.is_ordered,
+            return_exceptions=detached.returns_exceptions,
+        )
+        self._look_for(session)
+
+
+class AsyncHubJoinedResult(_FromDatabase, AsyncJoinedResult):
+    """The joined result of a call that was submitted elsewhere or earlier."""
+
+    def __init__(
+        self, session: HistorySession, places: list[Place], detached: DetachedResult
+    ) -> None:
+        AsyncJoinedResult.__init__(
+            self, session.connection, places, detached.name, dist=detached.dist
+        )
+        self._look_for(session)
+
+
+def taken_up(
+    session: HistorySession, places: list[Place], detached: DetachedResult
+) -> AsyncResult:
+    """Return a result of these tasks, put together like the one that was pickled."""
+    match detached.shape:
+        case "map":
+            return AsyncHubMapResult(session, places, detached)
+        case "joined":
+            return AsyncHubJoinedResult(session, places, detached)
+        case "single" | "list":
+            is_single = detached.shape == "single"
+            return AsyncHubResult(session, places, detached.name, is_single=is_single)

@@ -6,13 +6,16 @@ them when they are looked at, in the thread that looks.
 
 from __future__ import annotations
 
+import html
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args, overload
 
 from parallelz.client import arguments
 from parallelz.client.connection import Connection
+from parallelz.client.detached import DetachedResult, Shape
 from parallelz.client.display import GroupBy, show_outputs
 from parallelz.client.ledger import Submission
 from parallelz.client.outcomes import METADATA_KEYS, Failed, outcome_of
@@ -23,6 +26,12 @@ from parallelz.protocol.inputs import How
 
 Value = Any
 """What a function of the user returned, or a list of that: only they know its type."""
+
+Arrival = tuple[Callable[[], bool], Callable[[], Iterable[Value]]]
+"""Whether something is there, and what it is then."""
+
+ReturnWhen = Literal["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"]
+"""What to wait for, as in `concurrent.futures`."""
 
 _UNREAD = object()
 
@@ -59,9 +68,76 @@ class AsyncResult(TaskGroup):
         """Whether every task has ended; the name of `concurrent.futures`."""
         return self.ready()
 
+    @overload
+    def wait(self, timeout: float | None = None, *, return_when: None = None) -> bool: ...
+
+    @overload
+    def wait(
+        self, timeout: float | None = None, *, return_when: ReturnWhen
+    ) -> tuple[set[AsyncResult], set[AsyncResult]]: ...
+
+    def wait(
+        self, timeout: float | None = None, *, return_when: ReturnWhen | None = None
+    ) -> bool | tuple[set[AsyncResult], set[AsyncResult]]:
+        """Wait until every task has ended, or until the first of something.
+
+        Parameters
+        ----------
+        timeout
+            Seconds. None or negative: however long it takes. 0: only look.
+        return_when
+            ``FIRST_COMPLETED``, ``FIRST_EXCEPTION`` (of a task that did not end well) or
+            ``ALL_COMPLETED``, as of `concurrent.futures.wait`.
+
+        Returns
+        -------
+        bool
+            Whether every task has ended; if `return_when` is given, instead of that two sets
+            of results for single tasks (see `split`): those that have ended, and the others.
+        """
+        if return_when is None:
+            return super().wait(timeout)
+        self._wait_for_first(return_when, timeout)
+        done: set[AsyncResult] = set()
+        pending: set[AsyncResult] = set()
+        for result, (submission, index) in zip(self.split(), self._places, strict=True):
+            (pending if submission.answers[index] is None else done).add(result)
+        return done, pending
+
+    def _wait_for_first(self, return_when: ReturnWhen, timeout: float | None) -> None:
+        if return_when not in get_args(ReturnWhen):
+            raise ValueError(
+                f"return_when is one of {', '.join(get_args(ReturnWhen))}, not {return_when!r}"
+            )
+        if return_when == "ALL_COMPLETED":
+            super().wait(timeout)
+            return
+        places = set(self._places)
+        found: list[Place] = []  # the first of what is waited for, and perhaps more
+
+        def look(submission: Submission, index: int) -> None:
+            answer = submission.answers[index]
+            if (submission, index) in places and answer is not None:
+                is_first = return_when == "FIRST_COMPLETED" or answer.ended.status != "ok"
+                if is_first:
+                    found.append((submission, index))
+
+        for submission in self._submissions():
+            submission.watch(partial(look, submission))
+        for place in self._places:
+            look(*place)
+        timeout_s = None if timeout is None or timeout < 0 else timeout
+        self._wait_until(lambda: bool(found) or self.ready(), timeout_s)
+
     # -- what is it? -----------------------------------------------------------------------
 
-    def get(self, timeout: float | None = None, *, return_exceptions: bool = False) -> Value:
+    def get(
+        self,
+        timeout: float | None = None,
+        *,
+        return_exceptions: bool = False,
+        return_when: ReturnWhen | None = None,
+    ) -> Value:
         """Wait and return the result.
 
         Parameters
@@ -70,6 +146,9 @@ class AsyncResult(TaskGroup):
             Seconds. None or negative: however long it takes. 0: only look.
         return_exceptions
             Put exceptions where results would be, instead of raising.
+        return_when
+            ``FIRST_EXCEPTION``: raise the error of the first task that fails at once, and not
+            when all have ended.
 
         Raises
         ------
@@ -82,7 +161,9 @@ class AsyncResult(TaskGroup):
         TaskAborted, EngineError, TaskTimeout, ImpossibleDependency
             It never ran to an end.
         """
-        if not self.wait(timeout):
+        if return_when is not None and not return_exceptions:
+            self._raise_first(return_when, timeout)
+        if not self.wait(0 if return_when else timeout):
             raise TimeoutError("Result not ready.")
         if self._is_single:
             value = self._value(0)
@@ -98,6 +179,18 @@ class AsyncResult(TaskGroup):
         if failures:
             values = [v.error if isinstance(v, Failed) else v for v in values]
         return self._composed(values)
+
+    def _raise_first(self, return_when: ReturnWhen, timeout: float | None) -> None:
+        if return_when == "FIRST_COMPLETED":
+            raise ValueError(
+                "get returns all results; for the first that is there use"
+                " wait(return_when=FIRST_COMPLETED)"
+            )
+        self._wait_for_first(return_when, timeout)
+        for index, (submission, place) in enumerate(self._places):
+            answer = submission.answers[place]
+            if answer is not None and answer.ended.status != "ok":
+                self._value_or_raise(index)
 
     def result(self, timeout: float | None = None) -> Value:
         """Wait and return the result, as `get` does."""
@@ -230,13 +323,58 @@ class AsyncResult(TaskGroup):
         return self._awaited().__await__()
 
     async def _awaited(self) -> Value:
-        import asyncio  # who awaits has it already; others need not wait for it
+        from parallelz.client.awaiting import Alarm
 
-        loop = asyncio.get_running_loop()
-        is_done = asyncio.Event()
-        self._when_done(lambda: loop.call_soon_threadsafe(is_done.set))
-        await is_done.wait()
+        alarm = Alarm()
+        self._when_done(alarm.ring)
+        await alarm.wait_until(self.ready)
         return self.get()
+
+    def __aiter__(self) -> AsyncIterator[Value]:
+        """Yield what iterating does, without blocking the event loop."""
+        if self._is_single:
+            raise TypeError("AsyncResults with a single result are not iterable.")
+        from parallelz.client.awaiting import stream  # asyncio is slow to import
+
+        return stream(self._submissions(), self._arrivals())
+
+    def _arrivals(self) -> Iterator[Arrival]:
+        """Yield, in the order of iteration, whether something is there, and what it is."""
+        for index, (submission, place) in enumerate(self._places):
+            yield (
+                lambda s=submission, p=place: s.answers[p] is not None,  # type: ignore[misc]
+                lambda i=index: (self._value_or_raise(i),),  # type: ignore[misc]
+            )
+
+    def future(self) -> Future[Value]:
+        """Return a `concurrent.futures.Future` of the result, for what needs a real one.
+
+        Such as `concurrent.futures.wait`, `as_completed` and `asyncio.wrap_future`. It is
+        running from the start: to give the tasks up, cancel this result.
+        """
+        future: Future[Value] = Future()
+        future.set_running_or_notify_cancel()
+
+        def settle(result: AsyncResult) -> None:
+            error = result.exception()
+            if error is None:
+                future.set_result(result.get())
+            else:
+                future.set_exception(error)
+
+        self.add_done_callback(settle)
+        return future
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what it is, and how far."""
+        state = "pending"
+        if self.ready():
+            state = "finished" if self.successful() else "failed"
+        return (
+            f"<b>{html.escape(type(self).__name__)}</b> {html.escape(self._name)}: {state},"
+            f" {self.progress} of {len(self)} done, {self.elapsed:.1f} s"
+            f' <progress value="{self.progress}" max="{max(len(self), 1)}"></progress>'
+        )
 
     def _when_done(self, function: Callable[[], object]) -> None:
         """Call `function` once, by the thread that drives, or here if it is done."""
@@ -309,26 +447,24 @@ class AsyncResult(TaskGroup):
             bar.update(self.progress - bar.n)
         return self.ready()
 
-    # -- as an argument --------------------------------------------------------------------
+    # -- in a pickle -----------------------------------------------------------------------
 
     def __reduce__(self) -> tuple[object, ...]:
-        """For pickle: return what stands for the result in the arguments of a call.
+        """For pickle: among the arguments of a call, what stands for the result there.
 
-        Raises
-        ------
-        TypeError
-            Anywhere else: what is on its way to this process cannot be had in another.
+        Anywhere else, a `DetachedResult`, which another client can take up by `get_result`.
         """
         call = arguments.current()
         if call is None:
-            raise TypeError(
-                f"an {type(self).__name__} can be pickled only among the arguments of a call;"
-                " take its result by get()"
-            )
+            return (DetachedResult, tuple(self._detached()))
         how = None if self.ready() else self._input_form()
         if how is None or not call.accepts(self._connection.ledger):
             return arguments.in_place(self.get)
         return call.refer_to([(s, s.task_id(i)) for s, i in self._places], how)
+
+    def _detached(self) -> DetachedResult:
+        shape: Shape = "single" if self._is_single else "list"
+        return DetachedResult(tuple(self.msg_ids), self._name, shape)
 
     def _input_form(self) -> How | None:
         """Return how an engine makes the result from those of the tasks; None: it cannot."""

@@ -15,7 +15,7 @@ from parallelz.client.imap import LazyMapIterator, MaxOutstanding, call_for, chu
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
 from parallelz.client.partition import Sliceable
-from parallelz.client.past_session import PastSession
+from parallelz.client.past_session import PastSession, ResultIds
 from parallelz.client.reduction import reduced
 from parallelz.client.remote import P, ParallelFunction, R, RemoteFunction, parallel, remote
 from parallelz.client.results import AsyncResult, Value
@@ -404,7 +404,7 @@ class View(RunsCells):
 
     def get_result(
         self,
-        ids: Jobs = None,
+        ids: ResultIds = None,
         block: bool | None = None,  # noqa: FBT001 - as users know it
         owner: object = None,
     ) -> AsyncResult:
