@@ -16,6 +16,7 @@ from parallelz.client.recorded import AsyncHubResult
 from parallelz.client.remote import ParallelFunction, RemoteFunction, parallel, remote
 from parallelz.client.results import AsyncResult
 from parallelz.cluster import Cluster
+from parallelz.engine.output import publish_data
 from parallelz.errors import (
     AlreadyDisplayedError,
     ClientClosed,
@@ -88,6 +89,7 @@ __all__ = [
     "interactive",
     "parallel",
     "plot_dag",
+    "publish_data",
     "register_joblib_backend",
     "register_serializer",
     "remote",

@@ -21,12 +21,12 @@ from parallelz.protocol.messages import (
     DropTasks,
     Goodbye,
     NamespaceCleared,
-    Outputs,
     RunTask,
     StopEngine,
     TaskFinished,
     TasksDropped,
 )
+from parallelz.protocol.outputs import Outputs
 from parallelz.protocol.payload import dump, load
 from parallelz.protocol.roles import ToEngine
 from parallelz.transport.peer import PeerLink, PeerPoller, Waker, endpoint_for, new_session_id

@@ -15,13 +15,13 @@ from parallelz.ids import EngineId, SessionId
 from parallelz.protocol.messages import (
     Dependency,
     ErrorInfo,
-    Outputs,
     SubmitDirect,
     SubmitMap,
     SubmitTask,
     TaskEnded,
     TaskOptions,
 )
+from parallelz.protocol.outputs import Outputs
 from parallelz.store.query import KEYS, Kind
 from parallelz.store.record import EndRecord, FunctionRecord, Record, SubmissionRecord
 

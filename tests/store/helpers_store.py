@@ -6,7 +6,6 @@ from parallelz.ids import Digest, EngineId, SessionId, TaskId
 from parallelz.protocol.messages import (
     EngineInfo,
     ErrorInfo,
-    Outputs,
     PeerInfo,
     SubmitDirect,
     SubmitMap,
@@ -14,6 +13,7 @@ from parallelz.protocol.messages import (
     TaskEnded,
     TaskOptions,
 )
+from parallelz.protocol.outputs import Outputs
 from parallelz.store import record
 from parallelz.store.interface import Run
 from parallelz.store.record import Record

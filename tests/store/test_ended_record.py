@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from parallelz.ids import EngineId, SessionId, TaskId
-from parallelz.protocol.messages import ErrorInfo, Outputs, SubmitTask, TaskEnded
+from parallelz.protocol.messages import ErrorInfo, SubmitTask, TaskEnded
+from parallelz.protocol.outputs import Outputs
 from parallelz.store import record
 from parallelz.store.ended_record import ended_from
 from parallelz.store.memory import MemoryStore

@@ -20,11 +20,11 @@ from parallelz.protocol.messages import (
     Dependency,
     EngineInfo,
     ErrorInfo,
-    Outputs,
     PeerInfo,
     TaskEnded,
     TaskOptions,
 )
+from parallelz.protocol.outputs import Outputs
 from parallelz.store.interface import Store
 from parallelz.store.query import KEYS, LARGE_KEYS, QueryError
 from parallelz.store.record import EndRecord, EngineRecord, FunctionRecord

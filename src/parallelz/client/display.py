@@ -31,7 +31,7 @@ def show_outputs(tasks: Sequence[Metadata], groupby: GroupBy, *, result_only: bo
         result = task["execute_result"]
         if isinstance(result, dict):
             count = result.get("execution_count", "")
-            _show_bundle(result.get("data", {}), f"Out[{task['engine_id']}:{count}]: ")
+            show_bundle(result.get("data", {}), f"Out[{task['engine_id']}:{count}]: ")
 
 
 def _show_stream(task: Metadata, kind: str, has_headings: bool) -> None:  # noqa: FBT001
@@ -47,10 +47,11 @@ def _show_displays(task: Metadata, has_headings: bool) -> None:  # noqa: FBT001
     assert isinstance(displays, Iterable)
     for display in displays:
         heading = f"[output:{task['engine_id']}] " if has_headings else ""
-        _show_bundle(display.get("data", {}), heading)
+        show_bundle(display.get("data", {}), heading)
 
 
-def _show_bundle(bundle: dict[str, object], heading: str) -> None:
+def show_bundle(bundle: dict[str, object], heading: str) -> None:
+    """Show something rich, below its heading in IPython, behind it elsewhere."""
     ipython = sys.modules.get("IPython")
     if ipython is not None and ipython.get_ipython() is not None:
         from IPython.display import display

@@ -15,6 +15,7 @@ from parallelz.protocol.messages import (
     AskHistory,
     FetchValues,
     Goodbye,
+    LiveOutput,
     Message,
     Notice,
     ProvideValue,
@@ -49,6 +50,8 @@ class Inbox:
         match message:
             case TaskEnded():
                 self._ledger.end(message, buffers)
+            case LiveOutput():
+                self._ledger.show(message)
             case Welcome():
                 self._take_welcome(message, is_control=is_control)
             case Notice():

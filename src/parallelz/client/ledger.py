@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from parallelz.client.live import LiveTask
 from parallelz.client.sending import SendWatch
 from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
 from parallelz.protocol.envelope import Buffer
@@ -21,6 +22,7 @@ from parallelz.protocol.messages import (
     EngineInfo,
     EngineJoined,
     EngineLeft,
+    LiveOutput,
     Message,
     Reply,
     TaskEnded,
@@ -55,8 +57,11 @@ class Submission:
         until it has ended.
     sending
         Watch over the buffers of its arguments that were not copied.
-    watchers
-        Called with its index after each answer, by the thread that drives: must be quick.
+    live
+        What tasks that run have shown, by index; None: nothing.
+    watchers, live_watchers
+        Called with its index after each answer, the latter also when a task has shown
+        something; by the thread that drives: must be quick.
     """
 
     __slots__ = (
@@ -65,6 +70,8 @@ class Submission:
         "engine_ids",
         "first_number",
         "inputs",
+        "live",
+        "live_watchers",
         "name",
         "options",
         "pending_count",
@@ -95,6 +102,8 @@ class Submission:
         self.inputs: tuple[Submission, ...] = ()
         self.sending: list[SendWatch] | None = None
         self.watchers: list[Callable[[int], None]] | None = None
+        self.live: dict[int, LiveTask] | None = None
+        self.live_watchers: tuple[Callable[[int], None], ...] = ()
 
     def watch_sending(self, buffers: Sequence[Buffer], on_free: Callable[[], object]) -> None:
         """Watch over more buffers; see `SendWatch`."""
@@ -123,13 +132,27 @@ class Submission:
             return
         self.answers[index] = answer
         self.pending_count -= 1
+        if self.live is not None:
+            self.live.pop(index, None)  # all of it has come again
         if self.inputs and not self.pending_count:
             self.inputs = ()
+        for watcher in self.live_watchers:
+            watcher(index)
         if self.watchers:
             for watcher in list(self.watchers):
                 watcher(index)
             if not self.pending_count:
                 self.watchers = None  # they may refer to us
+
+    def show(self, index: int, message: LiveOutput) -> None:
+        """Take in what a task that runs has shown."""
+        if self.answers[index] is not None:
+            return
+        if self.live is None:
+            self.live = {}
+        self.live.setdefault(index, LiveTask()).take(message)
+        for watcher in self.live_watchers:
+            watcher(index)
 
     def watch(self, watcher: Callable[[int], None]) -> None:
         """Have `watcher` called after each answer from now on, if there is one to come."""
@@ -247,6 +270,13 @@ class Ledger:
         if submission is not None:
             answer = Answer(ended, buffers, time.time())
             submission.take(number - submission.first_number, answer)
+
+    def show(self, message: LiveOutput) -> None:
+        """Take in what a task has shown; if nobody waits for it, it is left."""
+        number = int(message.task_id[self._prefix_length :])
+        submission = self.awaited.get(number)
+        if submission is not None:
+            submission.show(number - submission.first_number, message)
 
     def _join(self, engine: EngineInfo) -> None:
         # Replaced, not changed: other threads may be reading.

@@ -9,10 +9,12 @@ import msgspec
 
 from parallelz import errors
 from parallelz.client.ledger import Answer, Ledger, Submission
+from parallelz.client.live import published
 from parallelz.errors import SerializationError
 from parallelz.ids import EngineId
 from parallelz.protocol.failures import FailedItem, rebuild
-from parallelz.protocol.messages import EngineInfo, ErrorInfo, Outputs, TaskOptions
+from parallelz.protocol.messages import EngineInfo, ErrorInfo, TaskOptions
+from parallelz.protocol.outputs import Outputs
 from parallelz.protocol.payload import load
 from parallelz.protocol.texts import text_of
 
@@ -182,6 +184,15 @@ def metadata_of(ledger: Ledger, submission: Submission, index: int) -> Metadata:
     if submission.engine_ids is not None:
         _note_engine(metadata, ledger, submission.engine_ids[index])
     answer = submission.answers[index]
+    live = None if submission.live is None else submission.live.get(index)
+    if answer is None and live is not None:
+        _note_engine(metadata, ledger, live.engine_id)
+        metadata.update(
+            stdout=live.stdout,
+            stderr=live.stderr,
+            outputs=live.displays,
+            data=published(live.data),
+        )
     if answer is not None:
         _note_end(metadata, ledger, answer, submission.submitted_s)
     return metadata
@@ -215,6 +226,8 @@ def _note_end(metadata: Metadata, ledger: Ledger, answer: Answer, submitted_s: f
     outputs = ended.outputs or Outputs()
     metadata["stdout"] = outputs.stdout
     metadata["stderr"] = outputs.stderr
+    if outputs.data:
+        metadata["data"] = published(outputs.data)
     if outputs.displays:
         metadata["outputs"] = msgspec.msgpack.decode(outputs.displays)
     if outputs.execute_result:

@@ -16,11 +16,11 @@ from typing import Any, Literal, Self, get_args, overload
 from parallelz.client import arguments
 from parallelz.client.connection import Connection
 from parallelz.client.detached import DetachedResult, Shape
-from parallelz.client.display import GroupBy, show_outputs
 from parallelz.client.ledger import Submission
 from parallelz.client.outcomes import METADATA_KEYS, Failed, outcome_of
 from parallelz.client.progress import progress_bar
-from parallelz.client.task_group import Place, TaskGroup
+from parallelz.client.shown import ShownTasks
+from parallelz.client.task_group import Place
 from parallelz.errors import CompositeError
 from parallelz.protocol.inputs import How
 
@@ -36,7 +36,7 @@ ReturnWhen = Literal["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"]
 _UNREAD = object()
 
 
-class AsyncResult(TaskGroup):
+class AsyncResult(ShownTasks):
     """The result of a call that may still run.
 
     Made by views, not by users. For a call on one engine its value is what the function
@@ -281,8 +281,7 @@ class AsyncResult(TaskGroup):
         if isinstance(key, str):
             if key not in METADATA_KEYS:
                 raise KeyError(key)
-            values = [metadata[key] for metadata in self._all_metadata()]
-            return values[0] if self._is_single else values
+            return self._known(key)
         if not self.ready():
             raise TimeoutError("Result not ready.")
         values = list(self._each_value())
@@ -393,21 +392,6 @@ class AsyncResult(TaskGroup):
         look(0)
 
     @property
-    def stdout(self) -> Value:
-        """What the task printed, or a list of that; "" before its end."""
-        return self["stdout"]
-
-    @property
-    def stderr(self) -> Value:
-        """What the task wrote to stderr, or a list of that; "" before its end."""
-        return self["stderr"]
-
-    @property
-    def outputs(self) -> Value:
-        """What the task displayed: a list of dicts with ``data`` and ``metadata``."""
-        return self["outputs"]
-
-    @property
     def sent(self) -> bool:
         """Whether buffers among the arguments may be changed again.
 
@@ -421,20 +405,6 @@ class AsyncResult(TaskGroup):
         """Wait until `sent`; return whether it is. None or negative: however long it takes."""
         timeout_s = None if timeout is None or timeout < 0 else timeout
         return self._wait_until(lambda: self.sent, timeout_s)
-
-    def display_outputs(self, groupby: GroupBy = "type", *, result_only: bool = False) -> None:
-        """Wait, then show what the tasks printed, displayed and returned from cells.
-
-        Parameters
-        ----------
-        groupby
-            ``"type"``: all stdout first, then stderr, then what was displayed; ``"engine"``
-            and ``"order"``: one task after the other.
-        result_only
-            Show only the values of the last expressions.
-        """
-        self.wait()
-        show_outputs(self._all_metadata(), groupby, result_only=result_only)
 
     def wait_interactive(self, interval: float = 0.1, timeout: float | None = None) -> bool:
         """Wait with a progress bar that changes each `interval` s; return as `wait` does."""

@@ -35,6 +35,7 @@ from parallelz.protocol.messages import (
     EngineReturned,
     Goodbye,
     Hello,
+    LiveOutput,
     Message,
     NamespaceCleared,
     Notice,
@@ -305,6 +306,8 @@ class Controller:
                 self._recording.take_trouble(message)
             case Supervises():
                 session.children = message.session_ids
+            case LiveOutput():
+                self._requests.show_live(session, message)
             case NamespaceCleared():
                 if session.engine is not None:
                     self._requests.cleared(session.engine.engine_id, message)

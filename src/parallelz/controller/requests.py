@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
+from msgspec import structs
 
 from parallelz.controller.recording import Recording
 from parallelz.controller.sessions import Link, Session, Sessions
 from parallelz.controller.tasks import Tasks
 from parallelz.core.scheduler import Scheduler
 from parallelz.core.story import dump, queue_status, story_lines, why
-from parallelz.ids import EngineId
+from parallelz.ids import EngineId, SessionId
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import (
     PROTOCOL_VERSION,
@@ -26,6 +27,7 @@ from parallelz.protocol.messages import (
     ErrorInfo,
     InterruptEngines,
     InterruptTask,
+    LiveOutput,
     Message,
     NamespaceCleared,
     Reply,
@@ -46,6 +48,7 @@ Request = (
 )
 
 RESTART_GRACE_S = 2.0
+LIVE_KEPT_MAX = 100  # envelopes that a client has not taken: it gets no more live output
 
 
 class Requests:
@@ -154,6 +157,16 @@ class Requests:
         key = f"{session.id}/{message.request_id}"
         self._clears[key] = (session, message.request_id, waiting)
         self._tell(message.engine_ids, ClearNamespace(key))
+
+    def show_live(self, engine: Session, message: LiveOutput) -> None:
+        """Pass on what a task has shown to its client, unless that is away or slow."""
+        client = self._sessions.by_id.get(SessionId(message.task_id.rpartition("-")[0]))
+        if client is None or client.role != "client" or engine.engine is None:
+            return
+        link = client.control
+        if link.routing_id is not None and link.sender.kept_count <= LIVE_KEPT_MAX:
+            link.put(structs.replace(message, engine_id=engine.engine.engine_id))
+            self._touch(link)
 
     def cleared(self, engine_id: EngineId, message: NamespaceCleared) -> None:
         """Take in that one engine has done it; the last one brings the answer."""

@@ -7,7 +7,8 @@ Results of short tasks travel together: they are sent when there is nothing more
 
 The *I/O* thread owns `control` and obeys at once, whatever the main thread does: it revokes
 tasks, interrupts, stops. And when the main thread has gone into a long task with results of
-others still in its hands, the I/O thread sends those, on `control`.
+others still in its hands, the I/O thread sends those, on `control`. It also sends what a task
+that runs for longer has printed so far.
 
 When the controller is another one than before, the I/O thread tells it at once what has started
 here. Names and modules stay as they are.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import threading
@@ -60,6 +62,8 @@ from parallelz.transport.sockets import Waker, term_context
 logger = logging.getLogger(__name__)
 
 RESULTS_PERIOD_S = 0.002
+LIVE_PERIOD_S = 0.1  # from the first output of a task to when it is sent, if it still runs
+LIVE_KEPT_MAX = 50  # envelopes that a controller has not taken: no more are added
 RESCUE_PERIOD_S = 0.005  # after which the I/O thread sends what the main thread holds
 STOP_GRACE_S = 0.25  # for the main thread to come out of a task; then the process ends anyway
 EXIT_REFUSED = 77  # not one that the code of a task is likely to choose
@@ -115,6 +119,8 @@ class Engine:
         self._results = Results(self._queue)
         self._bulk_controller_id = ""
         self._is_armed = False
+        self._live_due_s = math.inf
+        self._has_news = False
         self._clears: list[str] = []
         self._cleared: list[str] = []
         self._stop_reason = ""
@@ -140,6 +146,7 @@ class Engine:
         signal.signal(signal.SIGINT, self._on_interrupt)
         signal.signal(INTERRUPT_TASK_SIGNAL, self._on_interrupt_task)
         signal.signal(signal.SIGTERM, self._on_terminate)
+        output.on_news = self._note_news
         output.install()
         io_thread = threading.Thread(target=self._run_io, name="engine-io", daemon=True)
         io_thread.start()
@@ -262,6 +269,7 @@ class Engine:
             timeout_s = self._control.tick(time.monotonic()) - time.monotonic()
             if self._is_armed:
                 timeout_s = min(timeout_s, RESCUE_PERIOD_S)
+            timeout_s = min(timeout_s, self._live_due_s - time.monotonic())
             ready = poller.poll(max(timeout_s, 0.0))
             if self._io_waker in ready:
                 self._io_waker.drain()
@@ -272,6 +280,7 @@ class Engine:
             if self._results.settle(self._control):
                 self._main_waker.wake()  # it may have waited for that
             self._rescue_results()
+            self._show_live()
             while self._cleared:
                 self._control.put(NamespaceCleared(self._cleared.pop(0)))
             self._control.flush()
@@ -318,6 +327,27 @@ class Engine:
         if self._is_armed and time.monotonic() - self._results.since_s >= RESCUE_PERIOD_S:
             self._is_armed = False
             self._results.put_on(self._control)
+
+    def _note_news(self) -> None:
+        """Take in that a task has begun to show something; from any thread."""
+        self._has_news = True
+        if self._live_due_s == math.inf:
+            self._io_waker.wake()
+
+    def _show_live(self) -> None:
+        """Send what the running task has shown, a while after it began to."""
+        now_s = time.monotonic()
+        if self._has_news:
+            self._has_news = False
+            self._live_due_s = min(self._live_due_s, now_s + LIVE_PERIOD_S)
+        if now_s < self._live_due_s:
+            return
+        self._live_due_s = math.inf
+        if self._control.kept_count > LIVE_KEPT_MAX:
+            return
+        live = output.take_live()
+        if live is not None:
+            self._control.put(live)
 
     def _leave(self, poller: PeerPoller) -> None:
         """Say goodbye, and see to it that the process ends."""

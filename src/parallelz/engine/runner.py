@@ -49,7 +49,7 @@ class Runner:
     def run(self, job: Job) -> tuple[TaskFinished, Sequence[Buffer]]:
         """Run a task to its end; whatever the user's code raises is part of the answer."""
         started_s = time.time()
-        output.begin()
+        output.begin(job.task_id, job.run)
         try:
             self.running = job
             if self._to_interrupt and self.is_to_interrupt(job):

@@ -36,7 +36,7 @@ class TaskDisplayPublisher(DisplayPublisher):
 
     def clear_output(self, wait: bool = False) -> None:  # noqa: FBT001, FBT002 - IPython's signature
         """Forget what the task has displayed."""
-        output.displays.clear()
+        output.clear_displays()
 
 
 class TaskDisplayHook(DisplayHook):

@@ -16,8 +16,9 @@ from typing import Literal
 import msgspec
 
 from parallelz.ids import Digest, EngineId, SessionId, TaskId
+from parallelz.protocol.outputs import Outputs, Published
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 Role = Literal["client", "engine", "supervisor", "recorder"]
 LinkName = Literal["bulk", "control"]
@@ -221,15 +222,6 @@ class ErrorInfo(Value, frozen=True):
     traceback: str = ""
 
 
-class Outputs(Value, frozen=True):
-    """What a task printed and displayed."""
-
-    stdout: str = ""
-    stderr: str = ""
-    displays: bytes = b""  # msgpack: list of {"data": mimebundle, "metadata": ...}
-    execute_result: bytes = b""  # msgpack: {"data": mimebundle, ...}; b"": there is none
-
-
 class TaskFinished(Message, frozen=True):
     """Engine to controller: the task ran, well or badly.
 
@@ -246,6 +238,22 @@ class TaskFinished(Message, frozen=True):
     outputs: Outputs | None = None
     retry_after_s: float = 0.0  # with "unmet": here or elsewhere, but not before; 0: elsewhere
     run: int = 0  # `RunTask.run`, as this may be said twice; 0: that is not known
+
+
+class LiveOutput(Message, frozen=True):
+    """Engine to controller, and on to the client: what a running task has shown since the last.
+
+    All of it comes with the result as well, so it may be dropped on its way.
+    """
+
+    task_id: TaskId
+    run: int  # `RunTask.run`
+    stdout: str = ""
+    stderr: str = ""
+    lengths: tuple[int, int] = (0, 0)  # of all that was written so far, to stdout and stderr
+    displays: bytes = b""  # as in `Outputs`
+    data: list[Published] = []
+    engine_id: EngineId = EngineId(-1)
 
 
 class FetchValues(Message, frozen=True):

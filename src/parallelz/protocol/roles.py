@@ -25,6 +25,7 @@ from parallelz.protocol.messages import (
     Goodbye,
     InterruptEngines,
     InterruptTask,
+    LiveOutput,
     NamespaceCleared,
     Notice,
     ProvideValue,
@@ -65,13 +66,23 @@ FromClient = (
     | AskHistory
     | Goodbye
 )
-FromEngine = EngineReturned | TaskFinished | TasksDropped | NamespaceCleared | Goodbye
+FromEngine = (
+    EngineReturned | TaskFinished | LiveOutput | TasksDropped | NamespaceCleared | Goodbye
+)
 FromSupervisor = Supervises | EngineDied | Goodbye
 FromRecorder = Reply | StoreTrouble | Goodbye
 
 Greeting = Welcome | Refused | SayHello
 ToClient = (
-    Greeting | TaskEnded | FetchValues | Reply | EngineJoined | EngineLeft | Notice | Goodbye
+    Greeting
+    | TaskEnded
+    | LiveOutput
+    | FetchValues
+    | Reply
+    | EngineJoined
+    | EngineLeft
+    | Notice
+    | Goodbye
 )
 ToEngine = (
     Greeting

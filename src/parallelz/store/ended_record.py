@@ -13,7 +13,8 @@ from typing import cast
 import msgspec
 
 from parallelz.ids import EngineId, TaskId
-from parallelz.protocol.messages import ErrorInfo, Outputs, Status, TaskEnded
+from parallelz.protocol.messages import ErrorInfo, Status, TaskEnded
+from parallelz.protocol.outputs import Outputs
 
 NOWHERE = EngineId(-1)
 
