@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -70,14 +71,15 @@ def positive(text: str) -> int:
 
 
 @contextmanager
-def connected(args: argparse.Namespace) -> Iterator[Client]:
+def connected(args: argparse.Namespace, **cluster: Any) -> Iterator[Client]:  # noqa: ANN401 - of `Cluster`
     """Give a client of the cluster that the options mean.
 
-    A cluster of our own lives in a temporary directory and is gone afterwards. On one that was
-    running before, what we have submitted and has not ended is given up.
+    A cluster of our own, made with `cluster`, lives in a temporary directory and is gone
+    afterwards. On one that was running before, what we have submitted and has not ended is
+    given up.
     """
     if args.profile is None:
-        with _own_cluster(args.engines) as rc:
+        with _own_cluster(args.engines, cluster) as rc:
             yield rc
         return
     with Client(profile=args.profile) as rc:
@@ -90,7 +92,7 @@ def connected(args: argparse.Namespace) -> Iterator[Client]:
 
 
 @contextmanager
-def _own_cluster(engine_count: int | None) -> Iterator[Client]:
+def _own_cluster(engine_count: int | None, options: dict[str, Any]) -> Iterator[Client]:
     # Each engine would use all cores for linear algebra, and be in the way of the others.
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
@@ -98,7 +100,7 @@ def _own_cluster(engine_count: int | None) -> Iterator[Client]:
     try:
         with (
             TemporaryDirectory(prefix="parallelz-example-") as directory,
-            Cluster(n=engine_count, profile_dir=Path(directory, "profile")) as rc,
+            Cluster(n=engine_count, profile_dir=Path(directory, "profile"), **options) as rc,
         ):
             print(f"{len(rc)} engines", flush=True)
             try:

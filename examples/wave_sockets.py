@@ -10,19 +10,20 @@ business there: here each pair of neighbours has a socket. The client only
 4. says how many steps to go, and pulls the parts when it wants to see them.
 
 All engines must run at the same time, so calls go to each of them by a direct view. The same
-solver runs here on the whole grid, and the two must agree. Who wants MPI in place of sockets
-needs another `Ghosts`, and nothing else.
+solver runs here on the whole grid, and the two must agree. `wave_mpi.py` does the same with MPI
+in place of sockets.
 
 These sockets are not encrypted: use them where you trust the network.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,20 @@ FRAMES = 6
 
 Place = tuple[int, int]  # row and column among the parts
 Names = Any  # the namespace of an engine: a dict whose items are attributes as well
+Neighbours = Callable[
+    [Client, Mapping[Place, wave_solver.Part]], AbstractContextManager[DirectView]
+]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the example."""
-    parser = common.new_parser(__doc__)
+    args = new_parser(__doc__).parse_args(argv)
+    compare(args, connected_engines, begin, go_on, "wave.png")
+
+
+def new_parser(text: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the options that are about the equation."""
+    parser = common.new_parser(text)
     parser.add_argument(
         "--rows", type=common.positive, default=400, help="of the grid (default: 400)"
     )
@@ -55,17 +65,38 @@ def main(argv: Sequence[str] | None = None) -> None:
         type=common.positive,
         help=f"in {FRAMES - 1} runs (default: as many as the pulse needs to get to the right)",
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def compare(
+    args: argparse.Namespace,
+    neighbours: Neighbours,
+    begin: Callable[[Names, int], None],
+    go_on: Callable[[Names, int], None],
+    picture: str,
+    **cluster: Any,  # noqa: ANN401 - of `Cluster`
+) -> None:
+    """Solve the equation on engines and in this process; compare, draw, and say how long.
+
+    Parameters
+    ----------
+    neighbours
+        Gives a view of engines that know their parts of the grid and each other.
+    begin, go_on
+        What they do, with their namespaces.
+    cluster
+        What a cluster of our own is made with.
+    """
     row_count, column_count = args.rows, round(WIDTH * args.rows)
     end = 1.25 * args.rows / wave_solver.STEP_PER_CELL
     steps_per_frame = max(1, (args.steps or round(end)) // (FRAMES - 1))
 
-    with common.connected(args) as rc:
+    with common.connected(args, **cluster) as rc:
         rows, columns = nearly_square(len(rc))
         if row_count < rows or column_count < columns:
             raise common.ExampleError(f"--rows {row_count}: not a cell for each engine")
         parts = wave_solver.cut(row_count, column_count, rows, columns)
-        with connected_engines(rc, parts) as dv:
+        with neighbours(rc, parts) as dv:
             dv.apply_sync_bound(begin, row_count)
             started_s = time.perf_counter()
             frames = [assembled(parts, dv["wave.inner"])]
@@ -86,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     common.check(f"the solutions differ by {difference:.1e}", difference <= DIFFERENCE_MAX)
 
     times = [n * steps_per_frame * wave.step_length for n in range(FRAMES)]
-    common.save(draw(frames, times, parts), args.output, "wave.png")
+    common.save(draw(frames, times, parts), args.output, picture)
     step_count = (FRAMES - 1) * steps_per_frame
     cells = row_count * column_count * step_count / 1e6
     solved = (
@@ -103,6 +134,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"The largest difference between the two solutions is {difference:.1e}.")
 
 
+def distribute(dv: DirectView, parts: Mapping[Place, wave_solver.Part]) -> None:
+    """Let the engines have the solver, and each its place and its part of the grid."""
+    dv.block = True
+    dv.run(SOLVER)
+    dv.scatter("place", list(parts), flatten=True)
+    dv.scatter("part", [tuple(part) for part in parts.values()], flatten=True)
+
+
 def nearly_square(count: int) -> tuple[int, int]:
     """Return two factors of a number that are as close as can be, the smaller one first."""
     rows = next(n for n in range(math.isqrt(count), 0, -1) if count % n == 0)
@@ -115,10 +154,7 @@ def connected_engines(
 ) -> Iterator[DirectView]:
     """Give a view of engines, each of which has a part of the grid and its neighbours."""
     dv = rc[:]
-    dv.block = True
-    dv.run(SOLVER)
-    dv.scatter("place", list(parts), flatten=True)
-    dv.scatter("part", [tuple(part) for part in parts.values()], flatten=True)
+    distribute(dv, parts)
     hosts = set(dv.apply_sync(socket.gethostname))
     address = "127.0.0.1" if len(hosts) == 1 else None
     try:

@@ -52,6 +52,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     common.add_engine_options(parser)
     parser.add_argument(
+        "--mpi",
+        metavar="MODULE",
+        help="be one engine, a rank of the MPI program that is running, with MPI of this module:"
+        " mpiexec -n 4 ipenginez --mpi=mpi4py",
+    )
+    parser.add_argument(
         "--log-dir", type=Path, metavar="DIR", help="where to log to (default: the terminal)"
     )
     return parser
@@ -69,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
         return common.FAILED
     options = EngineOptions().but(**common.engine_options(args))
     argv = ["--file", str(file), "-n", str(args.n), *options.arguments]
+    if args.mpi:
+        argv += ["--mpi", args.mpi]
     if args.log_dir:
         argv += ["--log-dir", str(args.log_dir)]
     return process.main(argv)

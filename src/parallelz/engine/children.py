@@ -192,10 +192,25 @@ def spawn(plan: Plan, alive_fd: int) -> Child:
     return Child(session_id, process.pid, started, process)
 
 
-def run_engine(plan: Plan, session_id: SessionId, alive_fd: int, started: StartedTasks) -> int:
-    """Be the engine with this name, and log where it is to; return the exit status."""
+def run_engine(
+    plan: Plan,
+    session_id: SessionId,
+    alive_fd: int | None = None,
+    started: StartedTasks | None = None,
+    *,
+    log_name: str = "",
+) -> int:
+    """Be the engine with this name, and log where it is to; return the exit status.
+
+    Parameters
+    ----------
+    alive_fd, started
+        What its supervisor watches it by; None: it has none.
+    log_name
+        Of its log; "": its pid.
+    """
     if plan.log_dir is not None:
-        path = plan.log_dir / f"ipenginez-{os.getpid()}.log"
+        path = plan.log_dir / f"ipenginez-{log_name or os.getpid()}.log"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
@@ -37,6 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resources", default="", help="how much each has of what")
     parser.add_argument("--memory-limit", help="how much memory each may use")
     parser.add_argument("--restart", action="store_true", help="replace those that died")
+    parser.add_argument(
+        "--mpi", help="be one engine, the rank of an MPI program, with MPI of this module"
+    )
     # For one engine that a supervisor starts in the place of another: who it is, the end of
     # the pipe that tells when the supervisor is gone, and where it counts what it starts.
     parser.add_argument("--session-id", help=argparse.SUPPRESS)
@@ -101,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.session_id:
         started = StartedTasks(args.started_fd)
         return run_engine(plan, SessionId(args.session_id), args.alive_fd, started)
+    if args.mpi:
+        return _run_rank(plan, args.mpi)
     if not hasattr(os, "fork"):
         if args.n != 1 or options.memory_limit or options.restart:
             sys.stderr.write(
@@ -110,6 +116,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         return Engine(info, new_session_id(), None, options).run()
     return Supervisor(plan, parent_pid=args.parent_pid).run(args.n)
+
+
+def _run_rank(plan: Plan, module: str) -> int:
+    """Be an engine of an MPI program, whose other ranks are engines, too."""
+    try:
+        mpi = importlib.import_module("mpi4py.MPI" if module == "mpi4py" else module)
+    except ImportError as error:
+        sys.stderr.write(f"ipenginez: --mpi={module} cannot be imported: {error}\n")
+        return 1
+    rank = mpi.COMM_WORLD.Get_rank() if module == "mpi4py" else os.getpid()
+    return run_engine(plan, new_session_id(), log_name=f"rank-{rank}")
 
 
 if __name__ == "__main__":

@@ -202,6 +202,7 @@ class LocalProcess:
 class LocalEngines(LocalProcess):
     """A set of engines on this host, under one supervisor."""
 
+    name = "local"
     needs_network = False
 
     def __init__(
@@ -227,19 +228,28 @@ class LocalEngines(LocalProcess):
     @classmethod
     def from_facts(cls, facts: LaunchedFacts, place: Place, *, set_id: str) -> Self:
         """Take up engines that were started by another process, or see that they ended."""
-        engines = cls(place, facts.n, set_id=set_id, options=facts.options)
+        engines = cls(
+            place,
+            facts.n,
+            set_id=set_id,
+            options=facts.options,
+            launcher_options=facts.launcher_options,
+        )
         engines._log = Path(facts.log)
         engines._attach(facts)
         return engines
 
     def start(self) -> None:
-        """Start the supervisor, without waiting until its engines are ready."""
+        """Start them, without waiting until they are ready."""
         # One file per engine, in a directory that belongs to the set, so that they do not
         # add up: those of the set before are of use until there is another one.
         log_dir = self._log.with_suffix("")
         shutil.rmtree(log_dir, ignore_errors=True)
         log_dir.mkdir()
-        self._spawn(engines_command(self._place, self.n, log_dir=log_dir, options=self.options))
+        self._spawn(self._command(str(log_dir)))
+
+    def _command(self, log_dir: str) -> list[str]:
+        return engines_command(self._place, self.n, log_dir=Path(log_dir), options=self.options)
 
     def signal(self, signum: int) -> None:
         """Send a signal to each engine, or to the supervisor if it is about their end."""
@@ -261,7 +271,13 @@ class LocalEngines(LocalProcess):
     def to_facts(self) -> LaunchedFacts:
         """Return what another process needs to know of them."""
         return LaunchedFacts(
-            "local", self._pid, self._started, str(self._log), self.n, self.options
+            self.name,
+            self._pid,
+            self._started,
+            str(self._log),
+            self.n,
+            self.options,
+            dict(self.launcher_options),
         )
 
 

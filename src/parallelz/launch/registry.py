@@ -17,6 +17,7 @@ CONTROLLER_LAUNCHERS = ("local",)
 
 _ENGINE_LAUNCHERS = {
     "local": "parallelz.launch.local:LocalEngines",
+    "mpi": "parallelz.launch.mpi:MPIEngines",
 }
 
 
