@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mpi",
         metavar="MODULE",
-        help="be one engine, a rank of the MPI program that is running, with MPI of this module:"
+        help="be one engine, a rank of a running MPI program, with MPI of this module:"
         " mpiexec -n 4 ipenginez --mpi=mpi4py",
     )
     parser.add_argument(
