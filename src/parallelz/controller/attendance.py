@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from parallelz.controller.complaints import Complaints
 from parallelz.controller.liveness import Verdict
 from parallelz.controller.recording import Recording
 from parallelz.controller.requests import Requests
@@ -51,6 +52,8 @@ class Attendance:
         Says of a peer whose line broke how it is.
     touch
         Called with each link that has something to send.
+    complaints
+        Logs what is wrong with peers.
 
     Attributes
     ----------
@@ -72,6 +75,7 @@ class Attendance:
         recording: Recording,
         judging: Callable[[PeerInfo, str], Verdict],
         touch: Callable[[Link], None],
+        complaints: Complaints,
     ) -> None:
         self.is_closed = False
         self.holds_newcomers = False
@@ -83,6 +87,7 @@ class Attendance:
         self._recording = recording
         self._judge = judging
         self._touch = touch
+        self._complaints = complaints
         self._host_id = host_id()
         self._suspects: dict[str, tuple[float, str, Session]] = {}
         self._broken_fds: set[int] = set()  # of lines that broke in this turn
@@ -98,7 +103,7 @@ class Attendance:
             try:
                 decode_raw(arrival.first)
             except msgspec.MsgspecError:
-                logger.warning("! dropped a message of a stranger: %s", error)
+                self._complaints.log(now_s, "dropped a message of a stranger: %s", error)
                 return
             self._router.send(arrival.routing_id, [pack(0, 0, [SayHello()])])
             return
@@ -119,7 +124,8 @@ class Attendance:
         line = self._router.line_of(arrival)
         objection = self._objection_to(hello, line)
         if objection:
-            logger.warning("! refused a %s (pid %d): %s", hello.role, hello.peer.pid, objection)
+            who = hello.role, hello.peer.pid, hello.peer.host, objection
+            self._complaints.log(now_s, "refused a %s (pid %d on %s): %s", *who)
             self._router.send(arrival.routing_id, [pack(0, 0, [Refused(objection)])])
             return
         if line.fd in self._broken_fds:

@@ -17,7 +17,7 @@ import msgspec
 
 from parallelz.ids import Digest, EngineId, SessionId, TaskId
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 Role = Literal["client", "engine", "supervisor", "recorder"]
 LinkName = Literal["bulk", "control"]

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ import psutil
 import zmq
 
 from parallelz import settings
+from parallelz.errors import ConnectionFileError
 from parallelz.protocol.connection import ConnectionInfo
 from parallelz.transport.sockets import host_id
 
@@ -131,11 +133,68 @@ def read_secrets(profile_dir: Path, cluster_id: str) -> ClusterSecrets:
     ------
     FileNotFoundError
         Nobody did.
-    msgspec.MsgspecError
-        Somebody else changed it.
+    ConnectionFileError
+        Others than its owner may read or change it, or somebody did.
     """
     path = settings.connection_file(profile_dir, cluster_id, "controller")
-    return msgspec.json.decode(path.read_bytes(), type=ClusterSecrets)
+    try:
+        return msgspec.json.decode(_read_private(path), type=ClusterSecrets)
+    except msgspec.MsgspecError as error:
+        raise ConnectionFileError(
+            f"{path} was changed: {error}; start without --reuse"
+        ) from error
+
+
+def read_connection_file(path: Path, role: Literal["client", "engine"]) -> ConnectionInfo:
+    """Read a connection file, wherever it was copied to.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    ConnectionFileError
+        It is of another kind, or others than its owner may read or change it. Says which file.
+    """
+    data = _read_private(path)
+    try:
+        info = ConnectionInfo.decode(data)
+        check_role(info, role)
+    except ConnectionFileError as error:
+        raise ConnectionFileError(f"{path}: {error}") from error
+    return info
+
+
+def check_role(info: ConnectionInfo, role: Literal["client", "engine"]) -> None:
+    """Raise ConnectionFileError if this is for another role."""
+    if info.role != role:
+        raise ConnectionFileError(
+            f"this connection file is for {info.role}s; the one for {role}s lies beside it,"
+            f" its name ends with -{role}.json"
+        )
+
+
+def _read_private(path: Path) -> bytes:
+    """Return the content of a file, if it is ours alone.
+
+    Whoever can change it can make us connect to a controller of his own, which then runs code
+    here; whoever can read it can run code in the cluster.
+    """
+    with path.open("rb") as file:
+        # Of what was opened, not of what has this name by now; through symbolic links.
+        status = os.fstat(file.fileno())
+        if hasattr(os, "geteuid"):
+            if status.st_uid not in (os.geteuid(), 0):
+                raise ConnectionFileError(
+                    f"{path} belongs to another user (uid {status.st_uid}), who could let this"
+                    " process run anything: use a copy of your own"
+                )
+            mode = stat.S_IMODE(status.st_mode)
+            if mode & 0o077:
+                raise ConnectionFileError(
+                    f"{path} is open to others (mode {mode:04o}), and who reads it can run code"
+                    f" as you: run `chmod 600 {path}`"
+                )
+        return file.read()
 
 
 def _free_port(ip: str) -> int:
