@@ -66,7 +66,6 @@ from parallelz.store.ended_record import ended_from
 from parallelz.store.restored import Ends, FindEnds, RestoredTask
 from parallelz.store.rows import PENDING
 
-
 LOOKUP_KEYS = ["msg_id", "status", "engine_uuid"]
 
 

@@ -46,6 +46,10 @@ class Attempts:
         """The address that is tried now."""
         return self._urls[self._index]
 
+    def is_of_another(self, url: str) -> bool:
+        """Whether this is one of the addresses that are not tried now."""
+        return url in self._urls and url != self.url  # libzmq may write names as numbers
+
     def succeeded(self) -> None:
         """Take in that the right controller answered."""
         self._failures.clear()
@@ -57,7 +61,7 @@ class Attempts:
         return now_s >= self.over_s
 
     def is_closed_for_good(self) -> bool:
-        """Whether to go on at once, as nobody listens here. Not from the last: that would spin."""
+        """Whether to go on at once, as nobody listens here; not from the last, or it spins."""
         return self.over_s < math.inf and self._index + 1 < len(self._urls)
 
     def next(self, now_s: float) -> str:

@@ -200,20 +200,20 @@ class PeerLink(LinkEnd[M]):
     def _watch_connection(self, items: list[tuple[M, Sequence[Buffer]]]) -> None:
         attempts = self._attempts
         for event, value, url in read_monitor(self._monitor):
+            if attempts.is_of_another(url):
+                continue
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 attempts.succeeded()
                 self._connected()
             elif event == zmq.EVENT_DISCONNECTED:
                 self._disconnected()
-            elif url != attempts.url:
-                continue  # of the address that was tried before
             elif event & HANDSHAKE_FAILED:
                 is_denied = (event, value) == (zmq.EVENT_HANDSHAKE_FAILED_AUTH, KEY_DENIED)
                 refusal = attempts.failed_handshake(self._clock(), is_denied=is_denied)
                 if refusal:
                     self._take_refusal(refusal, items)
-            else:
-                self._try_next(attempts.is_closed_for_good())
+            elif attempts.is_closed_for_good():
+                self._try_next()
 
     def _take_refusal(self, reason: str, items: list[tuple[M, Sequence[Buffer]]]) -> None:
         refused = Refused(reason)
@@ -222,17 +222,17 @@ class PeerLink(LinkEnd[M]):
         if not self.controller_id:
             items.append((cast(M, refused), ()))
 
-    def _try_next(self, is_time: bool) -> None:
-        if is_time:
-            before = self._attempts.url
-            self.socket.disconnect(before)
-            self.socket.connect(self._attempts.next(self._clock()))
-            logger.info("= no answer at %s, tries %s", before, self._attempts.url)
-            self._greet()
+    def _try_next(self) -> None:
+        before = self._attempts.url
+        self.socket.disconnect(before)
+        self.socket.connect(self._attempts.next(self._clock()))
+        logger.info("= no answer at %s, tries %s", before, self._attempts.url)
+        self._greet()
 
     def tick(self, now_s: float) -> float:
         """Do what is due by the clock; return when to be called again."""
-        self._try_next(self._attempts.is_over(now_s))
+        if self._attempts.is_over(now_s):
+            self._try_next()
         return min(super().tick(now_s), self._attempts.over_s)
 
     @property
