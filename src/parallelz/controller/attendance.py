@@ -227,7 +227,9 @@ class Attendance:
         if session.role == "engine" and verdict is Verdict.FROZEN:
             self._give_up(session, "it is frozen (stopped by a signal)", now_s)
             return
-        grace_s, cause = AWAY_GRACE_S, f"no sign of life for {AWAY_GRACE_S:g} s"
+        host = session.peer.host
+        cause = f"{host} has been unreachable for {AWAY_GRACE_S:g} s: no sign of life from it"
+        grace_s = AWAY_GRACE_S
         if verdict is Verdict.DEAD:
             supervised = session.role == "engine" and any(
                 s.peer.host_id == session.peer.host_id

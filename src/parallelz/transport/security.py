@@ -62,7 +62,8 @@ def new_secrets(
     port
         0: one that is free now.
     location
-        Address by which other hosts reach this one, if that is none of its interfaces'.
+        Address by which other hosts reach this one, if that is none of its interfaces', or is
+        the best of these: it is tried first. Its port is the same.
     """
     ip = ip or ("" if HAS_IPC else LOOPBACK)
     bind_urls = [f"ipc://{runtime_dir / 'controller.sock'}"] if HAS_IPC else []
@@ -72,7 +73,7 @@ def new_secrets(
         ip = "0.0.0.0" if ip == "*" else ip
         port = port or _free_port(ip)
         bind_urls.append(f"tcp://{ip}:{port}")
-        tcp_urls = _reachable_urls(location or ip, port)
+        tcp_urls = _reachable_urls(location, ip, port)
         server_public, server_secret = zmq.curve_keypair()
     shared_memory = settings.shared_memory_dir(runtime_dir)
     infos: dict[str, ConnectionInfo] = {}
@@ -204,14 +205,18 @@ def _free_port(ip: str) -> int:
         return port
 
 
-def _reachable_urls(ip: str, port: int) -> list[str]:
+def _reachable_urls(location: str, ip: str, port: int) -> list[str]:
     """Return the addresses that others may reach us at, the likeliest first."""
-    if ip != "0.0.0.0":
-        return [f"tcp://{ip}:{port}"]
-    addresses = [
+    own = [ip] if ip != "0.0.0.0" else _own_addresses()
+    addresses = dict.fromkeys([location, *own] if location else own)
+    return [f"tcp://{address}:{port}" for address in addresses]
+
+
+def _own_addresses() -> list[str]:
+    beyond = [
         address.address
         for addresses in psutil.net_if_addrs().values()
         for address in addresses
         if address.family == socket.AF_INET and not address.address.startswith("127.")
     ]
-    return [f"tcp://{address}:{port}" for address in [*addresses, LOOPBACK]]
+    return [*beyond, LOOPBACK]
