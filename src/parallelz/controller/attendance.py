@@ -15,7 +15,7 @@ from parallelz.controller.requests import Requests
 from parallelz.controller.sessions import Link, Session, Sessions
 from parallelz.controller.tasks import Tasks
 from parallelz.core.ended import NOWHERE
-from parallelz.core.events import ClientForgotten, EngineArrived, EngineLost
+from parallelz.core.events import ClientForgotten, EngineArrived, EngineInTouch, EngineLost
 from parallelz.ids import TaskId
 from parallelz.protocol.envelope import Envelope, decode_raw, pack
 from parallelz.protocol.messages import (
@@ -200,11 +200,13 @@ class Attendance:
         logger.info("= %s link of %r", hello.link, link.session)
 
     def join(self, session: Session, now_s: float) -> None:
-        """Tell the core of an engine, once."""
+        """Tell the core that an engine is there, for the first time or again."""
         self._suspects.pop(session.id, None)
         if session.engine is not None and not session.has_joined:
             session.has_joined = True
             self._tasks.handle(EngineArrived(session.engine), session.id, now_s)
+        elif session.engine is not None:
+            self._tasks.handle(EngineInTouch(session.id, is_in_touch=True), session.id, now_s)
 
     # -- going -----------------------------------------------------------------------------
 
@@ -227,6 +229,8 @@ class Attendance:
         if session.role == "engine" and verdict is Verdict.FROZEN:
             self._give_up(session, "it is frozen (stopped by a signal)", now_s)
             return
+        if session.has_joined:
+            self._tasks.handle(EngineInTouch(session.id, is_in_touch=False), session.id, now_s)
         host = session.peer.host
         cause = f"{host} has been unreachable for {AWAY_GRACE_S:g} s: no sign of life from it"
         grace_s = AWAY_GRACE_S
