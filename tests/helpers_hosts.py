@@ -1,8 +1,9 @@
 """Several hosts on this machine: namespaces with a network of their own between them.
 
 Each host has its own network, host name, process ids, /dev/shm and temporary directory (/mnt),
-so that processes on different ones have nothing in common but other files. All of it hangs on one process per host: when
-that ends, the kernel ends what runs there and takes the interfaces away.
+so that processes on different ones have nothing in common but other files. All of it hangs on
+one process per host: when that ends, the kernel ends what runs there and takes the interfaces
+away.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ class Host:
         self.name = name
         self.directory = directory / name
         self.directory.mkdir()
+        keep = ["--fork", "--kill-child", "--mount-proc", "sh", "-c", KEEPER, "sh", name]
         self._keeper = subprocess.Popen(
-            ["unshare", *NAMESPACES, "--fork", "--kill-child", "--mount-proc"]
-            + ["sh", "-c", KEEPER, "sh", name],
+            ["unshare", *NAMESPACES, *keep],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -139,10 +140,9 @@ class Network:
         switch = self._switch.run
         switch("ip", "link", "add", ours, "type", "veth", "peer", "name", "inner")
         # From here: a host cannot know the process that stands for another.
+        move = ["ip", "link", "set", "inner", "netns", pid]
         subprocess.run(
-            ["nsenter", "-t", str(self._switch.pid), "--net"]
-            + ["ip", "link", "set", "inner", "netns", pid],
-            check=True,
+            ["nsenter", "-t", str(self._switch.pid), "--net", *move], check=True, timeout=WAIT_S
         )
         switch("ip", "link", "set", ours, "master", "bridge", "up")
         host.run("ip", "link", "set", "inner", "name", "eth0")
