@@ -70,6 +70,7 @@ def test_a_file_appears_while_it_is_waited_for(cluster: ThreadCluster, tmp_path:
     path = security / "ipcontrollerz-x-client.json"
 
     def write() -> None:
+        (security / "new").touch(mode=0o600)
         (security / "new").write_bytes(content)
         (security / "new").rename(path)
 

@@ -27,6 +27,7 @@ from parallelz.core.events import (
     AskValues,
     EndsFound,
     EndTask,
+    EngineInTouch,
     Event,
     KillEngine,
     LookUpTasks,
@@ -97,6 +98,8 @@ def parse(  # noqa: C901, PLR0912 - one arm for each command, and nothing else
             return AbortTasks(1, [task(n) for n in numbers(which)]), source
         case ["cancel", which]:
             return CancelTasks(1, [task(n) for n in numbers(which)], 2.0), source
+        case ["away" | "back" as word, engine]:
+            return EngineInTouch(engine_session(int(engine)), word == "back"), NOBODY
         case ["drain", engine]:
             return DrainEngines(1, [EngineId(int(engine))]), source
         case ["history", task_id, how]:

@@ -69,6 +69,10 @@ class FakeController:
         self.lines: dict[bytes, Line] = {}
         self.said: list[tuple[str, Message, Sequence[Buffer]]] = []  # on which link, what
 
+    def write_file(self, path: Path) -> None:
+        path.touch(mode=0o600)
+        path.write_bytes(self.info.encode())
+
     def close(self) -> None:
         self._router.close()
         self._context.term()

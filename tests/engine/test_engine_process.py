@@ -37,7 +37,7 @@ EXECUTE = "parallelz.engine.verbs:execute"
 @pytest.fixture
 def controller(tmp_path: Path) -> Iterator[FakeController]:
     controller = FakeController(tmp_path)
-    (tmp_path / "engine.json").write_bytes(controller.info.encode())
+    controller.write_file(tmp_path / "engine.json")
     yield controller
     controller.close()
 

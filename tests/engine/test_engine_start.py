@@ -28,7 +28,7 @@ def test_engines_wait_for_the_connection_file(tmp_path: Path) -> None:
     file = tmp_path / "engine.json"
     with start_engines(file, "-n", "2") as supervisor:
         half = tmp_path / "half.json"
-        half.write_bytes(controller.info.encode())
+        controller.write_file(half)
         half.rename(file)
         controller.pump(lambda: len(controller.lines) == 5 or None)
         supervisor.terminate()
@@ -60,7 +60,7 @@ def test_option_that_makes_no_sense_is_an_error_in_one_line(
 def test_refused_engines_end_with_a_status_of_their_own(tmp_path: Path) -> None:
     controller = FakeController(tmp_path, refusal="another version")
     file = tmp_path / "engine.json"
-    file.write_bytes(controller.info.encode())
+    controller.write_file(file)
     with start_engines(file, "--log-dir", str(tmp_path)) as supervisor:
         assert end_of(supervisor, controller) == EXIT_REFUSED
     controller.close()
@@ -69,7 +69,7 @@ def test_refused_engines_end_with_a_status_of_their_own(tmp_path: Path) -> None:
 def test_engines_end_when_their_starter_is_gone(tmp_path: Path) -> None:
     controller = FakeController(tmp_path)
     file = tmp_path / "engine.json"
-    file.write_bytes(controller.info.encode())
+    controller.write_file(file)
     with start_engines(file, "--parent-pid", str(os.getppid())) as supervisor:
         end_of(supervisor, controller)
     controller.close()

@@ -24,7 +24,7 @@ Start = Callable[..., subprocess.Popen[bytes]]
 @pytest.fixture
 def controller(tmp_path: Path) -> Iterator[FakeController]:
     controller = FakeController(tmp_path)
-    (tmp_path / "engine.json").write_bytes(controller.info.encode())
+    controller.write_file(tmp_path / "engine.json")
     yield controller
     controller.close()
 

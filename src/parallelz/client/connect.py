@@ -10,6 +10,7 @@ from parallelz import settings
 from parallelz.client.connection import Connection
 from parallelz.errors import ConnectionFileError
 from parallelz.protocol.connection import ConnectionInfo
+from parallelz.transport.security import check_role, read_connection_file
 
 FILE_CHECK_PERIOD_S = 0.02  # the appearance of a file cannot be awaited everywhere
 
@@ -34,6 +35,7 @@ def connect(
     until_s = time.monotonic() + timeout_s
     if isinstance(connection_info, ConnectionInfo):
         info, origin = connection_info, f"{connection_info.host}"
+        check_role(info, "client")
     else:
         if connection_info is None:
             directory = settings.profile_dir(profile, profile_dir)
@@ -50,13 +52,11 @@ def connect(
 def _read(path: Path, until_s: float, timeout_s: float) -> ConnectionInfo:
     while True:
         try:
-            return ConnectionInfo.decode(path.read_bytes())
+            return read_connection_file(path, "client")
         except FileNotFoundError:
             if time.monotonic() >= until_s:
                 raise ConnectionFileError(
                     f"there is no cluster: {path} did not appear within {timeout_s:g} s."
                     " `ipclusterz start -n 4` starts one; is it another profile or cluster id?"
                 ) from None
-        except ConnectionFileError as error:
-            raise ConnectionFileError(f"{path}: {error}") from error
         time.sleep(FILE_CHECK_PERIOD_S)

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from parallelz.controller.complaints import Complaints
 from parallelz.controller.liveness import Verdict
 from parallelz.controller.recording import Recording
 from parallelz.controller.requests import Requests
 from parallelz.controller.sessions import Link, Session, Sessions
 from parallelz.controller.tasks import Tasks
 from parallelz.core.ended import NOWHERE
-from parallelz.core.events import ClientForgotten, EngineArrived, EngineLost
+from parallelz.core.events import ClientForgotten, EngineArrived, EngineInTouch, EngineLost
 from parallelz.ids import TaskId
 from parallelz.protocol.envelope import Envelope, decode_raw, pack
 from parallelz.protocol.messages import (
@@ -51,6 +52,8 @@ class Attendance:
         Says of a peer whose line broke how it is.
     touch
         Called with each link that has something to send.
+    complaints
+        Logs what is wrong with peers.
 
     Attributes
     ----------
@@ -72,6 +75,7 @@ class Attendance:
         recording: Recording,
         judging: Callable[[PeerInfo, str], Verdict],
         touch: Callable[[Link], None],
+        complaints: Complaints,
     ) -> None:
         self.is_closed = False
         self.holds_newcomers = False
@@ -83,6 +87,7 @@ class Attendance:
         self._recording = recording
         self._judge = judging
         self._touch = touch
+        self._complaints = complaints
         self._host_id = host_id()
         self._suspects: dict[str, tuple[float, str, Session]] = {}
         self._broken_fds: set[int] = set()  # of lines that broke in this turn
@@ -98,7 +103,7 @@ class Attendance:
             try:
                 decode_raw(arrival.first)
             except msgspec.MsgspecError:
-                logger.warning("! dropped a message of a stranger: %s", error)
+                self._complaints.log(now_s, "dropped a message of a stranger: %s", error)
                 return
             self._router.send(arrival.routing_id, [pack(0, 0, [SayHello()])])
             return
@@ -119,7 +124,8 @@ class Attendance:
         line = self._router.line_of(arrival)
         objection = self._objection_to(hello, line)
         if objection:
-            logger.warning("! refused a %s (pid %d): %s", hello.role, hello.peer.pid, objection)
+            who = hello.role, hello.peer.pid, hello.peer.host, objection
+            self._complaints.log(now_s, "refused a %s (pid %d on %s): %s", *who)
             self._router.send(arrival.routing_id, [pack(0, 0, [Refused(objection)])])
             return
         if line.fd in self._broken_fds:
@@ -194,11 +200,13 @@ class Attendance:
         logger.info("= %s link of %r", hello.link, link.session)
 
     def join(self, session: Session, now_s: float) -> None:
-        """Tell the core of an engine, once."""
+        """Tell the core that an engine is there, for the first time or again."""
         self._suspects.pop(session.id, None)
         if session.engine is not None and not session.has_joined:
             session.has_joined = True
             self._tasks.handle(EngineArrived(session.engine), session.id, now_s)
+        elif session.engine is not None:
+            self._tasks.handle(EngineInTouch(session.id, is_in_touch=True), session.id, now_s)
 
     # -- going -----------------------------------------------------------------------------
 
@@ -221,7 +229,11 @@ class Attendance:
         if session.role == "engine" and verdict is Verdict.FROZEN:
             self._give_up(session, "it is frozen (stopped by a signal)", now_s)
             return
-        grace_s, cause = AWAY_GRACE_S, f"no sign of life for {AWAY_GRACE_S:g} s"
+        if session.has_joined:
+            self._tasks.handle(EngineInTouch(session.id, is_in_touch=False), session.id, now_s)
+        host = session.peer.host
+        cause = f"{host} has been unreachable for {AWAY_GRACE_S:g} s: no sign of life from it"
+        grace_s = AWAY_GRACE_S
         if verdict is Verdict.DEAD:
             supervised = session.role == "engine" and any(
                 s.peer.host_id == session.peer.host_id

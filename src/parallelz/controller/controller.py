@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from parallelz.controller.attendance import Attendance
+from parallelz.controller.complaints import Complaints
 from parallelz.controller.liveness import Verdict, judge
 from parallelz.controller.memory import MemoryReturn
 from parallelz.controller.recording import Recording
@@ -134,11 +135,21 @@ class Controller:
         self._sessions = Sessions(secrets, self.id)
         self._recording = recording
         recording.connect(self._touch)
-        self._tasks = Tasks(self._scheduler, self._sessions, recording, self._touch)
+        self._complaints = Complaints()
+        self._tasks = Tasks(
+            self._scheduler, self._sessions, recording, self._touch, self._complaints
+        )
         sessions, tasks = self._sessions, self._tasks
         self._requests = Requests(self._scheduler, sessions, tasks, recording, self._touch)
         self._attendance = Attendance(
-            self._router, sessions, tasks, self._requests, recording, judging, self._touch
+            self._router,
+            sessions,
+            tasks,
+            self._requests,
+            recording,
+            judging,
+            self._touch,
+            self._complaints,
         )
         self._returning = Returning(
             self._scheduler,
@@ -255,13 +266,14 @@ class Controller:
         try:
             envelope = _decoders[link.session.role].decode(arrival.first)
             buffers = self._shared.buffers_of(envelope, arrival.buffers, link.session.id)
-            frame_count = sum(getattr(m, "frame_count", 0) for m in envelope.messages)
-            if frame_count != len(buffers):
+            counts = [getattr(m, "frame_count", 0) for m in envelope.messages]
+            if sum(counts) != len(buffers) or min(counts, default=0) < 0:
                 raise msgspec.ValidationError(
-                    f"{len(buffers)} frames came where {frame_count} were announced"
+                    f"{len(buffers)} frames came where {sum(counts)} were announced"
                 )
         except msgspec.MsgspecError as error:
-            logger.warning("! dropped a message of %r: %s", link.session, error)
+            text = "dropped a message of %r: %s"
+            self._complaints.log(self._clock(), text, link.session, error)
             self._skip(link, arrival)
             return None
         return envelope, buffers

@@ -29,7 +29,7 @@ def judge(peer: PeerInfo, host_id: str) -> Verdict:
         status = psutil.Process(peer.pid).status()
     except psutil.NoSuchProcess:
         return Verdict.DEAD
-    except psutil.AccessDenied:
+    except (psutil.AccessDenied, OSError):  # or no more files can be opened
         return Verdict.AWAY
     if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
         return Verdict.DEAD

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import hashlib
 import importlib
@@ -99,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         make_directory(settings.shared_memory_dir(runtime_dir))
         written = write_secrets(secrets, args.profile_dir)
+    _allow_many_connections()
     try:
         return _serve(args, secrets)
     finally:
@@ -106,6 +108,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             path.unlink(missing_ok=True)
         if runtime_dir is not None:
             remove_runtime_dir(runtime_dir)
+
+
+def _allow_many_connections() -> None:
+    """Let as many files be open as the system allows: each line of a peer is one."""
+    if sys.platform != "win32":
+        import resource  # not at the top: Windows has no such module
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError, OSError):  # macOS names a limit that it refuses
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _serve(args: argparse.Namespace, secrets: ClusterSecrets) -> int:

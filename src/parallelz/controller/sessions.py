@@ -123,7 +123,13 @@ class Sessions:
         key_role = "engine" if hello.role == "supervisor" else hello.role
         token = self._secrets.infos[key_role].token
         if not hmac.compare_digest(token.encode(), hello.token.encode()):
-            return "its token is not this cluster's: its connection file is of another cluster"
+            for role, info in self._secrets.infos.items():
+                if hmac.compare_digest(info.token.encode(), hello.token.encode()):
+                    return f"its token is for {role}s: it needs the connection file of its role"
+            return (
+                "its token is not this cluster's: its connection file is of another cluster, or"
+                " of an earlier start of this one; copy the file again"
+            )
         if line.role and line.role != key_role:
             return f"it used the key of another role ({line.role})"
         known = self.by_id.get(hello.session_id)

@@ -5,13 +5,13 @@ The core decides by headers; here the payloads wait beside it, unread, until the
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, assert_never
 
 import msgspec
 
+from parallelz.controller.complaints import Complaints
 from parallelz.controller.recording import Recording
 from parallelz.controller.sessions import Definition, Link, Session, Sessions
 from parallelz.core.board import HOW
@@ -65,9 +65,6 @@ from parallelz.store import record
 from parallelz.store.ended_record import ended_from
 from parallelz.store.restored import Ends, FindEnds, RestoredTask
 from parallelz.store.rows import PENDING
-
-logger = logging.getLogger(__name__)
-
 
 LOOKUP_KEYS = ["msg_id", "status", "engine_uuid"]
 
@@ -126,11 +123,13 @@ class Tasks:
         sessions: Sessions,
         recording: Recording,
         touch: Callable[[Link], None],
+        complaints: Complaints,
     ) -> None:
         self._scheduler = scheduler
         self._sessions = sessions
         self._recording = recording
         self._touch = touch
+        self._complaints = complaints
         self._work: dict[TaskId, Work] = {}
         self._wanted: dict[TaskId, dict[TaskId, None]] = {}  # an input, and by which tasks
         self._values: dict[TaskId, Value] = {}
@@ -150,15 +149,14 @@ class Tasks:
     ) -> None:
         """Take in new tasks of a client; those that are known are left as they are."""
         if not _is_own(session.id, message):
-            logger.warning(
-                "! dropped a submission of %r: the id is not one of its own", session
-            )
+            text = "dropped a submission of %r: the id is not one of its own"
+            self._complaints.log(now_s, text, session)
             return
         ids = ids_of(session.id, message)
         try:
             definition = session.known.get(message.digest)
         except UnknownFunction as error:
-            self._refuse(session, ids, error)
+            self._refuse(session, ids, error, now_s)
             return
         match message:
             case SubmitTask():
@@ -224,8 +222,10 @@ class Tasks:
         for task_id in inputs:
             self._wanted.setdefault(task_id, {})[message.task_id] = None
 
-    def _refuse(self, session: Session, ids: list[TaskId], error: UnknownFunction) -> None:
-        logger.warning("! %r: %s", session, error)
+    def _refuse(
+        self, session: Session, ids: list[TaskId], error: UnknownFunction, now_s: float
+    ) -> None:
+        self._complaints.log(now_s, "%r: %s", session, error)
         info = ErrorInfo("UnknownFunction", str(error))
         for task_id in ids:
             session.bulk.put(TaskEnded(task_id, "error", NOWHERE, error=info))

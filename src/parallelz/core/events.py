@@ -34,6 +34,13 @@ class EngineArrived(Item, frozen=True):
     engine: EngineInfo
 
 
+class EngineInTouch(Item, frozen=True):
+    """The lines to an engine broke, or are there again. What it has it may go on with."""
+
+    session_id: SessionId
+    is_in_touch: bool
+
+
 class EngineLost(Item, frozen=True):
     """An engine is gone for good, for a cause that is known."""
 
@@ -122,6 +129,7 @@ Event = (
     | EndsFound
     | ValueProvided
     | EngineArrived
+    | EngineInTouch
     | EngineLost
     | EngineReturned
     | RecoveryBegan

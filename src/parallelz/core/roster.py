@@ -68,6 +68,7 @@ class Engine:
         "has_limits",
         "id",
         "info",
+        "is_away",
         "is_draining",
         "is_late",
         "kept_id",
@@ -91,6 +92,7 @@ class Engine:
         self.load_s = 0.0  # sum of `expected_s` of what is placed
         self.placed_number = 0  # of the last placement here, counted over all engines
         self.recall_count = 0  # how often it was asked to give back and has not answered
+        self.is_away = False  # its lines are broken: nothing new until they are there again
         self.is_draining = False  # nothing new, but what is for it alone
         self.is_late = False  # its task takes too long, or is to be stopped: nothing behind it
         self.kept_id: TaskId | None = None  # the last of which it said that it had started
@@ -265,6 +267,8 @@ class Roster:
 
     def has_room_for(self, engine: Engine, task: Task) -> bool:
         """Whether this engine could take this direct task now."""
+        if engine.is_away:
+            return False
         if not engine.placed:
             return not engine.recall_count
         return engine.rank > 0 and (self.hwm is not None or task.digest in self._durations)
@@ -323,6 +327,8 @@ class Roster:
             lane.room.move(engine, old, new)
 
     def _rank_of(self, engine: Engine) -> int:
+        if engine.is_away:
+            return -1
         if engine.recall_count or engine.is_draining:
             return -1
         count = len(engine.placed)

@@ -26,6 +26,7 @@ from parallelz.core.events import (
     EndsFound,
     EndsKnown,
     EngineArrived,
+    EngineInTouch,
     EngineLost,
     Event,
     KillEngine,
@@ -134,6 +135,8 @@ class Scheduler:
                 self._drain(event)
             case EngineArrived():
                 self._join(event)
+            case EngineInTouch():
+                self._note_touch(event)
             case EngineLost():
                 self._lose(event)
             case EndsFound():
@@ -340,6 +343,14 @@ class Scheduler:
         self.roster.add(event.engine)
         self._intake.engine_joined()
         self.board.actions.append(AnnounceEngine(event.engine))
+
+    def _note_touch(self, event: EngineInTouch) -> None:
+        """Give an engine nothing new while it is out of reach: others may be idle."""
+        engine = self.roster.by_session.get(event.session_id)
+        if engine is not None:
+            engine.is_away = not event.is_in_touch
+            self.roster.sort(engine)
+            self.board.look_at(engine)
 
     def _lose(self, event: EngineLost) -> None:
         engine = self.roster.by_session.get(event.session_id)

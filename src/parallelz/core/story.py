@@ -156,6 +156,9 @@ def _lane_busy(scheduler: Scheduler, lane: Lane, now_s: float) -> str:
         return _busy(engines[0], now_s)
     busy = [engine for engine in engines if engine.placed]
     which = "all" if lane is scheduler.roster.open else "that may run it all"
+    away = [str(engine.id) for engine in engines if engine.is_away]
+    if len(away) == len(engines):
+        return f"all engines that may run it ({', '.join(away)}) are out of reach"
     if not busy:
         return "the engines have not answered yet what they give back"
     oldest = min(busy, key=lambda engine: engine.since_s)
@@ -166,6 +169,8 @@ def _lane_busy(scheduler: Scheduler, lane: Lane, now_s: float) -> str:
 
 
 def _busy(engine: Engine, now_s: float) -> str:
+    if engine.is_away:
+        return f"engine {engine.id} is out of reach"
     if engine.current is not None:
         what = engine.current.name
         return f"engine {engine.id} has been running {what} for {_span(now_s - engine.since_s)}"
@@ -251,6 +256,7 @@ def _engine_state(engine: Engine, now_s: float) -> dict[str, object]:
         "rank": engine.rank,
         "recalls": engine.recall_count,
         "draining": engine.is_draining,
+        "away": engine.is_away,
         "late": engine.is_late,
     }
 

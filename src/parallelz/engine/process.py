@@ -19,6 +19,7 @@ from parallelz.engine_options import EngineOptions
 from parallelz.errors import ParallelzError
 from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
+from parallelz.transport.security import read_connection_file
 from parallelz.transport.sockets import new_session_id
 
 FILE_CHECK_PERIOD_S = 0.01
@@ -73,7 +74,7 @@ def read_connection(path: Path, wait_s: float) -> ConnectionInfo:
     give_up_s = time.monotonic() + wait_s
     while True:
         try:
-            return ConnectionInfo.decode(path.read_bytes())
+            return read_connection_file(path, "engine")
         except FileNotFoundError:
             if time.monotonic() >= give_up_s:
                 raise

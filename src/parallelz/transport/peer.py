@@ -8,8 +8,9 @@ then sends again what got lost. It is owned by one thread at a time.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import zmq
 
@@ -21,8 +22,11 @@ from parallelz.protocol.messages import (
     Hello,
     LinkName,
     Message,
+    Refused,
     Role,
 )
+from parallelz.transport.attempts import Attempts
+from parallelz.transport.frames import MESSAGE_BYTES_MAX, receive_buffers, send_frames
 from parallelz.transport.link import LinkEnd
 from parallelz.transport.shared_memory import Leases
 from parallelz.transport.sockets import (
@@ -48,17 +52,25 @@ __all__ = [
     "peer_info",
 ]
 
+logger = logging.getLogger(__name__)
+
 M = TypeVar("M", bound=Message)
 
+HANDSHAKE_FAILED = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+KEY_DENIED = 400  # what the ZeroMQ authentication protocol calls a key that is not on the list
 RECONNECT_PERIOD_MS = 20
 RECONNECT_PERIOD_MAX_MS = 1000
 RECEIVE_COUNT_MAX = 256  # envelopes per `receive`, so that nothing else starves
 
 
 class Endpoint(NamedTuple):
-    """Where the controller listens, and the keys for it (None: none needed)."""
+    """Where the controller may be listening, and the keys for it (None: none needed)."""
 
-    url: str
+    urls: Sequence[str]
     server_key: bytes | None = None
     public_key: bytes | None = None
     secret_key: bytes | None = None
@@ -73,14 +85,14 @@ def endpoint_for(info: ConnectionInfo) -> Endpoint:
         If the controller listens on its own host only, and this is another.
     """
     if info.ipc_url and (info.host_id in ("", host_id())):
-        return Endpoint(info.ipc_url)
+        return Endpoint([info.ipc_url])
     if not info.tcp_urls:
         raise ValueError(
             f"the controller on {info.host} accepts connections from that host only;"
             f" start it with --ip to let other hosts connect"
         )
     keys = (info.server_key, info.public_key, info.secret_key)
-    return Endpoint(info.tcp_urls[0], *(key.encode() for key in keys))
+    return Endpoint(info.tcp_urls, *(key.encode() for key in keys))
 
 
 class PeerLink(LinkEnd[M]):
@@ -135,6 +147,7 @@ class PeerLink(LinkEnd[M]):
         super().__init__(hello, incoming, settle=settle)
         if leases is not None:
             self.take_shared = leases.take
+        self._attempts = Attempts(endpoint.urls, self._clock())
         self.socket = self._connect(endpoint)
         self._greet()
 
@@ -142,6 +155,7 @@ class PeerLink(LinkEnd[M]):
         dealer = context().socket(zmq.DEALER)
         dealer.linger = 0
         dealer.sndhwm = dealer.rcvhwm = 0  # bounded by what is kept and by the task credit
+        dealer.maxmsgsize = MESSAGE_BYTES_MAX
         dealer.reconnect_ivl = RECONNECT_PERIOD_MS
         dealer.reconnect_ivl_max = RECONNECT_PERIOD_MAX_MS
         dealer.heartbeat_ivl = HEARTBEAT_PERIOD_MS
@@ -151,13 +165,16 @@ class PeerLink(LinkEnd[M]):
             dealer.curve_publickey = endpoint.public_key
             dealer.curve_secretkey = endpoint.secret_key
         self._monitor = dealer.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+            zmq.EVENT_HANDSHAKE_SUCCEEDED
+            | zmq.EVENT_DISCONNECTED
+            | zmq.EVENT_CLOSED
+            | HANDSHAKE_FAILED
         )
-        dealer.connect(endpoint.url)
+        dealer.connect(self._attempts.url)
         return dealer
 
     def _send(self, frames: Sequence[Frame]) -> None:
-        self.socket.send_multipart(frames, copy=False)
+        send_frames(self.socket, frames)
 
     # -- receiving -------------------------------------------------------------------------
 
@@ -165,28 +182,58 @@ class PeerLink(LinkEnd[M]):
         """Take in what has arrived, without waiting.
 
         Greetings, acknowledgements and repetitions are dealt with here; `Welcome` and
-        `Refused` are returned as well. What does not decode is dropped with a log line.
+        `Refused` are returned as well, and so is one of our own if the other side does not
+        know the keys. What does not decode is dropped with a log line.
         """
-        self._watch_connection()
         items: list[tuple[M, Sequence[Buffer]]] = []
+        self._watch_connection(items)
         for _ in range(RECEIVE_COUNT_MAX):
             # Asking costs less than the exception of a receive in vain.
             if not int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 break
             frame = self.socket.recv(zmq.NOBLOCK, copy=False)
-            buffers: list[Frame] = []
-            while frame.more if not buffers else self.socket.rcvmore:
-                buffers.append(self.socket.recv(zmq.NOBLOCK, copy=False).buffer)
-            self._take_in(frame.buffer, buffers, items)
+            first, *buffers = receive_buffers(self.socket, frame)
+            self._take_in(first, buffers, items)
         self._took_all()
         return items
 
-    def _watch_connection(self) -> None:
-        for event, _ in read_monitor(self._monitor):
+    def _watch_connection(self, items: list[tuple[M, Sequence[Buffer]]]) -> None:
+        attempts = self._attempts
+        for event, value, url in read_monitor(self._monitor):
+            if attempts.is_of_another(url):
+                continue
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                attempts.succeeded()
                 self._connected()
-            else:
+            elif event == zmq.EVENT_DISCONNECTED:
                 self._disconnected()
+            elif event & HANDSHAKE_FAILED:
+                is_denied = (event, value) == (zmq.EVENT_HANDSHAKE_FAILED_AUTH, KEY_DENIED)
+                refusal = attempts.failed_handshake(self._clock(), is_denied=is_denied)
+                if refusal:
+                    self._take_refusal(refusal, items)
+            elif attempts.is_closed_for_good():
+                self._try_next()
+
+    def _take_refusal(self, reason: str, items: list[tuple[M, Sequence[Buffer]]]) -> None:
+        refused = Refused(reason)
+        self._take_greeting(refused)
+        # Somebody who was let in waits for the controller that it knows to come back.
+        if not self.controller_id:
+            items.append((cast(M, refused), ()))
+
+    def _try_next(self) -> None:
+        before = self._attempts.url
+        self.socket.disconnect(before)
+        self.socket.connect(self._attempts.next(self._clock()))
+        logger.info("= no answer at %s, tries %s", before, self._attempts.url)
+        self._greet()
+
+    def tick(self, now_s: float) -> float:
+        """Do what is due by the clock; return when to be called again."""
+        if self._attempts.is_over(now_s):
+            self._try_next()
+        return min(super().tick(now_s), self._attempts.over_s)
 
     @property
     def sockets(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import zmq
 
 from parallelz.protocol.envelope import Frame
+from parallelz.transport.frames import MESSAGE_BYTES_MAX, receive_buffers, send_frames
 from parallelz.transport.security import ClusterSecrets
 from parallelz.transport.sockets import (
     HEARTBEAT_PERIOD_MS,
@@ -92,6 +93,7 @@ class Router:
         self.socket.linger = 0
         self.socket.sndhwm = self.socket.rcvhwm = 0  # bounded by credit and by what is kept
         self.socket.router_mandatory = True
+        self.socket.maxmsgsize = MESSAGE_BYTES_MAX
         self.socket.backlog = BACKLOG_LENGTH
         self.socket.heartbeat_ivl = HEARTBEAT_PERIOD_MS
         self.socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
@@ -127,12 +129,8 @@ class Router:
                 return
             routing_id = receive(zmq.NOBLOCK)
             frame = receive(zmq.NOBLOCK, copy=False)
-            buffers: list[Frame] = []
-            if frame.more:
-                buffers.append(receive(zmq.NOBLOCK, copy=False).buffer)
-                while self.socket.rcvmore:
-                    buffers.append(receive(zmq.NOBLOCK, copy=False).buffer)
-            yield Arrival(routing_id, frame.buffer, buffers, frame)
+            first, *buffers = receive_buffers(self.socket, frame)
+            yield Arrival(routing_id, first, buffers, frame)
 
     def line_of(self, arrival: Arrival) -> Line:
         """Return where a message came from."""
@@ -145,7 +143,7 @@ class Router:
     def send(self, routing_id: bytes, frames: Sequence[Frame]) -> bool:
         """Send without waiting; return whether the line still exists."""
         try:
-            self.socket.send_multipart([routing_id, *frames], zmq.NOBLOCK, copy=False)
+            send_frames(self.socket, [routing_id, *frames], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 return False
@@ -156,7 +154,7 @@ class Router:
         """Return the lines that broke since the last call, in order."""
         return [
             value
-            for event, value in read_monitor(self._monitor)
+            for event, value, _ in read_monitor(self._monitor)
             if event == zmq.EVENT_DISCONNECTED
         ]
 

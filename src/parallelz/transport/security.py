@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ import psutil
 import zmq
 
 from parallelz import settings
+from parallelz.errors import ConnectionFileError
 from parallelz.protocol.connection import ConnectionInfo
 from parallelz.transport.sockets import host_id
 
@@ -60,7 +62,8 @@ def new_secrets(
     port
         0: one that is free now.
     location
-        Address by which other hosts reach this one, if that is none of its interfaces'.
+        Address by which other hosts reach this one, if that is none of its interfaces', or is
+        the best of these: it is tried first. Its port is the same.
     """
     ip = ip or ("" if HAS_IPC else LOOPBACK)
     bind_urls = [f"ipc://{runtime_dir / 'controller.sock'}"] if HAS_IPC else []
@@ -70,7 +73,7 @@ def new_secrets(
         ip = "0.0.0.0" if ip == "*" else ip
         port = port or _free_port(ip)
         bind_urls.append(f"tcp://{ip}:{port}")
-        tcp_urls = _reachable_urls(location or ip, port)
+        tcp_urls = _reachable_urls(location, ip, port)
         server_public, server_secret = zmq.curve_keypair()
     shared_memory = settings.shared_memory_dir(runtime_dir)
     infos: dict[str, ConnectionInfo] = {}
@@ -131,11 +134,68 @@ def read_secrets(profile_dir: Path, cluster_id: str) -> ClusterSecrets:
     ------
     FileNotFoundError
         Nobody did.
-    msgspec.MsgspecError
-        Somebody else changed it.
+    ConnectionFileError
+        Others than its owner may read or change it, or somebody did.
     """
     path = settings.connection_file(profile_dir, cluster_id, "controller")
-    return msgspec.json.decode(path.read_bytes(), type=ClusterSecrets)
+    try:
+        return msgspec.json.decode(_read_private(path), type=ClusterSecrets)
+    except msgspec.MsgspecError as error:
+        raise ConnectionFileError(
+            f"{path} was changed: {error}; start without --reuse"
+        ) from error
+
+
+def read_connection_file(path: Path, role: Literal["client", "engine"]) -> ConnectionInfo:
+    """Read a connection file, wherever it was copied to.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    ConnectionFileError
+        It is of another kind, or others than its owner may read or change it. Says which file.
+    """
+    data = _read_private(path)
+    try:
+        info = ConnectionInfo.decode(data)
+        check_role(info, role)
+    except ConnectionFileError as error:
+        raise ConnectionFileError(f"{path}: {error}") from error
+    return info
+
+
+def check_role(info: ConnectionInfo, role: Literal["client", "engine"]) -> None:
+    """Raise ConnectionFileError if this is for another role."""
+    if info.role != role:
+        raise ConnectionFileError(
+            f"this connection file is for {info.role}s; the one for {role}s lies beside it,"
+            f" its name ends with -{role}.json"
+        )
+
+
+def _read_private(path: Path) -> bytes:
+    """Return the content of a file, if it is ours alone.
+
+    Whoever can change it can make us connect to a controller of his own, which then runs code
+    here; whoever can read it can run code in the cluster.
+    """
+    with path.open("rb") as file:
+        # Of what was opened, not of what has this name by now; through symbolic links.
+        status = os.fstat(file.fileno())
+        if hasattr(os, "geteuid"):
+            if status.st_uid not in (os.geteuid(), 0):
+                raise ConnectionFileError(
+                    f"{path} belongs to another user (uid {status.st_uid}), who could let this"
+                    " process run anything: use a copy of your own"
+                )
+            mode = stat.S_IMODE(status.st_mode)
+            if mode & 0o077:
+                raise ConnectionFileError(
+                    f"{path} is open to others (mode {mode:04o}), and who reads it can run code"
+                    f" as you: run `chmod 600 {path}`"
+                )
+        return file.read()
 
 
 def _free_port(ip: str) -> int:
@@ -145,14 +205,18 @@ def _free_port(ip: str) -> int:
         return port
 
 
-def _reachable_urls(ip: str, port: int) -> list[str]:
+def _reachable_urls(location: str, ip: str, port: int) -> list[str]:
     """Return the addresses that others may reach us at, the likeliest first."""
-    if ip != "0.0.0.0":
-        return [f"tcp://{ip}:{port}"]
-    addresses = [
+    own = [ip] if ip != "0.0.0.0" else _own_addresses()
+    addresses = dict.fromkeys([location, *own] if location else own)
+    return [f"tcp://{address}:{port}" for address in addresses]
+
+
+def _own_addresses() -> list[str]:
+    beyond = [
         address.address
         for addresses in psutil.net_if_addrs().values()
         for address in addresses
         if address.family == socket.AF_INET and not address.address.startswith("127.")
     ]
-    return [f"tcp://{address}:{port}" for address in [*addresses, LOOPBACK]]
+    return [*beyond, LOOPBACK]

@@ -265,7 +265,7 @@ class Sweeper:
 def _names_in(directory: Path) -> list[str]:
     try:
         return sorted(os.listdir(directory))
-    except FileNotFoundError:
+    except OSError:  # it is gone, or no more files can be opened
         return []
 
 
@@ -286,7 +286,10 @@ def _locked(path: Path) -> Iterator[bool]:
 def _remove_unread(pool: Path) -> None:
     for name in _names_in(pool):
         path = pool / name
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # as above
+            continue
         try:
             if lock(fd):
                 path.unlink()

@@ -68,15 +68,16 @@ def peer_info() -> PeerInfo:
     )
 
 
-def read_monitor(monitor: zmq.Socket[bytes]) -> Iterator[tuple[int, int]]:
-    """Yield the events of a monitor socket that have come: which, and its value (often a fd).
+def read_monitor(monitor: zmq.Socket[bytes]) -> Iterator[tuple[int, int, str]]:
+    """Yield the events of a monitor socket: which, its value (often a fd), and the address.
 
     pyzmq's own parser would bring asyncio into every process, a sixth of its start.
     The format is libzmq's, see zmq_socket_monitor(3).
     """
     while int(monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-        event, value = struct.unpack("=hi", monitor.recv_multipart(zmq.NOBLOCK)[0])
-        yield event, value
+        packed, address = monitor.recv_multipart(zmq.NOBLOCK)
+        event, value = struct.unpack("=Hi", packed)
+        yield event, value, address.decode()
 
 
 class Waker:
