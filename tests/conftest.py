@@ -18,7 +18,12 @@ from hypothesis import Phase, settings
 
 SETTLE_TIMEOUT_S = 5.0
 
-settings.register_profile("no-shrinking", phases=[Phase.explicit, Phase.generate])
+# No example has a time limit: a slow disk or a busy machine is not what is tested.
+settings.register_profile("default", deadline=None)
+settings.register_profile(
+    "no-shrinking", phases=[Phase.explicit, Phase.generate], deadline=None
+)
+settings.load_profile("default")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,9 +20,14 @@ from helpers_examples import EXAMPLES
 
 
 def test_all_are_tested_and_in_the_readme() -> None:
-    names = {path.stem for path in EXAMPLES.glob("*.py")} - {"common", "wave_solver"}
-    for file in (EXAMPLES / "README.md", Path(__file__).with_name("test_examples.py")):
-        assert {name for name in names if name not in file.read_text()} == set()
+    parts = {"common", "psum_ranks", "wave_solver"}
+    names = {path.stem for path in EXAMPLES.glob("*.py")} - parts
+    here = Path(__file__).parent
+    tests = "".join(path.read_text() for path in here.glob("test_*_examples.py"))
+    tests += (here / "test_examples.py").read_text()
+    readmes = [folder / "README.md" for folder in (EXAMPLES, EXAMPLES.parent)]
+    for text in (tests, *(readme.read_text() for readme in readmes)):
+        assert {name for name in names if name not in text} == set()
 
 
 # -- common -------------------------------------------------------------------------------
