@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.util
 import os
@@ -14,27 +15,33 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers_postgres import PostgresServer, find_programs, running_server
-from hypothesis import Phase, settings
+from hypothesis import Phase
+from hypothesis import settings as hypothesis_settings
+
+from parallelz import settings
 
 SETTLE_TIMEOUT_S = 5.0
 
 # No example has a time limit: a slow disk or a busy machine is not what is tested.
-settings.register_profile("default", deadline=None)
-settings.register_profile(
+hypothesis_settings.register_profile("default", deadline=None)
+hypothesis_settings.register_profile(
     "no-shrinking", phases=[Phase.explicit, Phase.generate], deadline=None
 )
-settings.load_profile("default")
+hypothesis_settings.load_profile("default")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_temporary_directory() -> Iterator[None]:
-    """Give the tests a directory of their own, so that only their leavings are found there."""
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        tempfile.TemporaryDirectory(prefix="pz-") as own,
-    ):
+    """Give the tests directories of their own, so that only their leavings are found there."""
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        own = stack.enter_context(tempfile.TemporaryDirectory(prefix="pz-"))
         patch.setenv("TMPDIR", own)
         patch.setattr(tempfile, "tempdir", own)
+        root = settings.shared_memory_root()
+        if root.is_dir():
+            shared = tempfile.TemporaryDirectory(prefix="pz-", dir=root)
+            patch.setenv(settings.SHARED_MEMORY_DIR_VARIABLE, stack.enter_context(shared))
         yield
 
 
@@ -55,28 +62,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="rewrite tests/scenarios/*.txt")
 
 
-def _left() -> dict[str, set[str]]:
-    """Return what a test could leave behind."""
-    shared_memory = Path("/dev/shm")
+def _left() -> dict[str, dict[object, str]]:
+    """Return what a test could leave behind: how to know it again, and what it is."""
     return {
-        "processes": {
-            f"{child.pid} {' '.join(child.cmdline())}"
-            for child in psutil.Process().children(recursive=True)
-            if child.status() != psutil.STATUS_ZOMBIE
-        },
+        "processes": _descendants(),
         # pyzmq has one thread for life that frees the buffers of sends without copies.
         "threads": {
-            str(thread)
+            thread.ident: str(thread)
             for thread in threading.enumerate()
             if type(thread).__name__ != "GarbageCollectorThread"
         },
-        "shared memory": {p.name for p in shared_memory.glob("parallelz*")}
-        if shared_memory.exists()
-        else set(),
-        "runtime directories": {
-            p.name for p in Path(tempfile.gettempdir()).glob("parallelz-*")
-        },
+        "shared memory": _parallelz_in(settings.shared_memory_root()),
+        "runtime directories": _parallelz_in(Path(tempfile.gettempdir())),
     }
+
+
+def _descendants() -> dict[object, str]:
+    found: dict[object, str] = {}
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                found[child.pid] = " ".join(child.cmdline())
+    return found
+
+
+def _parallelz_in(directory: Path) -> dict[object, str]:
+    return {path.name: str(path) for path in directory.glob("parallelz-*")}
 
 
 @pytest.fixture(autouse=True)
@@ -86,11 +97,12 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     deadline_s = time.monotonic() + SETTLE_TIMEOUT_S
     while True:
-        left = {kind: names - before[kind] for kind, names in _left().items()}
+        now = _left()
+        left = {kind: now[kind].keys() - before[kind].keys() for kind in now}
         if not any(left.values()):
             return
         if time.monotonic() > deadline_s:
             break
         gc.collect()
         threading.Event().wait(0.02)  # processes take a moment to be gone for good
-    pytest.fail(f"left behind: { {kind: names for kind, names in left.items() if names} }")
+    pytest.fail(f"left behind: {[now[kind][key] for kind in left for key in left[kind]]}")

@@ -50,9 +50,7 @@ PAYLOAD_BYTES_MAX = 1024 * 1024
 """Of the arguments or the result of a task, to be recorded. What is larger is kept by its
 sender for so long, and between processes of one host it goes by shared memory."""
 
-SHARED_MEMORY_ROOT = Path("/dev/shm")
-"""A file system in memory, where the system has one."""
-
+SHARED_MEMORY_DIR_VARIABLE = "PARALLELZ_SHARED_MEMORY_DIR"
 SHARED_MEMORY_VARIABLE = "PARALLELZ_SHARED_MEMORY_BYTES_MAX"
 
 SOCKET_PATH_LENGTH_MAX = 100
@@ -136,9 +134,14 @@ def log_file(profile_dir: Path, cluster_id: str, name: str) -> Path:
     return log_dir(profile_dir) / f"{name}{_suffix(cluster_id)}.log"
 
 
+def shared_memory_root() -> Path:
+    """Return a file system in memory, which the environment may name; it need not exist."""
+    return Path(os.environ.get(SHARED_MEMORY_DIR_VARIABLE) or "/dev/shm")
+
+
 def shared_memory_dir(runtime_dir: Path) -> Path:
     """Return where the processes of a cluster share memory, by where its socket is."""
-    return SHARED_MEMORY_ROOT / runtime_dir.name
+    return shared_memory_root() / runtime_dir.name
 
 
 def shared_memory_bytes_max() -> int | None:

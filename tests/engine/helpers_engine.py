@@ -31,6 +31,7 @@ from parallelz.protocol.messages import (
     Welcome,
 )
 from parallelz.protocol.roles import FromEngine, FromSupervisor
+from parallelz.transport.frames import receive_buffers, send_frames
 from parallelz.transport.sockets import host_id
 
 TIMEOUT_S = 20.0
@@ -83,10 +84,12 @@ class FakeController:
         while (found := find()) is None:
             assert time.monotonic() < give_up_s, f"it never came; what came: {self.said}"
             if self._router.poll(5):
-                self._take_in(*self._router.recv_multipart())
+                routing_id = self._router.recv()
+                frame = self._router.recv(copy=False)
+                self._take_in(routing_id, *receive_buffers(self._router, frame))
         return found
 
-    def _take_in(self, routing_id: bytes, first: bytes, *buffers: bytes) -> None:
+    def _take_in(self, routing_id: bytes, first: Buffer, *buffers: Buffer) -> None:
         envelope = _decode(first)
         line = self.lines.get(routing_id)
         if line is not None and not line.receiver.accept(envelope.number):
@@ -151,7 +154,8 @@ class FakeController:
         self._router.send_multipart([line.routing_id, pack(0, 0, [SayHello()])])
 
     def _send(self, line: Line) -> None:
-        self._router.send_multipart([line.routing_id, *line.sender.take(line.receiver.tell())])
+        frames = line.sender.take(line.receiver.tell())
+        send_frames(self._router, [line.routing_id, *frames])
 
     def heard(self, kind: type[M]) -> M:
         """Wait for the next message of a kind."""

@@ -157,7 +157,7 @@ def test_inputs_arrive_as_arguments(controller: FakeController) -> None:
         inputs=[Input(each.data, len(each.buffers)) for each in (large, small)],
     )
     controller.tell("bulk", define, run, buffers=large.buffers)
-    assert controller.value("a") == b"x" * 3_000_000
+    assert controller.value("a") == b"x" * 3_000_000  # in several pieces
 
 
 def test_clear_passes_the_queue_and_leaves_cells_working(

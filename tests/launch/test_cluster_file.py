@@ -22,7 +22,7 @@ def profile_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     sockets = tempfile.mkdtemp(prefix="pz-")  # tmp_path is too long for sockets
     monkeypatch.setattr("tempfile.tempdir", sockets)
     (tmp_path / "shm").mkdir()
-    monkeypatch.setattr(settings, "SHARED_MEMORY_ROOT", tmp_path / "shm")
+    monkeypatch.setenv(settings.SHARED_MEMORY_DIR_VARIABLE, str(tmp_path / "shm"))
     settings.make_profile_dir(tmp_path / "p")
     yield tmp_path / "p"
     shutil.rmtree(sockets)

@@ -23,7 +23,7 @@ np = pytest.importorskip("numpy")
 pytestmark = [
     pytest.mark.process,
     pytest.mark.skipif(
-        not settings.SHARED_MEMORY_ROOT.is_dir(), reason="this system has no /dev/shm"
+        not settings.shared_memory_root().is_dir(), reason="this system has no /dev/shm"
     ),
 ]
 
@@ -248,9 +248,9 @@ EVERYBODY = textwrap.dedent("""
 
 @pytest.fixture
 def _without_leavings() -> Iterator[None]:
-    before = set(settings.SHARED_MEMORY_ROOT.iterdir())
+    before = set(settings.shared_memory_root().iterdir())
     yield
-    assert set(settings.SHARED_MEMORY_ROOT.iterdir()) <= before
+    assert set(settings.shared_memory_root().iterdir()) <= before
 
 
 @pytest.mark.usefixtures("_without_leavings")

@@ -19,7 +19,7 @@ from parallelz.errors import SerializationError
 from parallelz.ids import SessionId
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.shared import SharedBuffer, SharedRef, view_of
-from parallelz.settings import SHARED_MEMORY_ROOT
+from parallelz.settings import SHARED_MEMORY_DIR_VARIABLE, shared_memory_root
 from parallelz.transport.pool import Pool
 from parallelz.transport.security import new_secrets
 from parallelz.transport.shared_memory import (
@@ -31,7 +31,7 @@ from parallelz.transport.shared_memory import (
 )
 
 pytestmark = pytest.mark.skipif(
-    not SHARED_MEMORY_ROOT.is_dir(), reason="this system has no /dev/shm"
+    not shared_memory_root().is_dir(), reason="this system has no /dev/shm"
 )
 
 MIB = 1024 * 1024
@@ -40,7 +40,7 @@ ALICE = SessionId("a11ce")
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=SHARED_MEMORY_ROOT, prefix="pz-") as root:
+    with tempfile.TemporaryDirectory(dir=shared_memory_root(), prefix="pz-") as root:
         path = Path(root) / "parallelz-test"
         assert make_directory(path)
         yield path
@@ -340,7 +340,7 @@ def test_where_there_can_be_no_directory_nothing_is_shared(
 ) -> None:
     (tmp_path / "file").touch()
     assert not make_directory(tmp_path / "file" / "x")
-    monkeypatch.setattr("parallelz.settings.SHARED_MEMORY_ROOT", tmp_path / "none")
+    monkeypatch.setenv(SHARED_MEMORY_DIR_VARIABLE, str(tmp_path / "none"))
     info = new_secrets("", runtime_dir=tmp_path).infos["client"]
     assert info.shared_memory == ""
     assert directory_for(info) is None

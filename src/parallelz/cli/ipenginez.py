@@ -29,6 +29,10 @@ the directory security/ of the controller's profile (which listens there with --
 example: two engines for the tasks that ask for a GPU, each replaced when it dies
 
   $ ipenginez -n 2 --labels=cuda --resources=gpu=1 --restart
+
+example: the controller can be reached only by logging in to its host
+
+  $ ipenginez -n 2 --file=ipcontrollerz-engine.json --ssh=me@login1
 """
 
 
@@ -50,6 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="connection file of the controller (default: that of the profile's cluster)",
     )
+    ssh = parser.add_argument_group("through SSH", "see docs/ssh.md")
+    ssh.add_argument(
+        "--ssh",
+        metavar="[USER@]HOST[:PORT]",
+        help="reach the controller from this host, to which ssh logs in without a password",
+    )
+    ssh.add_argument("--sshkey", type=Path, metavar="FILE", help="private key to log in with")
     common.add_engine_options(parser)
     parser.add_argument(
         "--mpi",
@@ -74,12 +85,21 @@ def run(args: argparse.Namespace) -> int:
         print(f"ipenginez: there is no connection file {file}", file=sys.stderr)
         return common.FAILED
     options = EngineOptions().but(**common.engine_options(args))
-    argv = ["--file", str(file), "-n", str(args.n), *options.arguments]
+    argv = ["-n", str(args.n), *options.arguments]
     if args.mpi:
         argv += ["--mpi", args.mpi]
     if args.log_dir:
         argv += ["--log-dir", str(args.log_dir)]
-    return process.main(argv)
+    if args.ssh is None:
+        return process.main(["--file", str(file), *argv])
+
+    from parallelz.engine import tunnelled
+    from parallelz.transport.tunnel import SSHServer
+
+    server = SSHServer.of(args.ssh, args.sshkey)
+    return tunnelled.run_through(
+        server, process.read_connection(file, process.FILE_WAIT_S), argv
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

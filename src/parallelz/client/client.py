@@ -40,11 +40,14 @@ class Client(StateSession):
     ----------
     connection_info
         Path of the client's connection file, or what it holds. None: that of the cluster of
-        the profile.
+        the profile. ``"tcp://host:port"``: the same, if its controller is to be reached there.
     profile, profile_dir, cluster_id
         Which cluster, if no file is given.
     timeout
         Seconds to wait for the cluster to appear and to answer.
+    sshserver, sshkey
+        ``[user@]host[:port]`` to log in to by the system's ssh, without a password, and to
+        reach the controller from; its own host will do. A private key, if not the usual ones.
     max_outstanding, when_full
         While so many tasks have not ended, calls wait (``"block"``), or raise `QueueFull`
         (``"raise"``). A map or a graph counts as one call: it may go beyond. Can be set later.
@@ -61,7 +64,7 @@ class Client(StateSession):
     ConnectionFileError
         If there is no such cluster; the text says how to start one.
     ClusterError
-        If it does not answer, or refuses.
+        If it does not answer, or refuses, or ssh cannot log in; says what ssh said.
 
     Notes
     -----
@@ -76,6 +79,8 @@ class Client(StateSession):
         profile_dir: str | os.PathLike[str] | None = None,
         cluster_id: str = "",
         timeout: float = settings.CONNECTION_FILE_TIMEOUT_S,
+        sshserver: str | None = None,
+        sshkey: str | os.PathLike[str] | None = None,
         max_outstanding: int = OUTSTANDING_MAX,
         when_full: WhenFull = "block",
     ) -> None:
@@ -88,6 +93,8 @@ class Client(StateSession):
                 profile_dir=profile_dir,
                 cluster_id=cluster_id,
                 timeout_s=timeout,
+                sshserver=sshserver,
+                sshkey=sshkey,
             )
         )
         self.cluster: object = None  # who started it, if that was this process

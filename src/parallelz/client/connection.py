@@ -8,7 +8,6 @@ the order of the decisions.
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from parallelz.client.again import Again
 from parallelz.client.arguments import dump_call, dump_waiting
 from parallelz.client.callbacks import CallbackThread
 from parallelz.client.definitions import Definitions, Function
+from parallelz.client.forks import disowned_by_forks
 from parallelz.client.inbox import Inbox
 from parallelz.client.ledger import Ledger, Submission
 from parallelz.client.limits import OUTSTANDING_MAX, WhenFull
@@ -43,6 +43,7 @@ from parallelz.protocol.payload import Payload
 from parallelz.protocol.roles import ToClient
 from parallelz.transport.peer import PeerLink, endpoint_for, new_session_id
 from parallelz.transport.pool import Sharing
+from parallelz.transport.tunnel import Tunnel
 
 WAITING_COUNT_MAX = 200_000  # submissions that have not left: then who submits waits
 MAP_ITEMS_MAX = 500  # per message: the controller sends on after each
@@ -73,6 +74,8 @@ class Connection:
         How long to wait until the controller has answered.
     origin
         Where `info` is from, for messages.
+    tunnel
+        What leads to the controller, if it is not reached directly; ours from now on.
 
     Attributes
     ----------
@@ -87,7 +90,13 @@ class Connection:
         If the controller does not answer in time, or refuses.
     """
 
-    def __init__(self, info: ConnectionInfo, timeout_s: float, origin: str) -> None:
+    def __init__(
+        self,
+        info: ConnectionInfo,
+        timeout_s: float,
+        origin: str,
+        tunnel: Tunnel | None = None,
+    ) -> None:
         self.session_id = new_session_id()
         self.ledger = Ledger(self.session_id)
         self.callbacks = CallbackThread()
@@ -122,9 +131,10 @@ class Connection:
         self.pump.start()
         # Refers to no part that refers to us: a client that is dropped is closed.
         self._finalizer = weakref.finalize(
-            self, _close, self.pump, self.callbacks, self._sharing
+            self, _close, self.pump, self.callbacks, self._sharing, tunnel
         )
-        _living.add(self)
+        self._tunnel = tunnel
+        disowned_by_forks(self)
         self._join(timeout_s, origin)
 
     def __reduce__(self) -> NoReturn:
@@ -173,6 +183,8 @@ class Connection:
         """Forget the connection, which belongs to the process that this one was forked from."""
         self._finalizer.detach()
         self._sharing.disown()
+        if self._tunnel is not None:
+            self._tunnel.disown()
         self._end = (
             "this client belongs to the process that this one was forked from;"
             " a forked process needs a Client() of its own"
@@ -476,19 +488,11 @@ class Connection:
             raise
 
 
-def _close(pump: Pump, callbacks: CallbackThread, sharing: Sharing) -> None:
+def _close(
+    pump: Pump, callbacks: CallbackThread, sharing: Sharing, tunnel: Tunnel | None
+) -> None:
     pump.close(Goodbye("the client was closed"))
     callbacks.close()
     sharing.close()
-
-
-_living: weakref.WeakSet[Connection] = weakref.WeakSet()
-
-
-def _disown_all() -> None:
-    for connection in list(_living):
-        connection.disown()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_all)
+    if tunnel is not None:
+        tunnel.close()

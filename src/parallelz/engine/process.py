@@ -16,13 +16,14 @@ from parallelz.engine.engine import Engine
 from parallelz.engine.started import StartedTasks
 from parallelz.engine.supervisor import Supervisor
 from parallelz.engine_options import EngineOptions
-from parallelz.errors import ParallelzError
+from parallelz.errors import ConnectionFileError, ParallelzError
 from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
 from parallelz.transport.security import read_connection_file
 from parallelz.transport.sockets import new_session_id
 
 FILE_CHECK_PERIOD_S = 0.01
+FILE_WAIT_S = 60.0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,7 +34,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-dir", type=Path, help="a log file for each engine, in there")
     parser.add_argument("--parent-pid", type=int, help="end when this process has ended")
     parser.add_argument(
-        "--wait-s", type=float, default=60.0, help="how long to wait for the connection file"
+        "--wait-s",
+        type=float,
+        default=FILE_WAIT_S,
+        help="how long to wait for the connection file",
     )
     parser.add_argument("--labels", default="", help="what the engines are good for")
     parser.add_argument("--resources", default="", help="how much each has of what")
@@ -77,7 +81,10 @@ def read_connection(path: Path, wait_s: float) -> ConnectionInfo:
             return read_connection_file(path, "engine")
         except FileNotFoundError:
             if time.monotonic() >= give_up_s:
-                raise
+                raise ConnectionFileError(
+                    f"no connection file {path} after {wait_s:g} s: is the controller running?"
+                    " Start one with `ipcontrollerz`"
+                ) from None
             time.sleep(FILE_CHECK_PERIOD_S)
 
 
@@ -91,12 +98,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = options_from(args)
         info = read_connection(args.file, args.wait_s)
-    except FileNotFoundError:
-        sys.stderr.write(
-            f"ipenginez: no connection file {args.file} after {args.wait_s:g} s:"
-            " is the controller running? Start one with `ipcontrollerz`\n"
-        )
-        return 1
     except ParallelzError as error:
         sys.stderr.write(f"ipenginez: {error}\n")
         return 1
