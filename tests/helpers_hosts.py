@@ -40,6 +40,11 @@ def obstacle() -> str:
         return f"{', '.join(missing)}: not installed (Debian: iproute2, util-linux)"
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         return "only root can make network namespaces"
+    tried = subprocess.run(
+        ["unshare", *NAMESPACES, "--fork", "true"], capture_output=True, text=True, check=False
+    )
+    if tried.returncode:
+        return f"not even root can make network namespaces here: {tried.stderr.strip()}"
     return ""
 
 

@@ -9,6 +9,7 @@ stdout; progress bars go to stderr, and only to a terminal.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import shutil
@@ -61,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
         output_dir.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="parallelz-demo-") as own_dir:
             try:
-                _run_on_cluster(args.n, Path(own_dir), output_dir)
+                _run_on_cluster(args.n, args.files, Path(own_dir), output_dir)
             except (ParallelzError, TimeoutError):
                 _keep_logs(Path(own_dir) / PROFILE, output_dir)
                 raise
@@ -80,12 +81,15 @@ def check_needed() -> None:
         raise DemoError(f"the demo needs {', '.join(missing)}: pip install 'parallelz[demo]'")
 
 
-def _run_on_cluster(engine_count: int, own_dir: Path, output_dir: Path) -> None:
+def _run_on_cluster(
+    engine_count: int, file_count: int | None, own_dir: Path, output_dir: Path
+) -> None:
     profile_dir = own_dir / PROFILE
     build_dir = own_dir / "build"
     build_dir.mkdir()
     root = library_root()
     files = library_files(root)
+    files = files[:: math.ceil(len(files) / (file_count or len(files)))]  # of all sizes
     print(f"parallelz {version('parallelz')} on the library of Python itself")
     print()
     started_s = time.perf_counter()

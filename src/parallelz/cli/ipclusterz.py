@@ -153,6 +153,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where to save a picture and the database (default: ./parallelz-demo)",
     )
+    command.add_argument(
+        "--files",
+        type=common.positive,
+        metavar="N",
+        help="how many files of Python's library to take (default: all of them)",
+    )
     return parser
 
 
