@@ -48,7 +48,8 @@ class Cluster(ClusterProcesses):
     Parameters
     ----------
     n
-        Engines to start when no number is given later; None: one per usable core.
+        Engines to start when no number is given later; None: one per usable core, or as the
+        options of the launcher say.
     profile, profile_dir
         Name of the IPython profile, or its directory itself; made if it is not there.
     cluster_id
@@ -126,7 +127,7 @@ class Cluster(ClusterProcesses):
         engine_timeout: float = settings.START_TIMEOUT_S,
         shutdown_atexit: bool = True,
     ) -> None:
-        needs_network = engine_launcher(engines).needs_network
+        needs_network = engine_launcher(engines).needs_network(launcher_options or {})
         check_controller_launcher(controller)
         settings.check_cluster_id(cluster_id or "")
         to_store(store)
@@ -235,7 +236,8 @@ class Cluster(ClusterProcesses):
         Raises
         ------
         ClusterError
-            If the controller or a set of engines ends meanwhile, with its last words.
+            If the controller or a set of engines ends meanwhile, with its last words; or if
+            some engines will not come, as their host is down. The others go on.
         TimeoutError
             After `engine_timeout`.
         """
@@ -251,6 +253,11 @@ class Cluster(ClusterProcesses):
             for launched in self._ends_to_see():
                 if launched.state == "after":
                     raise ClusterError(launched.explain_end())
+            for set_id, engines in self._engine_sets.items():
+                if shortfall := engines.shortfall():
+                    raise ClusterError(
+                        f"some engines of set {set_id} will not come: {shortfall}"
+                    )
 
     def _ends_to_see(self) -> Iterator[Launcher]:
         yield from self._engine_sets.values()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from parallelz.engine.children import Plan, run_engine
 from parallelz.engine.engine import Engine
+from parallelz.engine.orders import Orders, from_stdin
 from parallelz.engine.started import StartedTasks
 from parallelz.engine.supervisor import Supervisor
 from parallelz.engine_options import EngineOptions
@@ -29,7 +30,11 @@ FILE_WAIT_S = 60.0
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the arguments that launchers give."""
     parser = argparse.ArgumentParser(prog="parallelz.engine")
-    parser.add_argument("--file", type=Path, required=True, help="the connection file")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--file", type=Path, help="the connection file")
+    source.add_argument(
+        "--orders", action="store_true", help="take it, and orders, from standard input"
+    )
     parser.add_argument("-n", type=int, default=1, help="how many engines")
     parser.add_argument("--log-dir", type=Path, help="a log file for each engine, in there")
     parser.add_argument("--parent-pid", type=int, help="end when this process has ended")
@@ -96,11 +101,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(process)d %(levelname).1s %(name)s: %(message)s",
     )
     try:
-        options = options_from(args)
-        info = read_connection(args.file, args.wait_s)
+        if not args.orders:
+            return _run(args, None)
+        with from_stdin() as (orders, args.file):
+            return _run(args, orders)
     except ParallelzError as error:
         sys.stderr.write(f"ipenginez: {error}\n")
         return 1
+
+
+def _run(args: argparse.Namespace, orders: Orders | None) -> int:
+    options = options_from(args)
+    info = read_connection(args.file, args.wait_s)
     if sys.path[0] != "":
         sys.path.insert(0, "")  # modules in the working directory, as at a prompt
     plan = Plan(info, args.file, args.log_dir, options)
@@ -117,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             return 2
         return Engine(info, new_session_id(), None, options).run()
-    return Supervisor(plan, parent_pid=args.parent_pid).run(args.n)
+    return Supervisor(plan, parent_pid=args.parent_pid, orders=orders).run(args.n)
 
 
 def _run_rank(plan: Plan, module: str) -> int:

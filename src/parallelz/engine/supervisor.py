@@ -19,6 +19,7 @@ from types import FrameType
 
 from parallelz.engine.children import Child, Plan, fork, spawn
 from parallelz.engine.engine import EXIT_REFUSED
+from parallelz.engine.orders import Orders
 from parallelz.engine_options import size_text
 from parallelz.ids import SessionId
 from parallelz.protocol.messages import (
@@ -31,7 +32,7 @@ from parallelz.protocol.messages import (
     Welcome,
 )
 from parallelz.protocol.roles import ToSupervisor
-from parallelz.transport.peer import PeerLink, PeerPoller, endpoint_for
+from parallelz.transport.peer import PeerLink, PeerPoller, Watch, endpoint_for
 from parallelz.transport.sockets import Waker, new_session_id, term_context
 
 logger = logging.getLogger(__name__)
@@ -53,11 +54,16 @@ class Supervisor:
         one that ends by a signal or with an exit code other than 0 is replaced.
     parent_pid
         When this process is gone, the supervisor ends its engines. None: it does not care.
+    orders
+        Where to hear from a launcher on another host; their end is the engines' end.
     """
 
-    def __init__(self, plan: Plan, *, parent_pid: int | None) -> None:
+    def __init__(
+        self, plan: Plan, *, parent_pid: int | None, orders: Orders | None = None
+    ) -> None:
         self._plan = plan
         self._parent_pid = parent_pid
+        self._orders = orders
         self._children: dict[SessionId, Child] = {}
         self._to_replace: set[SessionId] = set()  # by order, once they have ended
         self._gone: set[SessionId] = set()  # ended and not replaced
@@ -101,7 +107,8 @@ class Supervisor:
 
     def _watch(self, link: PeerLink[ToSupervisor], waker: Waker) -> None:
         """Obey and report each death, until no child is left or we are to end."""
-        poller = PeerPoller(link, waker)
+        heard = None if self._orders is None else Watch(self._orders.fd)
+        poller = PeerPoller(link, waker, *(() if heard is None else (heard,)))
         while True:
             now_s = time.monotonic()
             due_s = min(
@@ -112,12 +119,25 @@ class Supervisor:
             link.flush()
             if not self._children or self._stop_reason:
                 return
-            if waker in poller.poll(max(due_s - time.monotonic(), 0.0)):
+            ready = poller.poll(max(due_s - time.monotonic(), 0.0))
+            if waker in ready:
                 waker.drain()
+            if heard in ready:
+                self._take_orders()
             for message, _ in link.receive():
                 self._obey(message, link)
             if self._parent_pid is not None and os.getppid() != self._parent_pid:
                 self._stop_reason = "the process that started it is gone"
+
+    def _take_orders(self) -> None:
+        assert self._orders is not None
+        signals = self._orders.receive()
+        if signals is None:
+            self._stop_reason = "the launcher closed our input"
+            return
+        for number in signals:
+            for child in self._children.values():
+                child.signal(number)
 
     def _obey(self, message: ToSupervisor, link: PeerLink[ToSupervisor]) -> None:
         match message:

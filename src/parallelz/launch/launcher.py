@@ -164,6 +164,10 @@ class EngineSet(Launcher, Protocol):
         """Whether it was asked to end."""
         ...
 
+    def shortfall(self) -> str:
+        """Return why some of them will not come while others run; "": all may."""
+        ...
+
     @property
     def launcher_options(self) -> Mapping[str, Any]:
         """What the launcher was told, enough to start the same once more."""

@@ -30,6 +30,7 @@ from parallelz.launch.launcher import (
     LaunchState,
     Place,
     describe_end,
+    usable_core_count,
 )
 
 NO_OPTIONS = EngineOptions()
@@ -203,7 +204,6 @@ class LocalEngines(LocalProcess):
     """A set of engines on this host, under one supervisor."""
 
     name = "local"
-    needs_network = False
 
     def __init__(
         self,
@@ -224,6 +224,16 @@ class LocalEngines(LocalProcess):
         self.n = n
         self.options = options
         self.launcher_options = launcher_options
+
+    @staticmethod
+    def needs_network(launcher_options: Mapping[str, Any]) -> bool:
+        """Whether the controller is to listen for other hosts."""
+        return False
+
+    @staticmethod
+    def default_count(launcher_options: Mapping[str, Any]) -> int:
+        """Return how many engines to start if nobody says: one per usable core."""
+        return usable_core_count()
 
     @classmethod
     def from_facts(cls, facts: LaunchedFacts, place: Place, *, set_id: str) -> Self:
@@ -267,6 +277,10 @@ class LocalEngines(LocalProcess):
         super().stop(grace_s)
         if was_running:
             self._kill_group()  # an engine that its supervisor could not end
+
+    def shortfall(self) -> str:
+        """Return why some of them will not come while others run; "": all may."""
+        return ""
 
     def to_facts(self) -> LaunchedFacts:
         """Return what another process needs to know of them."""

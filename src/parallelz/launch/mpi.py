@@ -73,7 +73,6 @@ class MPIEngines(LocalEngines):
     """A set of engines that are the ranks of one MPI program."""
 
     name = "mpi"
-    needs_network = False
     Options = MPIOptions
 
     def __init__(

@@ -25,7 +25,6 @@ from parallelz.launch.launcher import (
     EngineSet,
     LaunchedFacts,
     Place,
-    usable_core_count,
 )
 from parallelz.launch.local import LocalWatcher
 from parallelz.launch.local_controller import LocalController
@@ -161,6 +160,8 @@ class ClusterProcesses:
         if launcher_options is None:
             same = engines in (None, self._engines)
             launcher_options = self._launcher_options if same else {}
+        if n is None and engines is not None:
+            n = engine_launcher(engines).default_count(launcher_options)
         return self._launch_engines(
             self._engine_count(n),
             engine_set_id,
@@ -325,7 +326,7 @@ class ClusterProcesses:
     def _engine_count(self, n: int | None) -> int:
         chosen = n if n is not None else self.n
         if chosen is None:
-            return usable_core_count()
+            return engine_launcher(self._engines).default_count(self._launcher_options)
         if chosen < 1:
             raise ClusterError(f"cannot start {chosen} engines; n must be 1 or more")
         return chosen

@@ -18,14 +18,20 @@ CONTROLLER_LAUNCHERS = ("local",)
 _ENGINE_LAUNCHERS = {
     "local": "parallelz.launch.local:LocalEngines",
     "mpi": "parallelz.launch.mpi:MPIEngines",
+    "ssh": "parallelz.launch.ssh:SSHEngines",
 }
 
 
 class EngineLauncher(Protocol):
     """What the class of a launcher of engines offers."""
 
-    needs_network: bool
-    """Whether its engines may be on other hosts: then the controller listens for them."""
+    def needs_network(self, launcher_options: Mapping[str, Any]) -> bool:
+        """Whether its engines are on other hosts, for which the controller must listen."""
+        ...
+
+    def default_count(self, launcher_options: Mapping[str, Any]) -> int:
+        """Return how many engines to start if nobody says."""
+        ...
 
     def __call__(
         self,
