@@ -38,3 +38,22 @@ def test_what_waited_for_the_recorder_to_start_is_acknowledged_once_it_has_all()
     recording.take_acknowledgement(link, 1)
     assert client.bulk.receiver.settled == 2
     assert recording.holding_count == 0
+
+
+def test_a_recorder_that_cannot_be_started_is_started_later() -> None:
+    tried: list[float] = []
+    now_s = 0.0
+
+    def start() -> Running:
+        tried.append(now_s)
+        if len(tried) < 3:
+            raise OSError("too many open files")
+        return Running()
+
+    recording = Recording(start, clock=lambda: now_s)
+    for number in range(4):
+        recording.function_defined(Digest(bytes([number])), "f", b"", ())
+        now_s = 10.0 * (number + 1)
+        recording.see_to_timers(now_s)
+    assert tried == [10.0, 20.0, 30.0]
+    assert recording.is_ours(Running.pid)

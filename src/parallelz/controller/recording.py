@@ -103,6 +103,7 @@ class Recording:
         self._process: RecorderProcess | None = None
         self.notices: deque[str] = deque()
         self._check_s = 0.0
+        self._is_launch_due = False  # as the last one was in vain
         self._is_finishing = False
         self._sender = Sender()
         self._acked_before = 0  # envelopes, by recorders that are gone
@@ -197,15 +198,26 @@ class Recording:
         if isinstance(message, StoreRecords):
             self._waiting_bytes += sum(map(len, message.records))
         self._sender.put(message)
-        if self._process is None:
+        if self._process is None and not self._is_launch_due:
             self._launch()
         if self.link is not None:
             self._touch(self.link)
 
     def _launch(self) -> None:
-        if self._start is not None:
+        if self._start is None:
+            return
+        try:
             self._process = self._start()
-            logger.info("= started the recorder (pid %d)", self._process.pid)
+        except OSError as error:  # such as too many open files: that passes
+            if not self._is_launch_due:
+                logger.error(
+                    "! the recorder cannot be started, which is tried again: %s", error
+                )
+            self._is_launch_due = True
+            self._check_s = self._clock() + PROCESS_CHECK_PERIOD_S
+            return
+        self._is_launch_due = False
+        logger.info("= started the recorder (pid %d)", self._process.pid)
 
     # -- what it has -----------------------------------------------------------------------
 
@@ -376,10 +388,13 @@ class Recording:
             self._flush()
         if self._holding.awaits_records and now_s >= self._progress_s + HOLD_S:
             self._let_go()
-        if self._process is None or self._is_finishing or now_s < self._check_s:
+        if self._is_finishing or now_s < self._check_s:
             return
         self._check_s = now_s + PROCESS_CHECK_PERIOD_S
-        code = self._process.poll()
+        if self._is_launch_due:
+            self._launch()
+            return
+        code = None if self._process is None else self._process.poll()
         if code is not None:
             logger.error("! the recorder ended with code %d; starting it again", code)
             self._launch()

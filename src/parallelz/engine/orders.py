@@ -79,8 +79,7 @@ def from_stdin() -> Iterator[tuple[Orders, Path]]:
     Yields
     ------
     Orders and Path
-        What is to come, and a connection file of what came first; it goes at the end, and so
-        does the socket file of a tunnel that it names.
+        What is to come, and a connection file of what came first, which goes at the end.
     """
     fd = os.dup(0)
     empty = os.open(os.devnull, os.O_RDONLY)
@@ -94,8 +93,5 @@ def from_stdin() -> Iterator[tuple[Orders, Path]]:
             file.touch(0o600)
             file.write_bytes(info.encode())
             yield orders, file
-        for url in info.tcp_urls:
-            if url.startswith("ipc://"):
-                Path(url.removeprefix("ipc://")).unlink(missing_ok=True)
     finally:
         os.close(fd)

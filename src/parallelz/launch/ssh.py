@@ -148,10 +148,18 @@ def server_of(options: SSHOptions, host: str) -> SSHServer:
     return server._replace(port=server.port or options.port)
 
 
-def remote_command(options: SSHOptions, host: HostEngines, engine: EngineOptions) -> str:
-    """Return what the shell of a host is to run: a supervisor that takes its orders from us."""
+def remote_command(
+    options: SSHOptions, host: HostEngines, engine: EngineOptions, socket_path: str = ""
+) -> str:
+    """Return what the shell of a host is to run: a supervisor that takes its orders from us.
+
+    Parameters
+    ----------
+    socket_path
+        What to remove afterwards: the other end of the tunnel, which sshd leaves there.
+    """
     python = options.python or sys.executable
-    command = ["exec"]
+    command: list[str] = []
     if options.environment:
         command += ["env", *(f"{name}={text}" for name, text in options.environment.items())]
     command += [python, "-m", "parallelz.engine.process", "--orders", "-n", str(host.n)]
@@ -159,7 +167,10 @@ def remote_command(options: SSHOptions, host: HostEngines, engine: EngineOptions
     if options.directory:
         steps.append(shlex.join(["cd", options.directory]))
     steps.append(shlex.join([*command, *engine.arguments, *host.arguments]))
-    return " && ".join(steps)
+    script = " && ".join(steps)
+    if socket_path:
+        script = f"{script}; code=$?; rm -f {socket_path}; exit $code"
+    return shlex.join(["exec", "sh", "-c", script])  # whatever the login's own shell is
 
 
 class SSHEngines(LocalEngines):

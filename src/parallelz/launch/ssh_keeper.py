@@ -59,12 +59,16 @@ class Login(NamedTuple):
     log: Path
 
 
-def tunnelled(info: ConnectionInfo) -> tuple[str, ConnectionInfo]:
-    """Return ssh's option for a way back to the controller, and what engines are told."""
+def tunnelled(info: ConnectionInfo, path: str) -> tuple[str, ConnectionInfo]:
+    """Return ssh's option for a way back to the controller, and what engines are told.
+
+    Parameters
+    ----------
+    path
+        Of the socket file on the engines' side.
+    """
     if info.ipc_url and info.host_id in ("", host_id()):
         info = msgspec.structs.replace(info, tcp_urls=[])  # the shortest: its socket file
-    # A name that nobody can guess: /tmp over there is everybody's.
-    path = f"/tmp/parallelz-{secrets.token_hex(16)}.sock"
     return f"-R{path}:{target_of(info)}", through(info, path)
 
 
@@ -98,8 +102,8 @@ class Keeper:
             self._start(host)
         while self._logins:
             if select.select([reading], [], [], PARENT_CHECK_PERIOD_S)[0]:
-                for number in os.read(reading, 4096):
-                    self._obey(number)
+                for signum in os.read(reading, 4096):
+                    self._obey(signum)
             if parent_pid is not None and os.getppid() != parent_pid:
                 self._end("the process that started it is gone")
             if self._is_ending and time.monotonic() > self._give_up_s:
@@ -112,11 +116,15 @@ class Keeper:
         server = server_of(self._options, host.host)
         options: list[str] = []
         info = self._info
+        socket_path = ""
         if self._options.tunnel:
-            option, info = tunnelled(info)
+            # A name that nobody can guess: /tmp over there is everybody's.
+            socket_path = f"/tmp/parallelz-{secrets.token_hex(16)}.sock"
+            option, info = tunnelled(info, socket_path)
             options.append(option)
         command = server.command(*options)
-        command.append(remote_command(self._options, host, self._engine_options))
+        remote = remote_command(self._options, host, self._engine_options, socket_path)
+        command.append(remote)
         log = log_of(self._log_dir, host.host)
         with log.open("ab") as output:
             process = subprocess.Popen(

@@ -93,7 +93,7 @@ class SSHServer(NamedTuple):
 
     def command(self, *options: str) -> list[str]:
         """Return the beginning of a command line of ssh, up to the host."""
-        chosen = [*SSH_OPTIONS, *self.arguments]
+        chosen = [*self.arguments, *SSH_OPTIONS]  # the first of two counts
         if self.port:
             chosen += ["-p", str(self.port)]
         if self.key:
