@@ -91,6 +91,7 @@ class Attendance:
         self._host_id = host_id()
         self._suspects: dict[str, tuple[float, str, Session]] = {}
         self._broken_fds: set[int] = set()  # of lines that broke in this turn
+        self._breaking_fds: list[int] = []  # the same, without consequences yet
         self._held: dict[bytes, Arrival] = {}  # greetings, while closed
 
     # -- coming ----------------------------------------------------------------------------
@@ -120,7 +121,8 @@ class Attendance:
     def greet(self, hello: Hello, arrival: Arrival, now_s: float) -> None:
         """Let a peer in, or say why not."""
         # A line's number may be that of one which broke: first take in what broke.
-        self.see_broken_lines(now_s)
+        self._breaking_fds += self._router.broken_fds()
+        self.part_with_broken_lines(now_s)
         line = self._router.line_of(arrival)
         objection = self._objection_to(hello, line)
         if objection:
@@ -211,12 +213,17 @@ class Attendance:
     # -- going -----------------------------------------------------------------------------
 
     def begin_turn(self) -> None:
-        """Forget which lines broke before this turn."""
-        self._broken_fds.clear()
+        """See which lines broke before this turn, without consequences.
 
-    def see_broken_lines(self, now_s: float) -> None:
-        """Take in which lines broke since."""
-        for fd in self._router.broken_fds():
+        What came by them before, such as a goodbye, can be received then: take it in first.
+        """
+        self._broken_fds.clear()
+        self._breaking_fds += self._router.broken_fds()
+
+    def part_with_broken_lines(self, now_s: float) -> None:
+        """Take in which lines had broken when the turn began."""
+        breaking_fds, self._breaking_fds = self._breaking_fds, []
+        for fd in breaking_fds:
             self._broken_fds.add(fd)
             link = self._sessions.broken(fd)
             if link is not None and link.session.id in self._sessions.by_id:

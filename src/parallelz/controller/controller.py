@@ -190,7 +190,7 @@ class Controller:
         now_s = self._clock()
         for arrival in self._router.receive(ARRIVALS_MAX):
             self._take_in(arrival, now_s)
-        self._attendance.see_broken_lines(now_s)
+        self._attendance.part_with_broken_lines(now_s)
         self._see_to_timers(now_s)
         self._flush()
         if self._requests.hub_is_to_stop and not self._stop_reason:
