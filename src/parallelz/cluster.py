@@ -249,6 +249,7 @@ class Cluster(ClusterProcesses):
                 return
             except TimeoutError:
                 if remaining_s <= _DEATH_CHECK_PERIOD_S:
+                    self._raise_why_waiting(client, n)
                     raise
             for launched in self._ends_to_see():
                 if launched.state == "after":
@@ -258,6 +259,14 @@ class Cluster(ClusterProcesses):
                     raise ClusterError(
                         f"some engines of set {set_id} will not come: {shortfall}"
                     )
+
+    def _raise_why_waiting(self, client: Client, n: int) -> None:
+        waiting = [engines.why_waiting() for engines in self._engine_sets.values()]
+        if why := "\n".join(filter(None, waiting)):
+            raise TimeoutError(
+                f"{n} engines not ready in {self.engine_timeout:g} seconds, {len(client)} are:"
+                f" {why}"
+            )
 
     def _ends_to_see(self) -> Iterator[Launcher]:
         yield from self._engine_sets.values()

@@ -32,6 +32,8 @@ from parallelz.ids import SessionId
 from parallelz.protocol.envelope import Buffer, Envelope, decode_raw, pack
 from parallelz.protocol.messages import (
     DefineFunction,
+    DrainChildren,
+    DrainEngines,
     EngineDied,
     EngineReturned,
     Goodbye,
@@ -318,6 +320,9 @@ class Controller:
                 self._recording.take_trouble(message)
             case Supervises():
                 session.children = message.session_ids
+            case DrainChildren():
+                drained = DrainEngines(0, self._sessions.engine_ids(session.children))
+                self._tasks.handle(drained, session.id, now_s)
             case LiveOutput():
                 self._requests.show_live(session, message)
             case NamespaceCleared():

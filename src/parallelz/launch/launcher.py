@@ -168,6 +168,10 @@ class EngineSet(Launcher, Protocol):
         """Return why some of them will not come while others run; "": all may."""
         ...
 
+    def why_waiting(self) -> str:
+        """Return why some of them have not been started yet; "": all were."""
+        ...
+
     @property
     def launcher_options(self) -> Mapping[str, Any]:
         """What the launcher was told, enough to start the same once more."""

@@ -19,6 +19,11 @@ _ENGINE_LAUNCHERS = {
     "local": "parallelz.launch.local:LocalEngines",
     "mpi": "parallelz.launch.mpi:MPIEngines",
     "ssh": "parallelz.launch.ssh:SSHEngines",
+    "slurm": "parallelz.launch.batch:SlurmEngines",
+    "pbs": "parallelz.launch.batch:PBSEngines",
+    "sge": "parallelz.launch.batch:SGEEngines",
+    "lsf": "parallelz.launch.batch:LSFEngines",
+    "htcondor": "parallelz.launch.batch:HTCondorEngines",
 }
 
 

@@ -18,7 +18,7 @@ import msgspec
 from parallelz.ids import Digest, EngineId, SessionId, TaskId
 from parallelz.protocol.outputs import Outputs, Published
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 Role = Literal["client", "engine", "supervisor", "recorder"]
 LinkName = Literal["bulk", "control"]
@@ -469,6 +469,13 @@ class Supervises(Message, frozen=True):
     """Supervisor to controller: these engines are my children."""
 
     session_ids: list[SessionId]
+
+
+class DrainChildren(Message, frozen=True):
+    """Supervisor to controller: their time is nearly over, so let my children end.
+
+    They get nothing new, and end when they have nothing left.
+    """
 
 
 class EndEngine(Message, frozen=True):
