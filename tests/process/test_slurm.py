@@ -50,13 +50,13 @@ class TestSlurmOverNodes(LauncherSuite):
     }
 
 
-def job_facts() -> dict[str, str]:
-    import os
-
-    return {name: os.environ.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK")}
-
-
 def test_jobs_have_what_was_asked_for(tmp_path: Path) -> None:
+    def job_facts() -> dict[str, str]:
+        import os
+
+        names = ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK")
+        return {name: os.environ.get(name, "") for name in names}
+
     with slurm_cluster(tmp_path, 3, nodes=2, cores=2) as rc:
         facts = rc[:].apply_sync(job_facts)
         by_job = sorted(facts, key=lambda each: each["SLURM_JOB_ID"])
