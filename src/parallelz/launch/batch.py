@@ -21,7 +21,7 @@ import msgspec
 from parallelz import settings
 from parallelz.engine_options import EngineOptions, to_size
 from parallelz.errors import ClusterError
-from parallelz.launch.batch_queue import BatchQueue
+from parallelz.launch.batch_queue import BatchQueue, QueueError
 from parallelz.launch.batch_system import (
     BatchSystem,
     Job,
@@ -41,6 +41,7 @@ from parallelz.launch.template import fill
 
 FILE_WAIT_S = 60.0  # for the connection file, which other hosts may see later
 CANCEL_TIMEOUT_S = 120.0  # for a system to end what it was told to
+REFUSAL_WAIT_S = 5.0  # to learn that jobs which cannot be cancelled have ended already
 
 
 class BatchOptions(msgspec.Struct, frozen=True):
@@ -224,7 +225,6 @@ class BatchEngines:
         self._ended = threading.Event()
         self._callbacks: list[Callable[[], None]] = []
         self._lock = threading.Lock()  # of the callbacks against the end
-        self._scripts()  # what makes no sense is told now
 
     @staticmethod
     def needs_network(launcher_options: Mapping[str, Any]) -> bool:
@@ -274,22 +274,32 @@ class BatchEngines:
         Raises
         ------
         ClusterError
-            If one is refused. Those before are cancelled.
+            If one is refused. Those before are cancelled; it names them if they cannot be.
         """
+        scripts = self._scripts()  # what makes no sense is told before anything is changed
         shutil.rmtree(self._log_dir, ignore_errors=True)
         job_ids: list[str] = []
         try:
-            for plan, script in self._scripts():
+            for plan, script in scripts:
                 (self._log_dir / f"job-{plan.number}").mkdir(parents=True)
                 path = self._log_dir / f"job-{plan.number}.sh"
                 path.write_text(script)
                 job_ids.append(self.queue.submit(script, str(path)))
-        except BaseException:
+        except BaseException as error:
             if job_ids:
-                self.queue.run(self.system.cancel_command(job_ids))
+                self._cancel_after(error, job_ids)
             raise
         self._log.write_text(f"{self.system.name} jobs: {' '.join(job_ids)}\n")
         self._follow(job_ids)
+
+    def _cancel_after(self, error: BaseException, job_ids: list[str]) -> None:
+        try:
+            self.queue.run(self.system.cancel_command(job_ids))
+        except QueueError as refusal:
+            raise ClusterError(
+                f"{error}. Cancel the {self.system.name} jobs {' '.join(job_ids)} yourself,"
+                f" which were submitted before: {refusal}"
+            ) from error
 
     def _follow(self, job_ids: list[str]) -> None:
         self._jobs = {job_id: Job("waiting") for job_id in job_ids}
@@ -332,10 +342,8 @@ class BatchEngines:
 
     def poll(self) -> int | None:
         """Return the exit code, the first that is not 0; None while one of the jobs is left."""
-        if not self._ended.is_set():
-            return None
         codes = [job.exit_code for job in self._jobs.values() if job.exit_code]
-        return codes[0] if codes else 0
+        return next(iter(codes), 0) if self._ended.is_set() else None
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until all jobs have ended; return whether they have."""
@@ -381,7 +389,13 @@ class BatchEngines:
         job_ids = self.open_jobs
         if self._terminated or not job_ids:
             return
-        self.queue.run(self.system.cancel_command(job_ids))
+        try:
+            self.queue.run(self.system.cancel_command(job_ids))
+        except QueueError:
+            # All systems but Slurm also refuse what has ended since we last asked.
+            self.queue.hurry()
+            if not self._ended.wait(REFUSAL_WAIT_S) and self.open_jobs == job_ids:
+                raise
         self._terminated = True
         self.queue.hurry()
 

@@ -1,15 +1,17 @@
 """The commands of a batch system, used with care: its daemons serve everybody.
 
 All sets of engines of this process share one queue per system: one question at a time asks for
-all their jobs, less often the longer nothing changes, and submissions keep a distance. When the
-commands fail several times in a row, nothing more is submitted until a question is answered:
-what is not known to have ended meanwhile is not said to.
+all their jobs, less often the longer nothing changes, and submissions keep a distance. When
+several questions in a row are not answered, nothing more is submitted until one is: what is not
+known to have ended meanwhile is not said to. A submission that is refused says nothing of the
+system, as most are refused for what they ask for.
 """
 
 from __future__ import annotations
 
-import getpass
 import logging
+import os
+import pwd
 import subprocess
 import threading
 import time
@@ -53,7 +55,7 @@ class BatchQueue:
         self._holders: list[JobHolder] = []
         self._seen: dict[str, float] = {}  # when a job was submitted or listed
         self._unlisted: set[str] = set()  # submitted and not listed yet
-        self._failure_count = 0
+        self._failure_count = 0  # of questions, since the last answer
         self._last_error = ""
         self._period_s = PERIOD_FIRST_S
         self._submitted_s = 0.0
@@ -62,12 +64,12 @@ class BatchQueue:
 
     @property
     def is_open(self) -> bool:
-        """Whether its commands have failed so often that nothing is submitted."""
+        """Whether so many questions were not answered that nothing is submitted."""
         return self._failure_count >= FAILURES_MAX
 
     @property
     def last_error(self) -> str:
-        """What the last command said that failed; "" after one that did not."""
+        """Why the last question was not answered; "" if it was."""
         return self._last_error
 
     def run(self, command: Sequence[str], *, script: str | None = None) -> str:
@@ -81,8 +83,7 @@ class BatchQueue:
         done = self._done(command, script)
         if done.returncode:
             said = (done.stderr or done.stdout).strip() or "it said nothing"
-            raise self._failed(f"{command[0]} failed with exit code {done.returncode}: {said}")
-        self._succeeded()
+            raise QueueError(f"{command[0]} failed with exit code {done.returncode}: {said}")
         return done.stdout
 
     def _done(
@@ -104,11 +105,13 @@ class BatchQueue:
                 f"there is no program {command[0]!r} here: {self.system.name} is used on a"
                 " host that can submit jobs, such as a login node"
             ) from None
+        except OSError as error:
+            raise QueueError(f"cannot run {command[0]}: {error}") from error
         except subprocess.TimeoutExpired:
             text = f"{command[0]} did not end within {COMMAND_TIMEOUT_S:g} s"
-            raise self._failed(text) from None
+            raise QueueError(text) from None
 
-    def _failed(self, text: str) -> QueueError:
+    def _failed(self, text: str) -> None:
         with self._changed:
             self._failure_count += 1
             self._last_error = text
@@ -116,7 +119,6 @@ class BatchQueue:
                 logger.warning(
                     "! %s does not work, nothing is submitted: %s", self.system.name, text
                 )
-        return QueueError(text)
 
     def _succeeded(self) -> None:
         with self._changed:
@@ -146,7 +148,7 @@ class BatchQueue:
             output = self.run([*command, path])
         job_id = self.system.job_id(output)
         if job_id is None:
-            raise self._failed(f"{command[0]} told no job id: {output.strip()[:500]!r}")
+            raise QueueError(f"{command[0]} told no job id: {output.strip()[:500]!r}")
         with self._changed:
             self._seen[job_id] = time.monotonic()
             self._unlisted.add(job_id)
@@ -184,8 +186,10 @@ class BatchQueue:
             job_ids = [job_id for each in holders for job_id in each.open_jobs]
             try:
                 states = self._states(job_ids)
-            except QueueError:  # counted, and told when somebody wants to know
+            except QueueError as error:  # told when somebody wants to know
+                self._failed(str(error))
                 continue
+            self._succeeded()
             for holder in holders:
                 for job_id in holder.open_jobs:
                     job = states.get(job_id) or self._unlisted_job(job_id)
@@ -193,31 +197,33 @@ class BatchQueue:
                         holder.take(job_id, job)
 
     def _states(self, job_ids: Sequence[str]) -> dict[str, Job]:
-        command = self.system.status_command(job_ids, getpass.getuser())
+        command = self.system.status_command(job_ids, _user())
         done = self._done(command, None)
         knows_none = done.returncode and self.system.knows_none(done.stderr)
         if done.returncode and not knows_none:
             said = (done.stderr or done.stdout).strip()
-            raise self._failed(f"{command[0]} failed with exit code {done.returncode}: {said}")
+            raise QueueError(f"{command[0]} failed with exit code {done.returncode}: {said}")
         try:
             states = self.system.states(done.stdout)
         except (ValueError, KeyError, IndexError) as error:
             shown = repr(done.stdout[:500])
             text = f"{command[0]} printed what it usually does not ({error!r}): {shown}"
-            raise self._failed(text) from error
-        self._succeeded()
+            raise QueueError(text) from error
         with self._changed:
             self._unlisted -= states.keys()
         return states
 
     def _unlisted_job(self, job_id: str) -> Job | None:
         """Return what became of a job that is not listed; None: it is too early to say."""
+        why = f"{self.system.name} does not know it any more"
+        try:
+            ended = self._ended(job_id)
+        except QueueError as error:  # such as of a site that keeps no accounts
+            ended, why = None, f"{why}, and {error}"
         is_new = job_id in self._unlisted
-        if is_new and time.monotonic() < self._seen[job_id] + UNSEEN_GRACE_S:
-            return self._ended(job_id)
-        return self._ended(job_id) or Job(
-            "ended", f"{self.system.name} does not know it any more"
-        )
+        if ended or (is_new and time.monotonic() < self._seen[job_id] + UNSEEN_GRACE_S):
+            return ended
+        return Job("ended", why)
 
     def _ended(self, job_id: str) -> Job | None:
         command = self.system.end_command(job_id)
@@ -243,3 +249,11 @@ class BatchQueue:
             except QueueError as error:
                 more = str(error)
         return "; ".join(filter(None, (job.why, more))) or "no reason is given"
+
+
+def _user() -> str:
+    """Return who we are for the system: the environment may say something else."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container
+        return str(os.getuid())
