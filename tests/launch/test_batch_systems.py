@@ -171,20 +171,25 @@ def test_more_directives_and_own_templates(tmp_path: Path) -> None:
         ({"memory": "much"}, "is not a size of memory"),
         ({"template": "/no/such/file"}, "there is no template of a job in /no/such/file"),
         ({"template": "a\n${x}"}, "which is no field"),
-        ({"nodes": 0}, "nodes must be 1 or more"),
-        ({"partition": "x"}, "has no option 'partition'"),
     ],
 )
 def test_what_makes_no_sense_is_told_before_anything_is_submitted(
     options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ClusterError, match=said):
-        SlurmEngines(PLACE, 1, launcher_options=options)
+        SlurmEngines(PLACE, 1, launcher_options=options).start()
+
+
+def test_options_are_checked_before_anything_starts() -> None:
+    with pytest.raises(ClusterError, match="nodes must be 1 or more"):
+        SlurmEngines(PLACE, 1, launcher_options={"nodes": 0})
+    with pytest.raises(ClusterError, match="has no option 'partition'"):
+        SlurmEngines(PLACE, 1, launcher_options={"partition": "x"})
 
 
 def test_htcondor_has_no_queues() -> None:
     with pytest.raises(ClusterError, match="htcondor has no queues"):
-        HTCondorEngines(PLACE, 1, launcher_options={"queue": "long"})
+        HTCondorEngines(PLACE, 1, launcher_options={"queue": "long"}).start()
 
 
 def test_engines_are_spread_evenly() -> None:
