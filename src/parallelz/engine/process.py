@@ -57,6 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pass-signals", action="store_true", help="signals but SIGTERM are for the engines"
     )
+    parser.add_argument(
+        "--leave-signals", action="store_true", help="the same, if the engines get them anyway"
+    )
     # For one engine that a supervisor starts in the place of another: who it is, the end of
     # the pipe that tells when the supervisor is gone, and where it counts what it starts.
     parser.add_argument("--session-id", help=argparse.SUPPRESS)
@@ -141,6 +144,7 @@ def _run(args: argparse.Namespace, orders: Orders | None) -> int:
         orders=orders,
         drain_after_s=args.drain_after_s,
         passes_signals=args.pass_signals,
+        leaves_signals=args.leave_signals,
     )
     return supervisor.run(args.n)
 

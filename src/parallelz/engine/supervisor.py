@@ -63,6 +63,8 @@ class Supervisor:
         None: never.
     passes_signals
         Whether a signal such as SIGINT is for the engines. SIGTERM is always for all.
+    leaves_signals
+        Whether such a signal reaches the engines as well as us, so that we must not pass it on.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Supervisor:
         orders: Orders | None = None,
         drain_after_s: float | None = None,
         passes_signals: bool = False,
+        leaves_signals: bool = False,
     ) -> None:
         self._plan = plan
         self._parent_pid = parent_pid
@@ -80,6 +83,7 @@ class Supervisor:
         self._drain_s = math.inf if drain_after_s is None else time.monotonic() + drain_after_s
         self._is_draining = False
         self._passes_signals = passes_signals
+        self._leaves_signals = leaves_signals
         self._to_pass: deque[int] = deque()
         self._children: dict[SessionId, Child] = {}
         self._to_replace: set[SessionId] = set()  # by order, once they have ended
@@ -98,9 +102,11 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, self._on_signal)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
-        if self._passes_signals:
+        if self._passes_signals or self._leaves_signals:
             for number in PASSED_ON:
-                signal.signal(number, self._on_passed)
+                signal.signal(
+                    number, self._on_passed if self._passes_signals else self._on_signal
+                )
         for _ in range(n):
             self._add(fork(self._plan, self._alive_fd, self._kept_fd))
         self._waker = Waker()

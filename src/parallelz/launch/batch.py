@@ -135,7 +135,7 @@ def job_script(
         options.queue,
         options.account,
     )
-    command = _command(options, engine, plan, place, log_dir, walltime_s)
+    command = _command(system, options, engine, plan, place, log_dir, walltime_s)
     variables = options.environment.items()
     body = "\n".join(
         [
@@ -176,6 +176,7 @@ def _template(given: str) -> str:
 
 
 def _command(
+    system: BatchSystem,
     options: BatchOptions,
     engine: EngineOptions,
     plan: JobPlan,
@@ -186,7 +187,8 @@ def _command(
     file = settings.connection_file(place.profile_dir, place.cluster_id, "engine")
     command = [options.python or sys.executable, "-m", "parallelz.engine.process"]
     command += ["--file", str(file), "-n", str(plan.n), "--wait-s", f"{FILE_WAIT_S:g}"]
-    command += ["--log-dir", str(log_dir / f"job-{plan.number}"), "--pass-signals"]
+    command += ["--log-dir", str(log_dir / f"job-{plan.number}")]
+    command.append("--leave-signals" if system.passes_signals == "all" else "--pass-signals")
     if walltime_s > options.drain_s:
         command += ["--drain-after-s", str(walltime_s - options.drain_s)]
     return shlex.join([*command, *engine.arguments])
@@ -373,8 +375,7 @@ class BatchEngines:
                 f"{self.system.name} cannot send signals to jobs; a client's interrupt() and"
                 " shutdown() reach engines wherever they are"
             )
-        running = self.open_jobs
-        if running:
+        if running := self.open_jobs:
             name = signal.Signals(signum).name.removeprefix("SIG")
             self.queue.run(self.system.signal_command(running, name))
 
@@ -412,10 +413,9 @@ class BatchEngines:
         while not self.wait(0.2):
             self.queue.hurry()
             if time.monotonic() > give_up_s:
-                why = self.queue.last_error or "they are still listed"
                 raise ClusterError(
                     f"{self.system.name} has not ended jobs {' '.join(self.open_jobs)} within"
-                    f" {CANCEL_TIMEOUT_S:g} s: {why}"
+                    f" {CANCEL_TIMEOUT_S:g} s: {self.queue.last_error or 'still listed'}"
                 )
 
     # -- what to tell ----------------------------------------------------------------------
