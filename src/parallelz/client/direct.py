@@ -20,6 +20,7 @@ from parallelz.client.definitions import Function, UserFunction
 from parallelz.client.imports import recorded_imports
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
+from parallelz.client.outcomes import is_told_by_its_text
 from parallelz.client.partition import (
     Sliceable,
     as_sliceable,
@@ -36,6 +37,8 @@ from parallelz.ids import EngineId
 from parallelz.protocol.functions import Definition, named_definition
 from parallelz.protocol.last_resort import use_cloudpickle, use_dill
 from parallelz.protocol.messages import TaskOptions
+
+__tracebackhide__ = is_told_by_its_text
 
 
 class DirectView(View):
