@@ -79,6 +79,14 @@ class ControllerOptions(NamedTuple):
     hwm: int | None = None  # None: as much as covers the round trip
     history: HistoryLimits = HistoryLimits()
 
+    @property
+    def arguments(self) -> list[str]:
+        """What the process is told; its addresses are in the connection files."""
+        arguments = ["--store", self.store, "--scheme", self.scheme, *self.history.arguments]
+        if self.hwm is not None:
+            arguments += ["--hwm", str(self.hwm)]
+        return arguments
+
 
 class LaunchedFacts(msgspec.Struct, frozen=True):
     """What is written down of something that was launched."""

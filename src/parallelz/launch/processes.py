@@ -20,6 +20,7 @@ from parallelz.errors import ClusterError
 from parallelz.launch import cluster_file
 from parallelz.launch.awaited import awaited
 from parallelz.launch.cluster_file import ClusterRunning
+from parallelz.launch.configured import launcher_options_for
 from parallelz.launch.launcher import (
     ControllerOptions,
     EngineSet,
@@ -48,6 +49,8 @@ class ClusterProcesses:
         Short name of the launcher of engines.
     launcher_options
         What that launcher is told.
+    configured
+        What configuration files say, for other launchers.
     start_timeout_s
         Until the controller must be ready.
     shutdown_atexit
@@ -65,6 +68,7 @@ class ClusterProcesses:
         engines: str,
         engine_options: EngineOptions,
         launcher_options: Mapping[str, Any],
+        configured: Mapping[str, Mapping[str, Any]],
         start_timeout_s: float,
         shutdown_atexit: bool,
     ) -> None:
@@ -79,6 +83,7 @@ class ClusterProcesses:
         self._engines = engines
         self._engine_options = engine_options
         self._launcher_options = dict(launcher_options)
+        self._configured = configured
         self._socket_dir = ""  # "": nothing is ours to stop
         self._owner_pid = os.getpid()
         self._controller: LocalController | None = None
@@ -147,7 +152,7 @@ class ClusterProcesses:
         """Start more engines, without waiting until they are ready.
 
         Options that are None are as the cluster was given them. With another launcher
-        (`engines`), `launcher_options` are its own and none by default.
+        (`engines`), `launcher_options` are its own, by default as configured.
 
         Returns
         -------
@@ -157,9 +162,12 @@ class ClusterProcesses:
         options = self._engine_options.but(
             labels=labels, resources=resources, memory_limit=memory_limit, restart=restart
         )
-        if launcher_options is None:
-            same = engines in (None, self._engines)
-            launcher_options = self._launcher_options if same else {}
+        if launcher_options is None and engines in (None, self._engines):
+            launcher_options = self._launcher_options
+        else:
+            launcher_options = launcher_options_for(
+                self._configured, engines or self._engines, launcher_options
+            )
         if n is None and engines is not None:
             n = engine_launcher(engines).default_count(launcher_options)
         return self._launch_engines(
