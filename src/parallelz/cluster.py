@@ -180,6 +180,7 @@ class Cluster(ClusterProcesses):
                 labels=labels, resources=resources, memory_limit=memory_limit, restart=restart
             ),
             start_timeout_s=engine_timeout,
+            stop_grace_s=of_cluster.get("stop_grace_s", settings.STOP_GRACE_S),
             shutdown_atexit=shutdown_atexit,
         )
         self._client: Client | None = None  # the one of `with`

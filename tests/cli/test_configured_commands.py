@@ -6,7 +6,9 @@ import pytest
 from helpers_shell import TIMEOUT_S, Shell, read_until
 
 from parallelz.client.client import Client
+from parallelz.protocol.connection import Heartbeat
 from parallelz.settings import connection_file
+from parallelz.transport.security import read_connection_file
 
 pytestmark = pytest.mark.process
 
@@ -130,3 +132,16 @@ def test_help_all_shows_all_that_can_be_set(command: str, option: str, shell: Sh
     shown = shell.run(f"{command} --help-all")
     assert shown.returncode == 0
     assert option in shown.stdout
+
+
+@pytest.mark.parametrize("command", ["ipclusterz start -n 1", "ipcontrollerz"])
+def test_limits_and_heartbeats_arrive(command: str, shell: Shell) -> None:
+    text = "c.Heartbeat.period_s = 3\nc.Heartbeat.timeout_s = 9\nc.Limits.away_grace_s = 77\n"
+    write(shell, "ipcontrollerz_config.py", text)
+    with shell.popen(command) as process:
+        read_until(process, "ipenginez" if command == "ipcontrollerz" else "Stop it with")
+        info = read_connection_file(connection_file(shell.profile_dir, "", "engine"), "engine")
+        assert info.heartbeat == Heartbeat(3.0, 9.0)
+        if command != "ipcontrollerz":
+            assert '"away_grace_s":77.0' in controller_of(shell)
+        process.terminate()

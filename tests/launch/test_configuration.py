@@ -10,7 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from parallelz.controller_limits import ControllerLimits
 from parallelz.engine_options import EngineOptions
+from parallelz.errors import ClusterError
 from parallelz.launch.configuration import (
     COMMANDS,
     Command,
@@ -35,6 +37,7 @@ from parallelz.launch.configured import (
 )
 from parallelz.launch.launcher import ControllerOptions, HistoryLimits
 from parallelz.launch.registry import launcher_sections
+from parallelz.protocol.connection import Heartbeat
 
 
 def write(profile_dir: Path, text: str, name: str = "ipclusterz_config.py") -> Path:
@@ -337,3 +340,22 @@ def test_a_launcher_is_told_what_is_configured_and_given() -> None:
     told = launcher_options_for(configuration, "slurm", {"queue": "short"})
     assert told == {"queue": "short", "nodes": 2}
     assert launcher_options_for(configuration, "local", None) == {}
+
+
+def test_limits_and_heartbeats_reach_the_controller_s_options() -> None:
+    options = controller_options(
+        {"Limits": {"away_grace_s": 60.0}, "Heartbeat": {"period_s": 5.0, "timeout_s": 20.0}}
+    )
+    assert options.heartbeat == Heartbeat(5.0, 20.0)
+    name, text = options.arguments[-2:]
+    assert name == "--limits"
+    assert ControllerLimits.decode(text) == ControllerLimits(away_grace_s=60.0)
+
+
+def test_usual_limits_are_not_told() -> None:
+    assert "--limits" not in ControllerOptions().arguments
+
+
+def test_a_heartbeat_that_cannot_be_missed_is_refused() -> None:
+    with pytest.raises(ClusterError, match="a heartbeat each 5 s"):
+        controller_options({"Heartbeat": {"period_s": 5.0}})

@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     configured.add_options(parser, "ipcontrollerz")
     for name, kind in (("--ready-fd", int), ("--parent-pid", int), ("--log-file", str)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
+    parser.add_argument("--limits", help=argparse.SUPPRESS)
     for name in ("--launched", "--resume"):
         parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
     return parser
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
             # end like us because the launcher is gone.
             if not has_crashed or args.parent_pid not in (None, os.getppid()):
                 cluster_file.release(profile_dir, args.cluster_id, socket_dir=socket_dir)
+    common.end_on_signals()  # until it serves, which has its own way to end
     try:
         socket_dir = cluster_file.establish(
             profile_dir,
@@ -80,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
             ip=options.ip,
             port=options.port,
             location=location_of(configuration, args.location),
+            heartbeat=options.heartbeat,
         )
     except cluster_file.ClusterRunning as error:
         print(f"ipcontrollerz: {error}", file=sys.stderr)
@@ -95,6 +98,8 @@ def _serve(args: argparse.Namespace, profile_dir: Path, arguments: Sequence[str]
     from parallelz.controller import process
 
     argv = ["--reuse", "--profile-dir", str(profile_dir), *arguments]
+    if args.limits is not None:
+        argv += ["--limits", args.limits]
     if args.resume:
         argv.append("--resume")
     if args.cluster_id:

@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 
 from parallelz import settings
+from parallelz.controller_limits import ControllerLimits
 from parallelz.engine_options import to_labels, to_resources, to_size
 from parallelz.errors import ClusterError
 from parallelz.launch.configuration import Command
 from parallelz.launch.launcher_options import to_options
 from parallelz.launch.registry import launcher_sections
+from parallelz.protocol.connection import Heartbeat
 from parallelz.store.choice import to_store
 
 
@@ -27,11 +29,14 @@ class ClusterSection(msgspec.Struct, frozen=True):
         Launcher of engines: local, mpi, ssh, slurm, pbs, sge, lsf, htcondor.
     engine_timeout
         Seconds until controller and engines must be ready.
+    stop_grace_s
+        Seconds from asking a controller or a set of engines to end to ending it by force.
     """
 
     n: int | None = None
     engines: str = "local"
     engine_timeout: float = settings.START_TIMEOUT_S
+    stop_grace_s: float = settings.STOP_GRACE_S
 
 
 class ControllerSection(msgspec.Struct, frozen=True):
@@ -121,6 +126,8 @@ CONTROLLER_SECTIONS: Mapping[str, type[msgspec.Struct]] = {
     "Controller": ControllerSection,
     "History": HistorySection,
     "Scheduler": SchedulerSection,
+    "Heartbeat": Heartbeat,
+    "Limits": ControllerLimits,
 }
 ENGINE_SECTIONS: Mapping[str, type[msgspec.Struct]] = {"Engine": EngineSection}
 
@@ -167,6 +174,11 @@ def _not_negative(value: float) -> None:
         raise ClusterError(f"must be 0 or more, not {value!r}")
 
 
+def _at_least_1_ms(value: float) -> None:
+    if not 0.001 <= value <= 1e6:
+        raise ClusterError(f"must be 0.001 or more seconds, not {value!r}")
+
+
 def _check_port(port: int) -> None:
     if not 0 <= port <= 65535:
         raise ClusterError(f"{port} is not a port: give 1 to 65535, or 0 for a free one")
@@ -175,6 +187,13 @@ def _check_port(port: int) -> None:
 _CHECKS: Mapping[tuple[str, str], Callable[[Any], object]] = {
     ("Cluster", "n"): _check_n,
     ("Cluster", "engine_timeout"): _more_than_0,
+    ("Cluster", "stop_grace_s"): _more_than_0,
+    ("Heartbeat", "period_s"): _at_least_1_ms,
+    ("Heartbeat", "timeout_s"): _at_least_1_ms,
+    ("Limits", "away_grace_s"): _not_negative,
+    ("Limits", "client_grace_s"): _not_negative,
+    ("Limits", "unrecorded_s"): _more_than_0,
+    ("Limits", "unrecorded_bytes_max"): _more_than_0,
     ("Controller", "port"): _check_port,
     ("History", "store"): to_store,
     ("History", "max_age_s"): _more_than_0,

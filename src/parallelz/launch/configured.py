@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from parallelz.controller_limits import ControllerLimits
 from parallelz.engine_options import EngineOptions
+from parallelz.errors import ClusterError
 from parallelz.launch.launcher import ControllerOptions, HistoryLimits
 from parallelz.launch.registry import section_of
+from parallelz.protocol.connection import Heartbeat
 from parallelz.settings import DEFAULT_STORE
+from parallelz.transport.security import USUAL_HEARTBEAT
 
 
 def controller_options(
@@ -41,13 +45,29 @@ def controller_options(
         },
     )
     scheduler = _overridden(configuration.get("Scheduler", {}), {"scheme": scheme, "hwm": hwm})
+    limits = configuration.get("Limits", {})
+    heartbeat = configuration.get("Heartbeat", {})
     return ControllerOptions(
         network.get("ip", "") if ip is None else ip,
         network.get("port", 0) if port is None else port,
         store=history.pop("store", DEFAULT_STORE),
         history=HistoryLimits.of(**history),
+        limits=ControllerLimits(**limits),
+        heartbeat=to_heartbeat(**heartbeat),
         **scheduler,
     )
+
+
+def to_heartbeat(
+    period_s: float = USUAL_HEARTBEAT.period_s, timeout_s: float = USUAL_HEARTBEAT.timeout_s
+) -> Heartbeat:
+    """Return a heartbeat that makes sense; raise ClusterError if it does not."""
+    if period_s >= timeout_s:
+        raise ClusterError(
+            f"a heartbeat each {period_s:g} s cannot be missed within {timeout_s:g} s: let"
+            " Heartbeat.timeout_s be several times Heartbeat.period_s"
+        )
+    return Heartbeat(period_s, timeout_s)
 
 
 def location_of(

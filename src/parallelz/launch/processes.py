@@ -53,6 +53,8 @@ class ClusterProcesses:
         What configuration files say, for other launchers.
     start_timeout_s
         Until the controller must be ready.
+    stop_grace_s
+        From asking a controller or a set of engines to end to ending it by force.
     shutdown_atexit
         Whether all ends with this process, be it by SIGKILL.
     """
@@ -70,6 +72,7 @@ class ClusterProcesses:
         launcher_options: Mapping[str, Any],
         configured: Mapping[str, Mapping[str, Any]],
         start_timeout_s: float,
+        stop_grace_s: float,
         shutdown_atexit: bool,
     ) -> None:
         self.n = n
@@ -77,6 +80,7 @@ class ClusterProcesses:
         self.cluster_id = cluster_id or ""
         self.shutdown_atexit = shutdown_atexit
         self.engine_timeout = start_timeout_s
+        self._stop_grace_s = stop_grace_s
         self._may_rename = cluster_id is None
         self._options = controller_options
         self._location = location
@@ -216,7 +220,7 @@ class ClusterProcesses:
         for engines in chosen.values():
             engines.terminate()
         for set_id, engines in chosen.items():
-            engines.stop()
+            engines.stop(self._stop_grace_s)
             del self._engine_sets[set_id]
         with (
             contextlib.suppress(ClusterError, FileNotFoundError),  # all is stopped meanwhile
@@ -230,7 +234,7 @@ class ClusterProcesses:
         """Stop the controller, and remove the files of the cluster."""
         watcher = self._announce_stop() if self._socket_dir else None
         if self._controller is not None:
-            self._controller.stop()
+            self._controller.stop(self._stop_grace_s)
             self._controller = None
         if self._socket_dir:
             cluster_file.release(self.profile_dir, self.cluster_id, socket_dir=self._socket_dir)
@@ -314,6 +318,7 @@ class ClusterProcesses:
             ip=self._options.ip,
             port=self._options.port,
             location=self._location,
+            heartbeat=self._options.heartbeat,
         )
         atexit.register(self._at_exit)
         self._controller = LocalController(
