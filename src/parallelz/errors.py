@@ -101,13 +101,11 @@ class NoEnginesRegistered(ParallelzError):
     """The call needs engines, and none is connected."""
 
     def __str__(self) -> str:
+        if self.args:
+            return str(self.args[0])
         return (
-            str(self.args[0])
-            if self.args
-            else (
-                "This operation requires engines, and none is connected. Engines may still be "
-                "starting: Client.wait_for_engines(n) waits for them."
-            )
+            "This operation requires engines, and none is connected. Engines may still be "
+            "starting: Client.wait_for_engines(n) waits for them."
         )
 
 
@@ -207,7 +205,7 @@ class RemoteError(ParallelzError):
         fields = (self.ename, self.evalue, self.traceback, self.engine_info)
         if self._original is None:
             return (type(self), fields)
-        return (_restore, (exception_state(self, as_class=self._original), fields))
+        return (remote_error, (exception_state(self, as_class=self._original), *fields))
 
     def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
         # The original class may have a way of its own, which knows nothing of our fields.
@@ -253,9 +251,8 @@ class CompositeError(RemoteError):
             if isinstance(entry, CompositeError):
                 self.failures.extend(entry.failures)
             else:
-                self.failures.append(
-                    entry if isinstance(entry, Exception) else RemoteError(*entry)
-                )
+                failure = entry if isinstance(entry, Exception) else RemoteError(*entry)
+                self.failures.append(failure)
         self.message = message
         self.elist = [_failure_of(failure) for failure in self.failures]
         first = self.elist[0].traceback if self.elist else ""
@@ -301,7 +298,13 @@ class CompositeError(RemoteError):
     def raise_exception(self, excid: int = 0) -> NoReturn:
         """Raise failure number `excid`; IndexError if there is none."""
         self._entry(excid)
-        raise self.failures[excid]
+        failure = self.failures[excid]
+        behind = failure.__context__
+        try:
+            # Without this error behind it, which shows the same traceback.
+            raise failure.with_traceback(None) from failure.__cause__
+        finally:
+            failure.__context__ = behind
 
     def _entry(self, excid: int) -> Failure:
         try:
@@ -474,13 +477,6 @@ def _derive(original: type) -> type:
     return types.new_class(
         "RemoteError", (RemoteError, original), exec_body=lambda body: body.update(namespace)
     )
-
-
-def _restore(
-    state: ExceptionState,
-    fields: tuple[str, str, str, Mapping[str, object] | None],
-) -> RemoteError:
-    return remote_error(state, *fields)
 
 
 def _place(engine_info: Mapping[str, object] | None) -> str:

@@ -52,3 +52,40 @@ def test_columns_end_with_the_shortest() -> None:
     assert columns([iter([1, 2])]) == ([1, 2],)
     with pytest.raises(ValueError, match="at least one"):
         columns([])
+
+
+def test_a_map_over_a_frame_goes_over_its_columns_as_the_built_in_one() -> None:
+    pd = pytest.importorskip("pandas")
+    assert columns([pd.DataFrame({"a": [1, 2, 3], "b": [4, 5, 6]})]) == (["a", "b"],)
+
+
+def test_series_are_cut_by_position_whatever_their_labels() -> None:
+    pd = pytest.importorskip("pandas")
+    series = pd.Series([1, 2, 3, 4], index=[3.0, 2.0, 1.0, 0.0])
+    assert [list(part) for part in partition(series, 2)] == [[1, 2], [3, 4]]
+    (cut,) = columns([series, "ab"])[:1]
+    assert list(cut) == [1, 2]
+
+
+@pytest.mark.parametrize("dist", ["b", "r"])
+def test_frames_are_joined_whole_though_some_parts_are_empty(dist: str) -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}, index=["one", "two"])
+    pd.testing.assert_frame_equal(join(partition(frame, 4, dist), dist), frame)
+
+
+def test_a_frame_among_other_things_is_one_of_the_parts() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": [1, 2]})
+    joined = join([frame, None])
+    assert isinstance(joined, list)
+    assert joined[0] is frame
+
+
+def test_joined_arrays_keep_class_byte_order_and_fill_value() -> None:
+    record = np.zeros(4, dtype=[("x", ">f8")]).view(np.recarray)
+    assert isinstance(join(partition(record, 2)), np.recarray)
+    swapped = join(partition(np.arange(4.0).astype(">f8"), 2, "r"), "r")
+    assert swapped.dtype == ">f8"  # type: ignore[attr-defined]
+    masked = np.ma.array([1.0, 2.0], mask=[0, 1], fill_value=-7)
+    assert join(partition(masked, 2)).fill_value == -7  # type: ignore[attr-defined]

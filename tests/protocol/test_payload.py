@@ -115,6 +115,25 @@ def test_memoryviews_arrive_equal_and_read_only(made: memoryview) -> None:
     assert arrived.readonly
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        memoryview(np.arange(3, dtype=">i4")),
+        memoryview(np.zeros(3, dtype=[("x", "<f8"), ("n", "i4")])),
+        memoryview(np.ones(3) + 1j),
+        memoryview(np.array(1.5)),
+        memoryview(np.empty((0, 3))),
+        memoryview(np.arange(3, dtype=">i4"))[::2],
+    ],
+)
+def test_views_of_arrays_keep_their_format_and_shape(made: memoryview) -> None:
+    arrived = travel(made)
+    assert isinstance(arrived, memoryview)
+    assert (arrived.format, arrived.shape) == (made.format, made.shape)
+    assert arrived.tobytes() == made.tobytes()
+    assert arrived.readonly
+
+
 def test_many_small_buffers_do_not_fill_the_envelope() -> None:
     made = [np.full(100, number) for number in range(1000)]
     sent = dump(made)

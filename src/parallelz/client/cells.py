@@ -12,9 +12,12 @@ from typing import Self
 
 from parallelz.client.definitions import Function
 from parallelz.client.flagged import Flagged
+from parallelz.client.outcomes import is_told_by_its_text
 from parallelz.client.results import AsyncResult
 from parallelz.client.session import Targets, is_all
 from parallelz.protocol.functions import Definition, named_definition
+
+__tracebackhide__ = is_told_by_its_text
 
 
 @functools.cache

@@ -22,12 +22,15 @@ from parallelz.client.limits import (
     check_limit,
     check_when_full,
 )
+from parallelz.client.outcomes import is_told_by_its_text
 from parallelz.client.remote import ParallelFunction, RemoteFunction
 from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import SomeTargets, Targets, is_all
 from parallelz.client.state import StateSession
 from parallelz.client.view import View
 from parallelz.protocol.connection import ConnectionInfo
+
+__tracebackhide__ = is_told_by_its_text
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -20,6 +20,7 @@ from parallelz.client.definitions import Function, UserFunction
 from parallelz.client.imports import recorded_imports
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
+from parallelz.client.outcomes import is_told_by_its_text
 from parallelz.client.partition import (
     Sliceable,
     as_sliceable,
@@ -30,11 +31,14 @@ from parallelz.client.partition import (
 )
 from parallelz.client.results import AsyncResult, Value
 from parallelz.client.session import Targets
+from parallelz.client.tables import cut
 from parallelz.client.view import View
 from parallelz.ids import EngineId
 from parallelz.protocol.functions import Definition, named_definition
 from parallelz.protocol.last_resort import use_cloudpickle, use_dill
 from parallelz.protocol.messages import TaskOptions
+
+__tracebackhide__ = is_told_by_its_text
 
 
 class DirectView(View):
@@ -132,7 +136,9 @@ class DirectView(View):
         parts = slices(length, min(len(engine_ids), length)) if length else []
         kind = BOUND_CHUNK if (self.bound if bound is None else bound) else CHUNK
         kwargs: dict[str, object] = {"return_exceptions": True} if return_exceptions else {}
-        calls: list[Call] = [(kind, tuple(col[part] for col in cols), kwargs) for part in parts]
+        calls: list[Call] = [
+            (kind, tuple(cut(col, part) for col in cols), kwargs) for part in parts
+        ]
         submission = self._submit_parts(f, calls, engine_ids)
         return AsyncMapResult(
             self._connection,
@@ -257,7 +263,7 @@ class DirectView(View):
     ) -> AsyncResult:
         engine_ids = self._engine_ids()
         parts: list[object] = [
-            part[0] if flatten and len(part) == 1 else part
+            cut(part, 0) if flatten and len(part) == 1 else part
             for part in partition(as_sliceable(seq), len(engine_ids), dist)
         ]
         calls: list[Call] = [(BOUND, ({_assignable(key): part},), {}) for part in parts]
@@ -285,9 +291,10 @@ class DirectView(View):
         Returns
         -------
         object
-            An array of arrays, a list of the items of lists, tuples and ranges, of anything
-            else a list of the parts. AsyncResult if it does not block; to iterate over that
-            gives items as soon as the engines have sent them.
+            An array of arrays, a frame of frames (so for series and tables), a list of the
+            items of lists, tuples and ranges, of anything else a list of the parts.
+            AsyncResult if it does not block; to iterate over that gives items (of frames and
+            tables: the parts) as soon as the engines have sent them.
         """
         check_dist(dist)
         return self._finish(self._at(targets)._gathered(key, dist), block)

@@ -11,9 +11,12 @@ from typing import Literal, Self
 from parallelz.client.connection import BOUND, BOUND_CHUNK, CHUNK, PLAIN, Call, Connection
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncMapResult
+from parallelz.client.outcomes import is_told_by_its_text
 from parallelz.client.partition import check_chunksize
 from parallelz.client.results import Value
 from parallelz.ids import TaskId
+
+__tracebackhide__ = is_told_by_its_text
 
 OUTSTANDING_PER_ENGINE = 4  # tasks of an imap: one runs, the others are on their way
 

@@ -10,11 +10,13 @@ from functools import partial
 from parallelz.client.connection import Connection
 from parallelz.client.detached import DetachedResult
 from parallelz.client.ledger import Submission
-from parallelz.client.outcomes import Failed
+from parallelz.client.outcomes import Failed, is_told_by_its_text
 from parallelz.client.partition import is_part, items_of, join
 from parallelz.client.results import Arrival, AsyncResult, ReturnWhen, Value
 from parallelz.client.task_group import Place
 from parallelz.protocol.inputs import How
+
+__tracebackhide__ = is_told_by_its_text
 
 
 class AsyncMapResult(AsyncResult):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import operator
 from collections.abc import Sequence
 
 import msgspec
@@ -17,6 +18,12 @@ from parallelz.protocol.messages import EngineInfo, ErrorInfo, TaskOptions
 from parallelz.protocol.outputs import Outputs
 from parallelz.protocol.payload import load
 from parallelz.protocol.texts import text_of
+
+is_told_by_its_text = operator.methodcaller("errisinstance", errors.ParallelzError)
+"""As ``__tracebackhide__`` of a module: pytest leaves its frames out where they say nothing.
+
+That is when the error is one of ours, which says itself what happened, and not one in our code.
+"""
 
 METADATA_KEYS = (
     "msg_id",
@@ -93,7 +100,7 @@ def outcome_of(ledger: Ledger, answer: Answer, method: str) -> object:
     try:
         return value_of(ledger, answer, method)
     except Exception as error:  # noqa: BLE001 - the task's, or of the user's own classes
-        return Failed(error)
+        return Failed(error.with_traceback(None))
 
 
 def value_of(ledger: Ledger, answer: Answer, method: str) -> object:

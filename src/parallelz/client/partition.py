@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Protocol, TypeGuard, TypeVar, cast
 
+from parallelz.client.tables import cut, join_dealt, kind_of
+
 T = TypeVar("T")
 
 Item = Any
@@ -60,18 +62,22 @@ def partition(sequence: Sliceable, part_count: int, dist: str = "b") -> list[Ite
     >>> partition(range(5), 2)
     [range(0, 3), range(3, 5)]
     """
-    return [sequence[part] for part in slices(len(sequence), part_count, dist)]
+    return [cut(sequence, part) for part in slices(len(sequence), part_count, dist)]
 
 
 def join(parts: Sequence[object], dist: str = "b") -> object:
-    """Put together what `partition` cut: arrays to an array, sequences to a list.
+    """Put together what `partition` cut: arrays, frames and tables to one, sequences to a list.
 
-    What is neither (as after a scatter with ``flatten``) is returned as a list of the parts.
+    What is none of these (as after a scatter with ``flatten``) is returned as a list of the
+    parts; so are bytes and strings, which are as often values of their own.
     """
     check_dist(dist)
     numpy = sys.modules.get("numpy")
     if numpy is not None and any(isinstance(part, numpy.ndarray) for part in parts):
         return _join_arrays(parts, dist)
+    kind = kind_of(parts[0]) if parts else None
+    if kind is not None and all(kind_of(part) is kind for part in parts):
+        return kind.join(parts) if dist == "b" else join_dealt(parts, kind)
     sequences = [part for part in parts if is_part(part)]
     if len(sequences) < len(parts):
         return list(parts)
@@ -82,6 +88,9 @@ def is_part(candidate: object) -> TypeGuard[Iterable[Item]]:
     """Whether it consists of items of what was cut, and is not one itself, as a str may be."""
     if isinstance(candidate, list | tuple | range):
         return True
+    kind = kind_of(candidate)
+    if kind is not None:
+        return kind.has_items
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(candidate, numpy.ndarray) and candidate.ndim > 0
 
@@ -115,13 +124,26 @@ def _join_arrays(parts: Sequence[object], dist: str) -> object:
     if any(array.ndim == 0 for array in arrays):
         return list(parts)
     filled = [array for array in arrays if len(array)] or arrays[:1]
-    is_masked = any(isinstance(array, numpy.ma.MaskedArray) for array in filled)
-    joined = (numpy.ma if is_masked else numpy).concatenate(filled)
     if dist == "b":
-        return joined
+        return _concatenate(filled)
     step = len(arrays)
     places = [numpy.arange(n, n + len(each) * step, step) for n, each in enumerate(arrays)]
-    return joined[numpy.argsort(numpy.concatenate(places))]
+    return _concatenate(filled, numpy.argsort(numpy.concatenate(places)))
+
+
+def _concatenate(arrays: Sequence[Item], order: Item = ...) -> Item:
+    """Concatenate and index; keep what numpy drops: byte order, class and fill value."""
+    numpy = sys.modules["numpy"]
+    first = arrays[0]
+    masked = [array for array in arrays if isinstance(array, numpy.ma.MaskedArray)]
+    joined = (numpy.ma if masked else numpy).concatenate(arrays)[order]
+    if all(array.dtype == first.dtype for array in arrays):
+        joined = joined.astype(first.dtype, copy=False)
+    if type(joined) is numpy.ndarray and all(type(array) is type(first) for array in arrays):
+        joined = joined.view(type(first))
+    if masked:
+        joined.fill_value = masked[0].fill_value
+    return joined
 
 
 def chunked(items: Iterable[T], length: int) -> Iterator[tuple[T, ...]]:
@@ -138,7 +160,8 @@ def columns(sequences: Sequence[Iterable[object]]) -> tuple[Sequence[object], ..
     """Return the sequences, equally long, as ``zip`` would end with the shortest.
 
     What can be cut without a copy (arrays, ranges, lists) stays what it is; other iterables
-    become lists, and an endless one is read as far as the shortest sequence goes.
+    become lists, and an endless one is read as far as the shortest sequence goes. The items of
+    a frame or a table are its columns, as for the built-in `map`.
 
     Raises
     ------
@@ -147,6 +170,10 @@ def columns(sequences: Sequence[Iterable[object]]) -> tuple[Sequence[object], ..
     """
     if not sequences:
         raise ValueError("map needs at least one sequence")
+    sequences = [
+        list(each) if (kind := kind_of(each)) and not kind.has_items else each
+        for each in sequences
+    ]
     sized = [each for each in sequences if _is_sliceable(each)]
     shortest = min(map(len, sized), default=None)  # type: ignore[arg-type]
     lists = [
@@ -154,7 +181,7 @@ def columns(sequences: Sequence[Iterable[object]]) -> tuple[Sequence[object], ..
     ]
     length = min(map(len, lists))  # type: ignore[arg-type]
     return tuple(
-        each if len(each) == length else each[:length]  # type: ignore[arg-type, index, misc]
+        each if len(each) == length else cut(each, slice(length))  # type: ignore[arg-type, misc]
         for each in lists
     )
 

@@ -9,8 +9,11 @@ from typing import Generic, ParamSpec, Protocol, Self, TypeVar
 
 from parallelz.client.definitions import UserFunction
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
+from parallelz.client.outcomes import is_told_by_its_text
 from parallelz.client.partition import Sliceable, as_sliceable, check_chunksize, check_dist
 from parallelz.client.results import AsyncResult, Value
+
+__tracebackhide__ = is_told_by_its_text
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -17,12 +17,14 @@ from parallelz.client import arguments
 from parallelz.client.connection import Connection
 from parallelz.client.detached import DetachedResult, Shape
 from parallelz.client.ledger import Submission
-from parallelz.client.outcomes import METADATA_KEYS, Failed, outcome_of
+from parallelz.client.outcomes import METADATA_KEYS, Failed, is_told_by_its_text, outcome_of
 from parallelz.client.progress import progress_bar
 from parallelz.client.shown import ShownTasks
 from parallelz.client.task_group import Place
 from parallelz.errors import CompositeError
 from parallelz.protocol.inputs import How
+
+__tracebackhide__ = is_told_by_its_text
 
 Value = Any
 """What a function of the user returned, or a list of that: only they know its type."""
@@ -170,7 +172,7 @@ class AsyncResult(ShownTasks):
             if isinstance(value, Failed):
                 if return_exceptions:
                     return value.error
-                raise value.error
+                raise value.error.with_traceback(None)
             return value
         values = [self._value(index) for index in range(len(self._places))]
         failures = [value.error for value in values if type(value) is Failed]
@@ -262,7 +264,7 @@ class AsyncResult(ShownTasks):
         self._wait_until(lambda: submission.answers[place] is not None)
         value = self._value(index)
         if isinstance(value, Failed):
-            raise value.error
+            raise value.error.with_traceback(None)
         return value
 
     # -- as a sequence ---------------------------------------------------------------------

@@ -14,6 +14,7 @@ from parallelz.client.history import ALL
 from parallelz.client.imap import LazyMapIterator, MaxOutstanding, call_for, chunks_of, limit_of
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
+from parallelz.client.outcomes import is_told_by_its_text
 from parallelz.client.partition import Sliceable
 from parallelz.client.past_session import PastSession, ResultIds
 from parallelz.client.reduction import reduced
@@ -23,6 +24,8 @@ from parallelz.client.session import Jobs, Targets
 from parallelz.client.task_group import CANCEL_GRACE_S
 from parallelz.ids import TaskId, task_id_of
 from parallelz.protocol.functions import Definition, named_definition
+
+__tracebackhide__ = is_told_by_its_text
 
 
 class View(RunsCells):

@@ -26,6 +26,7 @@ from parallelz.controller.returning import Returning
 from parallelz.controller.sessions import Definition, Link, Session, Sessions
 from parallelz.controller.shared_memory import SharedMemory
 from parallelz.controller.tasks import Tasks
+from parallelz.controller_limits import USUAL_LIMITS, ControllerLimits
 from parallelz.core.events import Tick
 from parallelz.core.scheduler import Scheduler
 from parallelz.ids import SessionId
@@ -100,6 +101,8 @@ class Controller:
         Whether it takes the place of one that died, and whose peers come back.
     shared_memory
         The directory in which processes of this host share memory. None: they do not.
+    limits
+        How long it waits for peers that are out of reach.
 
     Raises
     ------
@@ -120,6 +123,7 @@ class Controller:
         scheduler: Scheduler | None = None,
         resume: bool = False,
         shared_memory: Path | None = None,
+        limits: ControllerLimits = USUAL_LIMITS,
     ) -> None:
         self.id = controller_id or uuid.uuid4().hex
         self._clock = clock
@@ -152,6 +156,7 @@ class Controller:
             judging,
             self._touch,
             self._complaints,
+            limits,
         )
         self._returning = Returning(
             self._scheduler,

@@ -472,10 +472,7 @@ class Supervises(Message, frozen=True):
 
 
 class DrainChildren(Message, frozen=True):
-    """Supervisor to controller: their time is nearly over, so let my children end.
-
-    They get nothing new, and end when they have nothing left.
-    """
+    """Supervisor to controller: do as `DrainEngines` with my children."""
 
 
 class EndEngine(Message, frozen=True):

@@ -337,16 +337,42 @@ def reduce_registered(obj: object) -> tuple[object, ...]:
 
 def reduce_memoryview(view: memoryview) -> tuple[object, ...]:
     """Return how to make an equal, read-only view; contiguous memory is not copied."""
+    if not _can_be_cast(view) and (array := _as_array(view)) is not None:
+        return (_make_memoryview_of, (array,))
     flat = view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())
     return (_make_memoryview, (pickle.PickleBuffer(flat), view.format, view.shape))
+
+
+def _can_be_cast(view: memoryview) -> bool:
+    """Whether a view of bytes can be made such a one."""
+    try:
+        memoryview(bytes(view.itemsize)).cast(view.format)  # type: ignore[call-overload]
+    except (ValueError, TypeError):
+        return False
+    return view.ndim == 1 or view.nbytes > 0
+
+
+def _as_array(view: memoryview) -> object:
+    """Return an array of numpy that has the view's format and shape; None if there is none."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return None
+    try:
+        return numpy.asarray(view, order="C")
+    except ValueError:
+        return None  # a format that numpy does not know
+
+
+def _make_memoryview_of(array: Any) -> memoryview:  # noqa: ANN401 - of numpy
+    return memoryview(array).toreadonly()
 
 
 def _make_memoryview(buffer: memoryview, code: Any, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
     view = memoryview(buffer).toreadonly()
     try:
-        return view.cast(code, shape) if len(shape) > 1 else view.cast(code)
+        return view.cast(code) if len(shape) == 1 else view.cast(code, shape)
     except (ValueError, TypeError):
-        return view  # memoryview knows of neither structures nor shapes with zeros
+        return view  # a format or a shape that neither memoryview nor numpy can make
 
 
 class Raw:
