@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +128,23 @@ def test_a_description_for_htcondor() -> None:
     assert "request_cpus = 8" in lines
     assert "request_memory = 4000MB" in lines
     assert lines[-1] == "queue"
-    # In double quotes, then in single ones: both kinds within are doubled.
-    assert (
-        "arguments = \"-c 'export A=''it''\"\"''\"\"''s \"\"so\"\"'' ; cd /work ; exec" in text
+    assert lines[-3] == "executable = /bin/sh"
+
+
+def test_htcondor_runs_the_commands_as_they_were_written(tmp_path: Path) -> None:
+    setup = (
+        '# it\'s a comment; "100%"\nif true; then\n  A=$(printf \'%s\\t\' "a  b")\nfi\n'
+        "B=`echo c`\n"
     )
+    text = HTCondor().script([], f"{setup}exec printf '[%s]' \"$A\" '\\0101' $B")
+    (arguments,) = re.findall(r'(?m)^arguments = "(.*)"$', text)
+    assert "$" not in arguments  # of which HTCondor makes macros
+    # In double quotes, then in single ones: both kinds within are doubled.
+    quoted = re.fullmatch("-c '(.*)'", arguments.replace('""', '"'))
+    assert quoted
+    command = ["/bin/sh", "-c", quoted[1].replace("''", "'")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[a  b\t][\\0101][c]"
 
 
 @pytest.mark.parametrize("system", ALL, ids=lambda system: system.name)
@@ -325,3 +340,9 @@ def test_jobs_that_are_forgotten_are_no_failure() -> None:
     for system in ALL:
         assert not system.knows_none("cannot connect to the server\n")
         assert not system.knows_none("")
+
+
+def test_a_supervisor_passes_on_only_what_its_engines_do_not_get_anyway() -> None:
+    assert "--leave-signals" in script(LSF())
+    assert "--pass-signals" not in script(LSF())
+    assert "--pass-signals" in script(PBS())

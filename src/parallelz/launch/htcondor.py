@@ -44,10 +44,12 @@ class HTCondor(BatchSystem):
 
     def script(self, directives: Sequence[str], body: str) -> str:
         """Return a whole description, with the commands as the arguments of a shell."""
-        # Its rules for arguments: all in double quotes, each in single ones; both are doubled.
-        quoted = body.replace("'", "''").replace('"', '""')
-        joined = " ; ".join(line for line in quoted.splitlines() if line.strip())
-        lines = ["executable = /bin/sh", f"arguments = \"-c '{joined}'\"", "queue"]
+        # A value is one line, in which $(name) is a macro of HTCondor; so printf is to make the
+        # lines, the quotes and the dollars. Its rules for arguments: all in double quotes, each
+        # in single ones; both are doubled.
+        encoded = re.sub(r"""[\n$'"`\\]""", lambda found: f"\\0{ord(found[0]):03o}", body)
+        shell = f"""-c 'eval ""`printf %b ''{encoded}''`""'"""
+        lines = ["executable = /bin/sh", f'arguments = "{shell}"', "queue"]
         return "\n".join([*directives, *lines, ""])
 
     def job_id(self, output: str) -> str | None:
