@@ -162,6 +162,17 @@ def test_a_store_without_a_journal_says_so() -> None:
         store.append([])
 
 
+def test_the_first_end_counts_also_if_the_submission_comes_between(
+    recorder: Recorder,
+) -> None:
+    tell(recorder, 1.0, submission(1))
+    everything(recorder)  # so it is a row
+    tell(recorder, 2.0, end(1))
+    tell(recorder, 2.0, submission(1))
+    tell(recorder, 2.0, end(1, status="error"))
+    assert [task["status"] for task in everything(recorder)] == ["ok"]
+
+
 @given(st.lists(st.tuples(batches(), st.floats(0.0, AGE_S), st.booleans()), max_size=8))
 def test_however_the_journal_is_folded_the_same_is_found(
     told: list[tuple[list[Record], float, bool]],

@@ -193,6 +193,8 @@ class Batch:
     def _end(self, record: EndRecord) -> None:
         ended = record.message
         task_id, error, outputs, size = ended.task_id, ended.error, ended.outputs, record.size
+        if task_id in self.ends:
+            return  # the first end counts, also if its submission came once more since
         started_s, completed_s, retries = ended.started_s, ended.completed_s, ended.retries
         end: Row = (
             ended.engine_id if 0 <= ended.engine_id <= INT_MAX else None,
