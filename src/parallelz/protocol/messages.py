@@ -18,7 +18,7 @@ import msgspec
 from parallelz.ids import Digest, EngineId, SessionId, TaskId
 from parallelz.protocol.outputs import Outputs, Published
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 Role = Literal["client", "engine", "supervisor", "recorder"]
 LinkName = Literal["bulk", "control"]
@@ -154,6 +154,7 @@ class TaskOptions(Value, frozen=True):
     labels: list[str] = []  # only engines that have all of these
     resources: dict[str, float] = {}  # only engines that have at least so much of each
     inputs: list[TaskId] = []  # whose results it gets as arguments; waits for them to succeed
+    tags: dict[str, str | int | float] = {}
 
 
 class SubmitTask(Message, frozen=True):
@@ -194,6 +195,7 @@ class SubmitDirect(Message, frozen=True):
     data: bytes = b""
     frame_count: int = 0
     label: str = ""
+    tags: dict[str, str | int | float] = {}
 
 
 class Input(Value, frozen=True):
