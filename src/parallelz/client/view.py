@@ -44,9 +44,6 @@ class View(RunsCells):
         Kept for those who set it; `AsyncResult.sent` is right without.
     label
         Kept with the tasks, in the history too.
-    tags
-        A small dictionary of texts and numbers that is kept with the tasks, in the history too,
-        where they are found by ``{"tags.NAME": value}``.
     """
 
     flag_names: ClassVar[tuple[str, ...]] = ("block", "bound", "track", "label", "tags")
@@ -65,7 +62,11 @@ class View(RunsCells):
 
     @property
     def tags(self) -> Mapping[str, TagValue]:
-        """What is kept with the tasks, for queries."""
+        """A small dictionary of texts and numbers that is kept with the tasks.
+
+        Queries of the history find them by ``{"tags.NAME": value}``. Names are letters,
+        digits, - and _.
+        """
         return self._tags
 
     @tags.setter
