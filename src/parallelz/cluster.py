@@ -22,12 +22,18 @@ from typing import Any, Self
 
 from parallelz import settings
 from parallelz.client.client import Client
-from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
 from parallelz.launch import cluster_file
 from parallelz.launch.awaited import awaited
 from parallelz.launch.cluster_file import ClusterRunning, NoCluster
-from parallelz.launch.launcher import ControllerOptions, HistoryLimits, Launcher
+from parallelz.launch.configuration import read_configuration
+from parallelz.launch.configured import (
+    controller_options,
+    engine_options,
+    launcher_options_for,
+    location_of,
+)
+from parallelz.launch.launcher import Launcher
 from parallelz.launch.processes import ClusterProcesses
 from parallelz.launch.registry import check_controller_launcher, engine_launcher
 from parallelz.store.choice import to_store
@@ -41,6 +47,9 @@ _DEATH_CHECK_PERIOD_S = 0.1  # of the launched, while we wait for engines to joi
 
 class Cluster(ClusterProcesses):
     """Starts, watches and stops one cluster.
+
+    What is not given is as the configuration files of the profile say
+    (docs/configuration.md), else as said here.
 
     A controller that dies is started again, at most 5 times within a minute, and a warning is
     logged; engines keep their ids and names, and no task is lost.
@@ -92,6 +101,11 @@ class Cluster(ClusterProcesses):
         Whether the cluster ends with this process, be it by SIGKILL. If not, nobody starts a
         controller again that dies after this process; ``ipclusterz start --daemonize`` leaves
         a process behind that does.
+    config
+        What the configuration files might say, such as ``{"Slurm": {"queue": "long"}}``;
+        counts more than they do.
+    load_profile
+        Whether these files are read.
 
     Attributes
     ----------
@@ -108,51 +122,65 @@ class Cluster(ClusterProcesses):
         profile: str | None = None,
         profile_dir: str | os.PathLike[str] | None = None,
         cluster_id: str | None = None,
-        engines: str = "local",
+        engines: str | None = None,
         controller: str = "local",
         launcher_options: Mapping[str, Any] | None = None,
         controller_ip: str | None = None,
-        controller_port: int = 0,
-        controller_location: str = "",
-        store: str = settings.DEFAULT_STORE,
+        controller_port: int | None = None,
+        controller_location: str | None = None,
+        store: str | None = None,
         history_max_age_s: float | None = None,
         history_max_count: int | None = None,
         history_max_bytes: int | str | None = None,
-        scheme: str = settings.DEFAULT_SCHEME,
+        scheme: str | None = None,
         hwm: int | None = None,
         labels: Sequence[str] | str | None = None,
         resources: Mapping[str, float] | str | None = None,
         memory_limit: int | str | None = None,
-        restart: bool = False,
-        engine_timeout: float = settings.START_TIMEOUT_S,
+        restart: bool | None = None,
+        engine_timeout: float | None = None,
         shutdown_atexit: bool = True,
+        config: Mapping[str, Mapping[str, Any]] | None = None,
+        load_profile: bool = True,
     ) -> None:
-        needs_network = engine_launcher(engines).needs_network(launcher_options or {})
+        directory = settings.profile_dir(profile, profile_dir)
+        configured = read_configuration(directory if load_profile else None, given=config or {})
+        of_cluster = configured.get("Cluster", {})
+        engines = engines or of_cluster.get("engines", "local")
+        options = launcher_options_for(configured, engines, launcher_options)
+        chosen = controller_options(
+            configured,
+            ip=controller_ip,
+            port=controller_port,
+            store=store,
+            scheme=scheme,
+            hwm=hwm,
+            history_max_age_s=history_max_age_s,
+            history_max_count=history_max_count,
+            history_max_bytes=history_max_bytes,
+        )
+        needs_network = engine_launcher(engines).needs_network(options)
+        if needs_network and controller_ip is None and not chosen.ip:
+            chosen = chosen._replace(ip=ALL_ADDRESSES)
         check_controller_launcher(controller)
         settings.check_cluster_id(cluster_id or "")
-        to_store(store)
-        history = HistoryLimits.of(history_max_age_s, history_max_count, history_max_bytes)
+        to_store(chosen.store)
+        if engine_timeout is None:
+            engine_timeout = of_cluster.get("engine_timeout", settings.START_TIMEOUT_S)
         super().__init__(
-            settings.profile_dir(profile, profile_dir),
+            directory,
             cluster_id,
-            n=n,
-            controller_options=ControllerOptions(
-                (ALL_ADDRESSES if needs_network else "")
-                if controller_ip is None
-                else controller_ip,
-                controller_port,
-                store,
-                scheme,
-                hwm,
-                history,
-            ),
-            location=controller_location,
+            n=of_cluster.get("n") if n is None else n,
+            controller_options=chosen,
+            location=location_of(configured, controller_location),
             engines=engines,
-            launcher_options=launcher_options or {},
-            engine_options=EngineOptions().but(
+            launcher_options=options,
+            configured=configured,
+            engine_options=engine_options(configured).but(
                 labels=labels, resources=resources, memory_limit=memory_limit, restart=restart
             ),
             start_timeout_s=engine_timeout,
+            stop_grace_s=of_cluster.get("stop_grace_s", settings.STOP_GRACE_S),
             shutdown_atexit=shutdown_atexit,
         )
         self._client: Client | None = None  # the one of `with`
@@ -165,6 +193,8 @@ class Cluster(ClusterProcesses):
         profile: str | None = None,
         profile_dir: str | os.PathLike[str] | None = None,
         cluster_id: str = "",
+        config: Mapping[str, Mapping[str, Any]] | None = None,
+        load_profile: bool = True,
     ) -> Cluster:
         """Take up a cluster that another process started. It does not end with this one.
 
@@ -172,6 +202,8 @@ class Cluster(ClusterProcesses):
         ----------
         file
             Its cluster file; None: that of `profile` (or `profile_dir`) and `cluster_id`.
+        config, load_profile
+            As for `Cluster`; for engines that are added.
 
         Raises
         ------
@@ -184,7 +216,11 @@ class Cluster(ClusterProcesses):
         path = Path(file) if file else settings.cluster_file(directory, cluster_id)
         facts = cluster_file.read_running(path)
         cluster = cls(
-            profile_dir=facts.profile_dir, cluster_id=facts.cluster_id, shutdown_atexit=False
+            profile_dir=facts.profile_dir,
+            cluster_id=facts.cluster_id,
+            shutdown_atexit=False,
+            config=config,
+            load_profile=load_profile,
         )
         cluster._socket_dir = facts.socket_dir
         cluster._take_up(facts)
@@ -249,6 +285,7 @@ class Cluster(ClusterProcesses):
                 return
             except TimeoutError:
                 if remaining_s <= _DEATH_CHECK_PERIOD_S:
+                    self._raise_why_waiting(client, n)
                     raise
             for launched in self._ends_to_see():
                 if launched.state == "after":
@@ -258,6 +295,14 @@ class Cluster(ClusterProcesses):
                     raise ClusterError(
                         f"some engines of set {set_id} will not come: {shortfall}"
                     )
+
+    def _raise_why_waiting(self, client: Client, n: int) -> None:
+        waiting = [engines.why_waiting() for engines in self._engine_sets.values()]
+        if why := "\n".join(filter(None, waiting)):
+            raise TimeoutError(
+                f"{n} engines not ready in {self.engine_timeout:g} seconds, {len(client)} are:"
+                f" {why}"
+            )
 
     def _ends_to_see(self) -> Iterator[Launcher]:
         yield from self._engine_sets.values()

@@ -81,7 +81,7 @@ def test_nonsense_in_an_option_is_explained_in_one_line(
 def test_help_does_not_wait_for_what_only_work_needs() -> None:
     code = (
         "import sys; from parallelz.cli import ipclusterz; ipclusterz.build_parser();"
-        "print({'zmq', 'msgspec', 'psutil', 'asyncio'} & set(sys.modules))"
+        "print({'zmq', 'msgspec', 'psutil', 'asyncio', 'traitlets'} & set(sys.modules))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -101,6 +101,6 @@ def test_an_address_of_a_database_is_refused_with_another_store() -> None:
         common.chosen_store(args)
 
 
-def test_without_options_the_store_is_sqlite() -> None:
+def test_without_options_no_store_is_chosen() -> None:
     args = ipclusterz.build_parser().parse_args(["start"])
-    assert common.chosen_store(args) == "sqlite"
+    assert common.chosen_store(args) is None

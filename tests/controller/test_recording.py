@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from parallelz.controller.recording import RECORD_PERIOD_S, Recording
+from parallelz.controller.recording import RECORD_PERIOD_S, RECORDS_COUNT_MAX, Recording
 from parallelz.controller.sessions import UNKNOWN_PEER, Session
+from parallelz.controller_limits import ControllerLimits
 from parallelz.ids import Digest, SessionId
 
 
@@ -57,3 +58,24 @@ def test_a_recorder_that_cannot_be_started_is_started_later() -> None:
         recording.see_to_timers(now_s)
     assert tried == [10.0, 20.0, 30.0]
     assert recording.is_ours(Running.pid)
+
+
+def test_what_cannot_be_recorded_is_acknowledged_after_as_long_as_configured() -> None:
+    now_s = 0.0
+    limits = ControllerLimits(unrecorded_s=3.0)
+    recording = Recording(Running, limits=limits, clock=lambda: now_s)
+    client = Session(SessionId("c"), "client", UNKNOWN_PEER, "")
+    recording.function_defined(Digest(b"f"), "f", b"", ())
+    assert client.bulk.receiver.accept(1)
+    recording.when_safe(client.bulk, 1)
+    for now_s, settled in ((2.9, 0), (3.0, 1)):
+        recording.see_to_timers(now_s)
+        assert client.bulk.receiver.settled == settled
+    assert "for 3 s nothing could be recorded" in recording.notices[0]
+
+
+def test_what_is_more_than_may_wait_for_the_recorder_is_lost() -> None:
+    recording = Recording(Running, limits=ControllerLimits(unrecorded_bytes_max=1))
+    for number in range(RECORDS_COUNT_MAX + 2):
+        recording.function_defined(Digest(bytes([number % 256, number // 256])), "f", b"", ())
+    assert recording.dump()["lost_records"] == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parallelz.core.fairness import FairQueue, Shares
+from parallelz.core.fairness import LEVELS_KEPT_MAX, FairQueue, Shares
 from parallelz.core.task import Task, TaskState
 from parallelz.ids import Digest, SessionId, task_id_of
 from parallelz.protocol.messages import TaskOptions
@@ -85,3 +85,33 @@ def test_tasks_that_ended_while_they_waited_are_skipped_and_not_kept() -> None:
         len(line.tasks) for level in queue._levels.values() for line in level.lines.values()
     )
     assert held < 100
+
+
+def test_to_look_changes_nothing() -> None:
+    order = []
+    for looks in (False, True):
+        shares = Shares()
+        queue = FairQueue(shares)
+        first = [ready("me", 0), ready("you", 0)]
+        for task in first:
+            queue.push(task)
+        queue.push(ready("me", 1, priority=-5))
+        for task in first:
+            task.state = TaskState.ENDED
+            queue.skip(task)
+        if looks:
+            queue.head()
+        queue.push(ready("you", 2))
+        queue.push(ready("me", 2))
+        order.append(served(queue, shares, {"me": 1.0, "you": 1.0}))
+    assert order[0] == order[1]
+
+
+def test_priorities_that_were_used_are_not_kept_for_ever() -> None:
+    queue = FairQueue(Shares())
+    for priority in range(10_000):
+        queue.push(ready("me", priority, priority))
+        assert queue.head() is not None
+        queue.pop()
+    assert len(queue._levels) <= LEVELS_KEPT_MAX + 1
+    assert queue._priorities == sorted(queue._levels)

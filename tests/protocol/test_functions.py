@@ -302,7 +302,7 @@ class Adder:
         (math.sqrt, math.sqrt(5)),
         (np.negative, -5),
     ],
-    ids=str,
+    ids=["object", "method", "partial", "partial of a lambda", "type", "built-in", "ufunc"],
 )
 def test_any_callable_can_be_sent(function: Any, result: float, engine: Engine) -> None:
     assert engine.take(Client(), function)(5) == result

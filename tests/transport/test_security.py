@@ -8,8 +8,10 @@ import pytest
 
 from parallelz import Client
 from parallelz.errors import ConnectionFileError
-from parallelz.protocol.connection import ConnectionInfo
+from parallelz.protocol.connection import ConnectionInfo, Heartbeat
 from parallelz.settings import connection_file, make_profile_dir
+from parallelz.transport.peer import endpoint_for
+from parallelz.transport.router import Router
 from parallelz.transport.security import (
     ClusterSecrets,
     new_secrets,
@@ -17,6 +19,7 @@ from parallelz.transport.security import (
     read_secrets,
     write_secrets,
 )
+from parallelz.transport.sockets import term_context
 
 
 @pytest.fixture
@@ -129,3 +132,19 @@ def test_a_file_of_the_controller_that_was_changed_is_refused(
     path.write_bytes(msgspec.json.encode({"cluster_id": 1}))
     with pytest.raises(ConnectionFileError, match="was changed"):
         read_secrets(tmp_path, "")
+
+
+def test_all_connections_have_the_heartbeat_that_the_files_say(tmp_path: Path) -> None:
+    heartbeat = Heartbeat(period_s=3.0, timeout_s=9.0)
+    secrets = new_secrets("", runtime_dir=tmp_path, ip="127.0.0.1", heartbeat=heartbeat)
+    assert {info.heartbeat for info in secrets.infos.values()} == {heartbeat}
+    router = Router(secrets)
+    info = secrets.infos["engine"]
+    here, elsewhere = info, msgspec.structs.replace(info, host_id="another")
+    try:
+        for each in (here, elsewhere):
+            assert endpoint_for(each).heartbeat == heartbeat
+        assert (router.socket.heartbeat_ivl, router.socket.heartbeat_timeout) == (3000, 9000)
+    finally:
+        router.close(0)
+        term_context()

@@ -17,11 +17,12 @@ from typing import BinaryIO
 import msgspec
 
 from parallelz import settings
-from parallelz.cli import background, common
+from parallelz.cli import background, common, configured
 from parallelz.client.client import Client
 from parallelz.cluster import Cluster
 from parallelz.launch import cluster_file
 from parallelz.launch.cluster_file import ClusterFacts, ClusterRunning, NoCluster
+from parallelz.launch.configuration import COMMANDS
 from parallelz.launch.launcher import EngineSet, Launcher
 
 FOLLOW_PERIOD_S = 0.2  # files cannot be awaited everywhere
@@ -31,6 +32,8 @@ SIGNAL_CHECK_PERIOD_S = 0.5
 
 def start(args: argparse.Namespace) -> int:
     """Start a cluster and stay with it until it ends, or leave it in the background."""
+    if args.generate_config:
+        return configured.generate(args)
     common.end_on_signals()
     leave = background.enter() if args.daemonize else None
     logging.basicConfig(format="ipclusterz: %(message)s")
@@ -39,6 +42,8 @@ def start(args: argparse.Namespace) -> int:
         profile=args.profile,
         profile_dir=args.profile_dir,
         cluster_id=args.cluster_id,
+        config=configured.read(args),
+        load_profile=False,
         engines=args.engines,
         controller_ip=args.ip,
         controller_port=args.port,
@@ -124,16 +129,25 @@ def _tell_ended(engines: EngineSet) -> None:
 
 def engines(args: argparse.Namespace) -> int:
     """Add engines to a cluster that runs."""
+    if args.generate_config:
+        return configured.generate(args)
     common.end_on_signals()
-    directory = common.chosen_profile_dir(args)
-    cluster = Cluster.from_file(profile_dir=directory, cluster_id=args.cluster_id)
+    logging.basicConfig(format="ipclusterz: %(message)s")
+    cluster = Cluster.from_file(
+        profile_dir=common.chosen_profile_dir(args),
+        cluster_id=args.cluster_id,
+        config=configured.read(args),
+        load_profile=False,
+    )
     cluster.shutdown_atexit = not args.daemonize
     set_id = ""
     left = False
     try:
         with cluster.connect_client_sync() as client:
             ready_count = len(client)
-            set_id = cluster.start_engines_sync(args.n, **common.engine_options(args))
+            set_id = cluster.start_engines_sync(
+                args.n, engines=args.engines, **common.engine_options(args)
+            )
             added = cluster.engine_sets[set_id].n
             cluster.wait_for_engines_sync(client, ready_count + added)
         print(f"Added {added} engines as set {set_id}", flush=True)
@@ -158,7 +172,9 @@ def stop(args: argparse.Namespace) -> int:
     status = common.DONE if cluster_ids else common.ALREADY_STOPPED
     for cluster_id in cluster_ids:
         try:
-            cluster = Cluster.from_file(profile_dir=directory, cluster_id=cluster_id)
+            cluster = Cluster.from_file(
+                profile_dir=directory, cluster_id=cluster_id, load_profile=False
+            )
         except NoCluster as error:
             print(f"ipclusterz: {error}", file=sys.stderr)
             status = common.ALREADY_STOPPED
@@ -263,11 +279,12 @@ def clean(args: argparse.Namespace) -> int:
 
 
 def create(args: argparse.Namespace) -> int:
-    """Make a profile's directories."""
+    """Make a profile's directories, and configuration files in which all is explained."""
     directory = common.chosen_profile_dir(args)
     existed = directory.exists()
     settings.make_profile_dir(directory)
     print(f"{'There was already' if existed else 'Made'} {directory}")
+    configured.write_files(directory, COMMANDS)
     return common.DONE
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from parallelz import settings
 from parallelz.engine_options import EngineOptions, to_labels, to_resources, to_size
 from parallelz.errors import ClusterError, ParallelzError
+from parallelz.launch.configuration import MisusedOption
 from parallelz.store.choice import (
     DATABASE_VARIABLE,
     POSTGRESQL,
@@ -68,26 +69,22 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the controller")
     group.add_argument(
         "--ip",
-        default="",
         help="also listen on this address, for engines and clients of other hosts; '*' is"
         " all addresses; what goes there is encrypted (default: this host only)",
     )
-    group.add_argument(
-        "--port", type=int, default=0, help="for other hosts (default: one that is free)"
-    )
+    group.add_argument("--port", type=int, help="for other hosts (default: one that is free)")
     group.add_argument(
         "--location",
-        default="",
         metavar="ADDRESS",
         help="by which other hosts reach this one, if it does not know that itself",
     )
     _add_history_options(group)
     group.add_argument(
         "--scheme",
-        default=settings.DEFAULT_SCHEME,
         metavar="NAME",
         help="how engines are chosen for balanced tasks: leastload, lru, plainrandom, twobin,"
-        " weighted, pure, or module:Class of your own (default: %(default)s)",
+        " weighted, pure, or module:Class of your own (default:"
+        f" {settings.DEFAULT_SCHEME})",
     )
     group.add_argument(
         "--hwm",
@@ -140,11 +137,12 @@ def history_limits(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
-def chosen_store(args: argparse.Namespace) -> str:
-    """Return the store that the options of `add_network_options` name."""
-    store, database = args.store, args.database
+def chosen_store(args: argparse.Namespace) -> str | None:
+    """Return the store that the options of `add_network_options` name; None: not given."""
+    store: str | None = args.store
+    database = args.database
     if database is None:
-        return store or settings.DEFAULT_STORE
+        return store
     if store not in (None, POSTGRESQL) or not is_postgresql(database):
         raise ClusterError(f"--database is the URL of a database of --store {POSTGRESQL}")
     return str(database)
@@ -175,6 +173,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--restart",
         action="store_true",
+        default=None,
         help="replace an engine that dies; at most 5 within a minute, all together",
     )
 
@@ -246,6 +245,9 @@ def run_command(
     """Run a command; return the exit status, with an error said in its own words."""
     try:
         return run(args)
+    except MisusedOption as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return MISUSED
     except (ParallelzError, TimeoutError, OSError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return FAILED

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from parallelz.cli import common
+from parallelz.cli import common, configured
 
 DESCRIPTION = """\
 Start, look after and stop clusters: a controller, and engines that do the work.
@@ -103,6 +103,7 @@ example:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = common.new_parser("ipclusterz", DESCRIPTION, EPILOG)
+    configured.add_help_all(parser, "ipclusterz")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     command = _add(commands, "start", START, START_EPILOG)
@@ -185,7 +186,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    args = build_parser().parse_args(argv)
+    args = configured.parse(build_parser(), argv)
     return common.run_command("ipclusterz", run, args)
 
 
@@ -215,11 +216,12 @@ def _add_engine_options(command: argparse.ArgumentParser, n_help: str) -> None:
     )
     command.add_argument(
         "--engines",
-        default="local",
         metavar="LAUNCHER",
-        help="where engines run: local, on this host (default: %(default)s)",
+        help="what starts engines: local, mpi, ssh, slurm, pbs, sge, lsf, htcondor; what they"
+        " are told: --help-all (default: local, on this host)",
     )
     common.add_engine_options(command)
+    configured.add_options(command, "ipclusterz")
 
 
 if __name__ == "__main__":

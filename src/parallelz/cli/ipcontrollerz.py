@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from parallelz.cli import common
+from parallelz.cli import common, configured
 
 DESCRIPTION = """\
 Run a controller: the process that engines and clients connect to. It runs until Ctrl-C.
@@ -34,8 +34,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = common.new_parser("ipcontrollerz", DESCRIPTION, EPILOG)
     common.add_cluster_options(parser)
     common.add_network_options(parser)
+    configured.add_options(parser, "ipcontrollerz")
     for name, kind in (("--ready-fd", int), ("--parent-pid", int), ("--log-file", str)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
+    parser.add_argument("--limits", help=argparse.SUPPRESS)
     for name in ("--launched", "--resume"):
         parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
     return parser
@@ -44,13 +46,27 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run a controller until it is told to end."""
     from parallelz.launch import cluster_file
+    from parallelz.launch.configured import controller_options, location_of
 
     profile_dir = common.chosen_profile_dir(args)
+    if args.generate_config:
+        return configured.generate(args)
+    # What a launcher starts is told everything: it has read the configuration.
+    configuration = {} if args.launched else configured.read(args)
+    options = controller_options(
+        configuration,
+        ip=args.ip,
+        port=args.port,
+        store=common.chosen_store(args),
+        scheme=args.scheme,
+        hwm=args.hwm,
+        **common.history_limits(args),
+    )
     if args.launched:
         socket_dir = cluster_file.read_launched(profile_dir, args.cluster_id).socket_dir
         has_crashed = True
         try:
-            status = _serve(args, profile_dir)
+            status = _serve(args, profile_dir, options.arguments)
             has_crashed = False
             return status
         finally:
@@ -58,29 +74,32 @@ def run(args: argparse.Namespace) -> int:
             # end like us because the launcher is gone.
             if not has_crashed or args.parent_pid not in (None, os.getppid()):
                 cluster_file.release(profile_dir, args.cluster_id, socket_dir=socket_dir)
+    common.end_on_signals()  # until it serves, which has its own way to end
     try:
         socket_dir = cluster_file.establish(
-            profile_dir, args.cluster_id, ip=args.ip, port=args.port, location=args.location
+            profile_dir,
+            args.cluster_id,
+            ip=options.ip,
+            port=options.port,
+            location=location_of(configuration, args.location),
+            heartbeat=options.heartbeat,
         )
     except cluster_file.ClusterRunning as error:
         print(f"ipcontrollerz: {error}", file=sys.stderr)
         return common.ALREADY_STARTED
     print(f"Engines join with: ipenginez{common.same_cluster(args)}", flush=True)
     try:
-        return _serve(args, profile_dir)
+        return _serve(args, profile_dir, options.arguments)
     finally:
         cluster_file.release(profile_dir, args.cluster_id, socket_dir=socket_dir)
 
 
-def _serve(args: argparse.Namespace, profile_dir: Path) -> int:
+def _serve(args: argparse.Namespace, profile_dir: Path, arguments: Sequence[str]) -> int:
     from parallelz.controller import process
-    from parallelz.launch.launcher import HistoryLimits
 
-    argv = ["--reuse", "--profile-dir", str(profile_dir), "--store", common.chosen_store(args)]
-    argv += ["--scheme", args.scheme]
-    argv += HistoryLimits(*common.history_limits(args).values()).arguments
-    if args.hwm is not None:
-        argv += ["--hwm", str(args.hwm)]
+    argv = ["--reuse", "--profile-dir", str(profile_dir), *arguments]
+    if args.limits is not None:
+        argv += ["--limits", args.limits]
     if args.resume:
         argv.append("--resume")
     if args.cluster_id:
@@ -94,7 +113,7 @@ def _serve(args: argparse.Namespace, profile_dir: Path) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    args = build_parser().parse_args(argv)
+    args = configured.parse(build_parser(), argv)
     return common.run_command("ipcontrollerz", run, args)
 
 

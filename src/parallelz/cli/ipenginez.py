@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parallelz import settings
-from parallelz.cli import common
-from parallelz.engine_options import EngineOptions
+from parallelz.cli import common, configured
 
 DESCRIPTION = """\
 Run engines: the processes that do the work. They connect to a controller, for which they
@@ -42,9 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-n",
         type=common.positive,
-        default=1,
         metavar="N",
-        help="how many engines (default: %(default)s)",
+        help="how many engines (default: 1)",
     )
     common.add_cluster_options(parser)
     parser.add_argument_group("which controller").add_argument(
@@ -71,21 +69,27 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--log-dir", type=Path, metavar="DIR", help="where to log to (default: the terminal)"
     )
+    configured.add_options(parser, "ipenginez")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run engines until they are told to end."""
+    if args.generate_config:
+        return configured.generate(args)
     from parallelz.engine import process
+    from parallelz.launch.configured import engine_options
 
+    configuration = configured.read(args)
     file = args.file or settings.connection_file(
         common.chosen_profile_dir(args), args.cluster_id, "engine"
     )
     if args.file and not file.exists():
         print(f"ipenginez: there is no connection file {file}", file=sys.stderr)
         return common.FAILED
-    options = EngineOptions().but(**common.engine_options(args))
-    argv = ["-n", str(args.n), *options.arguments]
+    options = engine_options(configuration).but(**common.engine_options(args))
+    n = args.n or configuration.get("Engine", {}).get("n", 1)
+    argv = ["-n", str(n), *options.arguments]
     if args.mpi:
         argv += ["--mpi", args.mpi]
     if args.log_dir:
@@ -104,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    args = build_parser().parse_args(argv)
+    args = configured.parse(build_parser(), argv)
     return common.run_command("ipenginez", run, args)
 
 

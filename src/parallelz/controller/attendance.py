@@ -14,6 +14,7 @@ from parallelz.controller.recording import Recording
 from parallelz.controller.requests import Requests
 from parallelz.controller.sessions import Link, Session, Sessions
 from parallelz.controller.tasks import Tasks
+from parallelz.controller_limits import USUAL_LIMITS, ControllerLimits
 from parallelz.core.ended import NOWHERE
 from parallelz.core.events import ClientForgotten, EngineArrived, EngineInTouch, EngineLost
 from parallelz.ids import TaskId
@@ -34,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 SUPERVISOR_GRACE_S = 0.025  # for the exact cause, when the process is known to be dead
 RETURN_GRACE_S = 2.0  # the same for one that died while the controller was restarted
-AWAY_GRACE_S = 15.0  # a peer out of reach may come back within this
-CLIENT_GRACE_S = 60.0
 HELD_COUNT_MAX = 100_000
 
 _decode_greeting = msgspec.msgpack.Decoder(Envelope[Hello]).decode
@@ -54,6 +53,8 @@ class Attendance:
         Called with each link that has something to send.
     complaints
         Logs what is wrong with peers.
+    limits
+        How long to wait for those who are out of reach.
 
     Attributes
     ----------
@@ -76,7 +77,9 @@ class Attendance:
         judging: Callable[[PeerInfo, str], Verdict],
         touch: Callable[[Link], None],
         complaints: Complaints,
+        limits: ControllerLimits = USUAL_LIMITS,
     ) -> None:
+        self.limits = limits
         self.is_closed = False
         self.holds_newcomers = False
         self.untold: dict[int, Link] = {}
@@ -239,8 +242,8 @@ class Attendance:
         if session.has_joined:
             self._tasks.handle(EngineInTouch(session.id, is_in_touch=False), session.id, now_s)
         host = session.peer.host
-        cause = f"{host} has been unreachable for {AWAY_GRACE_S:g} s: no sign of life from it"
-        grace_s = AWAY_GRACE_S
+        grace_s = self.limits.away_grace_s
+        cause = f"{host} has been unreachable for {grace_s:g} s: no sign of life from it"
         if verdict is Verdict.DEAD:
             supervised = session.role == "engine" and any(
                 s.peer.host_id == session.peer.host_id
@@ -248,17 +251,18 @@ class Attendance:
             )
             grace_s, cause = SUPERVISOR_GRACE_S if supervised else 0.0, "its process has ended"
         elif session.role == "client":
-            grace_s = CLIENT_GRACE_S
+            grace_s = self.limits.client_grace_s
         self._suspects.setdefault(session.id, (now_s + grace_s, cause, session))
 
     def expect(self, session: Session, now_s: float) -> None:
         """Wait for a peer of before the restart for as long as for one whose line broke."""
+        cause = "it did not come back after the restart"
         if session.role == "client":
-            grace_s, cause = CLIENT_GRACE_S, "it did not come back after the restart"
+            grace_s = self.limits.client_grace_s
         elif self._judge(session.peer, self._host_id) is Verdict.DEAD:
             grace_s, cause = RETURN_GRACE_S, "its process has ended"
         else:
-            grace_s, cause = AWAY_GRACE_S, "it did not come back after the restart"
+            grace_s = self.limits.away_grace_s
         self._suspects[session.id] = (now_s + grace_s, cause, session)
 
     def _give_up(self, session: Session, cause: str, now_s: float) -> None:

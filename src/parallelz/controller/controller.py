@@ -26,12 +26,15 @@ from parallelz.controller.returning import Returning
 from parallelz.controller.sessions import Definition, Link, Session, Sessions
 from parallelz.controller.shared_memory import SharedMemory
 from parallelz.controller.tasks import Tasks
+from parallelz.controller_limits import USUAL_LIMITS, ControllerLimits
 from parallelz.core.events import Tick
 from parallelz.core.scheduler import Scheduler
 from parallelz.ids import SessionId
 from parallelz.protocol.envelope import Buffer, Envelope, decode_raw, pack
 from parallelz.protocol.messages import (
     DefineFunction,
+    DrainChildren,
+    DrainEngines,
     EngineDied,
     EngineReturned,
     Goodbye,
@@ -98,6 +101,8 @@ class Controller:
         Whether it takes the place of one that died, and whose peers come back.
     shared_memory
         The directory in which processes of this host share memory. None: they do not.
+    limits
+        How long it waits for peers that are out of reach.
 
     Raises
     ------
@@ -118,6 +123,7 @@ class Controller:
         scheduler: Scheduler | None = None,
         resume: bool = False,
         shared_memory: Path | None = None,
+        limits: ControllerLimits = USUAL_LIMITS,
     ) -> None:
         self.id = controller_id or uuid.uuid4().hex
         self._clock = clock
@@ -150,6 +156,7 @@ class Controller:
             judging,
             self._touch,
             self._complaints,
+            limits,
         )
         self._returning = Returning(
             self._scheduler,
@@ -318,6 +325,9 @@ class Controller:
                 self._recording.take_trouble(message)
             case Supervises():
                 session.children = message.session_ids
+            case DrainChildren():
+                drained = DrainEngines(0, self._sessions.engine_ids(session.children))
+                self._tasks.handle(drained, session.id, now_s)
             case LiveOutput():
                 self._requests.show_live(session, message)
             case NamespaceCleared():

@@ -24,6 +24,7 @@ import msgspec
 from parallelz import settings
 from parallelz.controller.controller import Controller
 from parallelz.controller.recording import Recording
+from parallelz.controller_limits import USUAL_LIMITS, ControllerLimits
 from parallelz.core.placement import SCHEMES, Room, UnknownScheme, scheme_named
 from parallelz.core.scheduler import Scheduler
 from parallelz.errors import ClusterError
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--history-max-age-s", type=float, help="as the recorder's options")
     parser.add_argument("--history-max-count", type=int)
     parser.add_argument("--history-max-bytes", type=int)
+    parser.add_argument("--limits", default=USUAL_LIMITS, type=ControllerLimits.decode)
     parser.add_argument("--log-file", type=Path)
     parser.add_argument("--ready-fd", type=int, help="gets a line when the controller listens")
     parser.add_argument("--parent-pid", type=int, help="end when this process has ended")
@@ -121,7 +123,8 @@ def _allow_many_connections() -> None:
 
 
 def _serve(args: argparse.Namespace, secrets: ClusterSecrets) -> int:
-    recording = Recording(_recorder_starter(args, secrets))
+    limits = args.limits
+    recording = Recording(_recorder_starter(args, secrets), limits=limits)
     # Runs after a restart must not be taken for those before: number them by the time.
     first_run = int(time.time() * 1000) if args.resume else 0
     scheduler = Scheduler(find_scheme(args.scheme), args.hwm, random.randrange, first_run)
@@ -133,6 +136,7 @@ def _serve(args: argparse.Namespace, secrets: ClusterSecrets) -> int:
         scheduler=scheduler,
         resume=args.resume,
         shared_memory=Path(shared_memory) if shared_memory else None,
+        limits=limits,
     )
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(

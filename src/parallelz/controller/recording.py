@@ -5,8 +5,9 @@ engines are acknowledged when the records made of them are: until then their sen
 so that the death of any one process loses nothing. The recorder starts with the first record,
 not with the controller, to keep out of the way of the start; a dead one is started again.
 
-If nothing gets recorded for `HOLD_S`, whatever the reason, envelopes are acknowledged all the
-same, or clients and engines would run full: computing goes on, and only the history is at risk.
+If nothing gets recorded for `unrecorded_s`, whatever the reason, envelopes are acknowledged all
+the same, or clients and engines would run full: computing goes on, and only the history is at
+risk.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import msgspec
 
 from parallelz.controller.holding import Holding
 from parallelz.controller.sessions import Link, Session
+from parallelz.controller_limits import USUAL_LIMITS, ControllerLimits
 from parallelz.ids import Digest, SessionId, TaskId
 from parallelz.protocol.envelope import Buffer, Sender
 from parallelz.protocol.messages import (
@@ -44,12 +46,10 @@ logger = logging.getLogger(__name__)
 
 RECORD_PERIOD_S = 0.02
 RECORDS_COUNT_MAX = 1000
-KEPT_BYTES_MAX = 512 * 1024 * 1024
 PROCESS_CHECK_PERIOD_S = 0.5
 FINISH_TIMEOUT_S = 5.0
 ASKERS_COUNT_MAX = 10_000
 DEFINED_COUNT_MAX = 10_000
-HOLD_S = 10.0
 
 
 class RecorderProcess(Protocol):
@@ -78,6 +78,8 @@ class Recording:
     ----------
     start
         Starts a recorder process. None: nothing is remembered.
+    limits
+        How much waits for it, and how long.
     clock, wall_clock
         What tells the time: seconds from any origin, and Unix time.
 
@@ -93,9 +95,11 @@ class Recording:
         self,
         start: Callable[[], RecorderProcess] | None,
         *,
+        limits: ControllerLimits = USUAL_LIMITS,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self._limits = limits
         self.link: Link | None = None
         self._start = start
         self._clock = clock
@@ -175,7 +179,7 @@ class Recording:
         self._add(record.function_defined(digest, name, data, buffers))
 
     def _add(self, item: msgspec.Raw) -> None:
-        if self._sender.kept_bytes + self._waiting_bytes > KEPT_BYTES_MAX:
+        if self._sender.kept_bytes + self._waiting_bytes > self._limits.unrecorded_bytes_max:
             if not self._lost_count:
                 logger.error("! the recorder does not keep up: from here on history is lost")
             self._lost_count += 1
@@ -296,9 +300,10 @@ class Recording:
         self._is_holding_back = False
         self._holding.let_go()
         why = self._trouble or "the recorder does not answer"
+        after_s = self._limits.unrecorded_s
         self._notify(
-            f"for {HOLD_S:g} s nothing could be recorded: {why}. Tasks go on; what is not"
-            " recorded would be lost with the controller"
+            f"for {after_s:g} s nothing could be recorded: {why}. Tasks go on;"
+            " what is not recorded would be lost with the controller"
         )
 
     def _notify(self, text: str) -> None:
@@ -379,14 +384,17 @@ class Recording:
         """Return when `see_to_timers` has something to do."""
         deadlines = [] if self._flush_by_s is None else [self._flush_by_s]
         if self._holding.awaits_records:
-            deadlines.append(self._progress_s + HOLD_S)
+            deadlines.append(self._progress_s + self._limits.unrecorded_s)
         return min(deadlines, default=None)
 
     def see_to_timers(self, now_s: float) -> None:
         """Send what has collected long enough; start a dead recorder again."""
         if self._flush_by_s is not None and now_s >= self._flush_by_s:
             self._flush()
-        if self._holding.awaits_records and now_s >= self._progress_s + HOLD_S:
+        if (
+            self._holding.awaits_records
+            and now_s >= self._progress_s + self._limits.unrecorded_s
+        ):
             self._let_go()
         if self._is_finishing or now_s < self._check_s:
             return

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from parallelz.controller.attendance import CLIENT_GRACE_S, Attendance
+from parallelz.controller.attendance import Attendance
 from parallelz.controller.recording import Recording
 from parallelz.controller.sessions import Link, Session, Sessions
 from parallelz.controller.tasks import Tasks, ids_of
@@ -165,7 +165,7 @@ class Returning:
         """Take in what an engine had started, and then what it said before that."""
         if not session.is_returning:
             return  # it says again what it told a controller before us
-        self._until_s = now_s + CLIENT_GRACE_S
+        self._until_s = now_s + self._attendance.limits.client_grace_s
         session.is_returning = False
         self._attendance.join(session, now_s)
         self._tasks.handle(message, session.id, now_s)
@@ -346,7 +346,7 @@ class Returning:
 
     def begin(self, now_s: float) -> None:
         """Expect peers of before a restart."""
-        self._until_s = now_s + CLIENT_GRACE_S
+        self._until_s = now_s + self._attendance.limits.client_grace_s
 
     def next_deadline_s(self) -> float | None:
         """Return when `see_to_timers` has something to do."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hmac
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from parallelz.ids import EngineId, SessionId
@@ -237,6 +237,11 @@ class Sessions:
             if engine.id in session.children:
                 return session
         return None
+
+    def engine_ids(self, session_ids: Iterable[SessionId]) -> list[EngineId]:
+        """Return the ids of those of these sessions that are engines."""
+        found = (self.by_id.get(session_id) for session_id in session_ids)
+        return [each.engine.engine_id for each in found if each and each.engine is not None]
 
     def of_role(self, role: Role) -> list[Session]:
         """Return the sessions of a role, in the order in which they joined."""

@@ -17,6 +17,7 @@ from parallelz.core.task import Task, TaskState
 from parallelz.ids import SessionId
 
 LINES_KEPT_MAX = 16  # of clients that have nothing ready
+LEVELS_KEPT_MAX = 16  # priorities, the same
 STALE_SLACK = 64  # skipped tasks that may stand among the others
 
 
@@ -121,10 +122,7 @@ class FairQueue:
         """Return the task whose turn it is; it stays."""
         if not self.count:
             return None
-        level = self._levels[self._priorities[-1]]
-        while not level.ready_count:
-            del self._levels[self._priorities.pop()]
-            level = self._levels[self._priorities[-1]]
+        level = self._top()
         turns = level.turns
         while True:
             used_s, number, session_id = turns[0]
@@ -141,9 +139,20 @@ class FairQueue:
             tasks.popleft()
         return tasks[0]
 
+    def _top(self) -> _Level:
+        """Return the highest level on which something is ready; there is one.
+
+        Looking changes nothing that counts: else what is decided would hang on who looks.
+        """
+        return next(
+            level
+            for priority in reversed(self._priorities)
+            if (level := self._levels[priority]).ready_count
+        )
+
     def pop(self) -> None:
         """Take away what `head` has just returned."""
-        level = self._levels[self._priorities[-1]]
+        level = self._top()
         line = level.lines[level.turns[0][2]]
         line.tasks.popleft()
         self._count_down(level, line)
@@ -160,9 +169,14 @@ class FairQueue:
         self.count -= 1
         level.ready_count -= 1
         line.ready_count -= 1
-        if not level.ready_count and len(level.lines) > LINES_KEPT_MAX:
+        if level.ready_count:
+            return
+        if len(level.lines) > LINES_KEPT_MAX:
             level.lines.clear()  # of clients that may never come back
             level.turns.clear()
+        if len(self._levels) > LEVELS_KEPT_MAX:
+            self._levels = {p: each for p, each in self._levels.items() if each.ready_count}
+            self._priorities = sorted(self._levels)
 
     def tasks(self) -> list[Task]:
         """Return all that waits: by priority, then by client."""

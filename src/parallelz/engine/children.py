@@ -26,6 +26,12 @@ from parallelz.transport.sockets import new_session_id
 
 logger = logging.getLogger(__name__)
 
+PASSED_ON = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCONT")
+    if hasattr(signal, name)  # Windows has few
+]
+
 
 class Plan(NamedTuple):
     """What all engines of one supervisor are started with."""
@@ -157,7 +163,7 @@ def fork(plan: Plan, alive_fd: int, kept_fd: int) -> Child:
         return Child(session_id, pid, started)
     code = 1
     try:
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGCHLD, signal.SIGTERM, *PASSED_ON):
             signal.signal(number, signal.SIG_DFL)  # until the engine sets its own
         os.close(kept_fd)
         code = run_engine(plan, session_id, alive_fd, started)

@@ -51,6 +51,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mpi", help="be one engine, the rank of an MPI program, with MPI of this module"
     )
+    parser.add_argument(
+        "--drain-after-s", type=float, help="after so long take nothing new, finish, and end"
+    )
+    parser.add_argument(
+        "--pass-signals", action="store_true", help="signals but SIGTERM are for the engines"
+    )
+    parser.add_argument(
+        "--leave-signals", action="store_true", help="the same, if the engines get them anyway"
+    )
     # For one engine that a supervisor starts in the place of another: who it is, the end of
     # the pipe that tells when the supervisor is gone, and where it counts what it starts.
     parser.add_argument("--session-id", help=argparse.SUPPRESS)
@@ -129,7 +138,15 @@ def _run(args: argparse.Namespace, orders: Orders | None) -> int:
             )
             return 2
         return Engine(info, new_session_id(), None, options).run()
-    return Supervisor(plan, parent_pid=args.parent_pid, orders=orders).run(args.n)
+    supervisor = Supervisor(
+        plan,
+        parent_pid=args.parent_pid,
+        orders=orders,
+        drain_after_s=args.drain_after_s,
+        passes_signals=args.pass_signals,
+        leaves_signals=args.leave_signals,
+    )
+    return supervisor.run(args.n)
 
 
 def _run_rank(plan: Plan, module: str) -> int:

@@ -11,18 +11,20 @@ dies of, `_bury` reports it and decides on a replacement.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
 from collections import deque
 from types import FrameType
 
-from parallelz.engine.children import Child, Plan, fork, spawn
+from parallelz.engine.children import PASSED_ON, Child, Plan, fork, spawn
 from parallelz.engine.engine import EXIT_REFUSED
 from parallelz.engine.orders import Orders
 from parallelz.engine_options import size_text
 from parallelz.ids import SessionId
 from parallelz.protocol.messages import (
+    DrainChildren,
     EndEngine,
     EngineDied,
     Goodbye,
@@ -56,14 +58,33 @@ class Supervisor:
         When this process is gone, the supervisor ends its engines. None: it does not care.
     orders
         Where to hear from a launcher on another host; their end is the engines' end.
+    drain_after_s
+        When the engines are to get nothing new, and to end as soon as they have nothing left;
+        None: never.
+    passes_signals
+        Whether a signal such as SIGINT is for the engines. SIGTERM is always for all.
+    leaves_signals
+        Whether such a signal reaches the engines as well as us, so that we must not pass it on.
     """
 
     def __init__(
-        self, plan: Plan, *, parent_pid: int | None, orders: Orders | None = None
+        self,
+        plan: Plan,
+        *,
+        parent_pid: int | None,
+        orders: Orders | None = None,
+        drain_after_s: float | None = None,
+        passes_signals: bool = False,
+        leaves_signals: bool = False,
     ) -> None:
         self._plan = plan
         self._parent_pid = parent_pid
         self._orders = orders
+        self._drain_s = math.inf if drain_after_s is None else time.monotonic() + drain_after_s
+        self._is_draining = False
+        self._passes_signals = passes_signals
+        self._leaves_signals = leaves_signals
+        self._to_pass: deque[int] = deque()
         self._children: dict[SessionId, Child] = {}
         self._to_replace: set[SessionId] = set()  # by order, once they have ended
         self._gone: set[SessionId] = set()  # ended and not replaced
@@ -81,6 +102,11 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, self._on_signal)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
+        if self._passes_signals or self._leaves_signals:
+            for number in PASSED_ON:
+                signal.signal(
+                    number, self._on_passed if self._passes_signals else self._on_signal
+                )
         for _ in range(n):
             self._add(fork(self._plan, self._alive_fd, self._kept_fd))
         self._waker = Waker()
@@ -114,6 +140,8 @@ class Supervisor:
             due_s = min(
                 self._end_what_is_due(now_s), link.tick(now_s), now_s + PARENT_CHECK_PERIOD_S
             )
+            self._drain_if_due(now_s, link)
+            self._pass_signals()
             for child, code in self._reap():
                 self._bury(child, code, link)
             link.flush()
@@ -143,6 +171,8 @@ class Supervisor:
         match message:
             case Welcome():
                 link.put(Supervises(list(self._children)))
+                if self._is_draining:
+                    link.put(DrainChildren())
             case EndEngine():
                 self._end(message, link)
             case StopEngine():
@@ -165,6 +195,12 @@ class Supervisor:
         elif order.restart and order.session_id in self._gone:  # it died while it was told
             self._gone.discard(order.session_id)
             self._replace(link)
+
+    def _drain_if_due(self, now_s: float, link: PeerLink[ToSupervisor]) -> None:
+        if now_s >= self._drain_s and not self._is_draining:
+            logger.info("= the time of the engines is nearly over: they get nothing new")
+            self._is_draining = True
+            link.put(DrainChildren())
 
     def _end_what_is_due(self, now_s: float) -> float:
         """Kill who has had its grace or uses too much memory; return when to look again."""
@@ -233,7 +269,7 @@ class Supervisor:
     # -- starts ----------------------------------------------------------------------------
 
     def _is_replaced(self, child: Child, code: int) -> bool:
-        if self._stop_reason:
+        if self._stop_reason or self._is_draining:
             return False
         if child.session_id in self._to_replace:
             self._to_replace.discard(child.session_id)
@@ -278,6 +314,16 @@ class Supervisor:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._waker is not None:
             self._waker.wake()
+
+    def _on_passed(self, number: int, frame: FrameType | None) -> None:
+        self._to_pass.append(number)
+        self._on_signal(number, frame)
+
+    def _pass_signals(self) -> None:
+        while self._to_pass:
+            number = signal.Signals(self._to_pass.popleft())
+            for child in self._children.values():
+                child.signal(number)
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop_reason = signal.Signals(number).name

@@ -24,7 +24,13 @@ from parallelz import settings
 from parallelz.errors import ClusterError
 from parallelz.launch.launcher import LaunchedFacts
 from parallelz.launch.local import is_alive, process_started
-from parallelz.transport.security import new_secrets, remove_runtime_dir, write_secrets
+from parallelz.protocol.connection import Heartbeat
+from parallelz.transport.security import (
+    USUAL_HEARTBEAT,
+    new_secrets,
+    remove_runtime_dir,
+    write_secrets,
+)
 from parallelz.transport.shared_memory import make_directory
 
 SOCKET_DIR_PREFIX = "parallelz-"
@@ -90,7 +96,13 @@ class NoCluster(ClusterError):
 
 
 def establish(
-    profile_dir: Path, cluster_id: str, *, ip: str = "", port: int = 0, location: str = ""
+    profile_dir: Path,
+    cluster_id: str,
+    *,
+    ip: str = "",
+    port: int = 0,
+    location: str = "",
+    heartbeat: Heartbeat = USUAL_HEARTBEAT,
 ) -> str:
     """Make all the files that a cluster needs before its first process starts.
 
@@ -114,7 +126,12 @@ def establish(
                 " or choose another cluster id (--cluster-id)"
             )
         written = new_secrets(
-            cluster_id, runtime_dir=Path(socket_dir), ip=ip, port=port, location=location
+            cluster_id,
+            runtime_dir=Path(socket_dir),
+            ip=ip,
+            port=port,
+            location=location,
+            heartbeat=heartbeat,
         )
         make_directory(settings.shared_memory_dir(Path(socket_dir)))
         write_secrets(written, profile_dir)
@@ -132,6 +149,7 @@ def establish_one(
     ip: str = "",
     port: int = 0,
     location: str = "",
+    heartbeat: Heartbeat = USUAL_HEARTBEAT,
 ) -> tuple[str, str]:
     """Do as `establish`; return the cluster id, another one if that runs, and the directory.
 
@@ -145,7 +163,12 @@ def establish_one(
     while True:
         try:
             return cluster_id, establish(
-                profile_dir, cluster_id, ip=ip, port=port, location=location
+                profile_dir,
+                cluster_id,
+                ip=ip,
+                port=port,
+                location=location,
+                heartbeat=heartbeat,
             )
         except ClusterRunning:
             spare_id = next(spare_ids, None)

@@ -21,8 +21,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from parallelz import settings
+from parallelz.controller_limits import USUAL_LIMITS, ControllerLimits
 from parallelz.engine_options import EngineOptions, to_size
 from parallelz.errors import ClusterError
+from parallelz.protocol.connection import Heartbeat
 
 LaunchState = Literal["before", "running", "after"]
 
@@ -78,6 +80,18 @@ class ControllerOptions(NamedTuple):
     scheme: str = settings.DEFAULT_SCHEME
     hwm: int | None = None  # None: as much as covers the round trip
     history: HistoryLimits = HistoryLimits()
+    limits: ControllerLimits = USUAL_LIMITS
+    heartbeat: Heartbeat = Heartbeat()  # of the connection files
+
+    @property
+    def arguments(self) -> list[str]:
+        """What the process is told; its addresses are in the connection files."""
+        arguments = ["--store", self.store, "--scheme", self.scheme, *self.history.arguments]
+        if self.hwm is not None:
+            arguments += ["--hwm", str(self.hwm)]
+        if self.limits != USUAL_LIMITS:
+            arguments += ["--limits", self.limits.encode()]
+        return arguments
 
 
 class LaunchedFacts(msgspec.Struct, frozen=True):
@@ -166,6 +180,10 @@ class EngineSet(Launcher, Protocol):
 
     def shortfall(self) -> str:
         """Return why some of them will not come while others run; "": all may."""
+        ...
+
+    def why_waiting(self) -> str:
+        """Return why some of them have not been started yet; "": all were."""
         ...
 
     @property

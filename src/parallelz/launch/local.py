@@ -282,6 +282,10 @@ class LocalEngines(LocalProcess):
         """Return why some of them will not come while others run; "": all may."""
         return ""
 
+    def why_waiting(self) -> str:
+        """Return why some of them have not been started yet; "": all were."""
+        return ""
+
     def to_facts(self) -> LaunchedFacts:
         """Return what another process needs to know of them."""
         return LaunchedFacts(

@@ -59,10 +59,7 @@ def controller_command(
     # -P: a random.py of the user's must not end up in the controller.
     command = [python, "-P", "-m", "parallelz.cli.ipcontrollerz", "--launched"]
     command += ["--profile-dir", str(place.profile_dir), "--cluster-id", place.cluster_id]
-    command += ["--store", options.store, "--scheme", options.scheme]
-    command += options.history.arguments
-    if options.hwm is not None:
-        command += ["--hwm", str(options.hwm)]
+    command += options.arguments
     if options.ip:
         command += ["--ip", options.ip]
     if options.port:

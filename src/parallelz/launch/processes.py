@@ -20,6 +20,7 @@ from parallelz.errors import ClusterError
 from parallelz.launch import cluster_file
 from parallelz.launch.awaited import awaited
 from parallelz.launch.cluster_file import ClusterRunning
+from parallelz.launch.configured import launcher_options_for
 from parallelz.launch.launcher import (
     ControllerOptions,
     EngineSet,
@@ -48,8 +49,12 @@ class ClusterProcesses:
         Short name of the launcher of engines.
     launcher_options
         What that launcher is told.
+    configured
+        What configuration files say, for other launchers.
     start_timeout_s
         Until the controller must be ready.
+    stop_grace_s
+        From asking a controller or a set of engines to end to ending it by force.
     shutdown_atexit
         Whether all ends with this process, be it by SIGKILL.
     """
@@ -65,7 +70,9 @@ class ClusterProcesses:
         engines: str,
         engine_options: EngineOptions,
         launcher_options: Mapping[str, Any],
+        configured: Mapping[str, Mapping[str, Any]],
         start_timeout_s: float,
+        stop_grace_s: float,
         shutdown_atexit: bool,
     ) -> None:
         self.n = n
@@ -73,12 +80,14 @@ class ClusterProcesses:
         self.cluster_id = cluster_id or ""
         self.shutdown_atexit = shutdown_atexit
         self.engine_timeout = start_timeout_s
+        self._stop_grace_s = stop_grace_s
         self._may_rename = cluster_id is None
         self._options = controller_options
         self._location = location
         self._engines = engines
         self._engine_options = engine_options
         self._launcher_options = dict(launcher_options)
+        self._configured = configured
         self._socket_dir = ""  # "": nothing is ours to stop
         self._owner_pid = os.getpid()
         self._controller: LocalController | None = None
@@ -147,7 +156,7 @@ class ClusterProcesses:
         """Start more engines, without waiting until they are ready.
 
         Options that are None are as the cluster was given them. With another launcher
-        (`engines`), `launcher_options` are its own and none by default.
+        (`engines`), `launcher_options` are its own, by default as configured.
 
         Returns
         -------
@@ -157,9 +166,12 @@ class ClusterProcesses:
         options = self._engine_options.but(
             labels=labels, resources=resources, memory_limit=memory_limit, restart=restart
         )
-        if launcher_options is None:
-            same = engines in (None, self._engines)
-            launcher_options = self._launcher_options if same else {}
+        if launcher_options is None and engines in (None, self._engines):
+            launcher_options = self._launcher_options
+        else:
+            launcher_options = launcher_options_for(
+                self._configured, engines or self._engines, launcher_options
+            )
         if n is None and engines is not None:
             n = engine_launcher(engines).default_count(launcher_options)
         return self._launch_engines(
@@ -208,7 +220,7 @@ class ClusterProcesses:
         for engines in chosen.values():
             engines.terminate()
         for set_id, engines in chosen.items():
-            engines.stop()
+            engines.stop(self._stop_grace_s)
             del self._engine_sets[set_id]
         with (
             contextlib.suppress(ClusterError, FileNotFoundError),  # all is stopped meanwhile
@@ -222,7 +234,7 @@ class ClusterProcesses:
         """Stop the controller, and remove the files of the cluster."""
         watcher = self._announce_stop() if self._socket_dir else None
         if self._controller is not None:
-            self._controller.stop()
+            self._controller.stop(self._stop_grace_s)
             self._controller = None
         if self._socket_dir:
             cluster_file.release(self.profile_dir, self.cluster_id, socket_dir=self._socket_dir)
@@ -306,6 +318,7 @@ class ClusterProcesses:
             ip=self._options.ip,
             port=self._options.port,
             location=self._location,
+            heartbeat=self._options.heartbeat,
         )
         atexit.register(self._at_exit)
         self._controller = LocalController(

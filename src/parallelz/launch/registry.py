@@ -9,6 +9,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import msgspec
+
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
 from parallelz.launch.launcher import EngineSet, LaunchedFacts, Place
@@ -19,6 +21,11 @@ _ENGINE_LAUNCHERS = {
     "local": "parallelz.launch.local:LocalEngines",
     "mpi": "parallelz.launch.mpi:MPIEngines",
     "ssh": "parallelz.launch.ssh:SSHEngines",
+    "slurm": "parallelz.launch.batch:SlurmEngines",
+    "pbs": "parallelz.launch.batch:PBSEngines",
+    "sge": "parallelz.launch.batch:SGEEngines",
+    "lsf": "parallelz.launch.batch:LSFEngines",
+    "htcondor": "parallelz.launch.batch:HTCondorEngines",
 }
 
 
@@ -62,6 +69,29 @@ def engine_launcher(name: str) -> EngineLauncher:
     module, _, attribute = _ENGINE_LAUNCHERS[name].partition(":")
     launcher: EngineLauncher = getattr(importlib.import_module(module), attribute)
     return launcher
+
+
+def launcher_sections() -> dict[str, tuple[str, type[msgspec.Struct]]]:
+    """Return launchers with options: by the names of their sections in configuration files.
+
+    Returns
+    -------
+    dict
+        Such as ``{"Slurm": ("slurm", BatchOptions)}``. To ask imports all launchers.
+    """
+    sections: dict[str, tuple[str, type[msgspec.Struct]]] = {}
+    for name in _ENGINE_LAUNCHERS:
+        launcher = engine_launcher(name)
+        options = getattr(launcher, "Options", None)
+        if options is not None:
+            class_name = _ENGINE_LAUNCHERS[name].partition(":")[2]
+            sections[class_name.removesuffix("Engines")] = (name, options)
+    return sections
+
+
+def section_of(launcher: str) -> str:
+    """Return the name of a launcher's section in configuration files, "" if unknown."""
+    return _ENGINE_LAUNCHERS.get(launcher, "").partition(":")[2].removesuffix("Engines")
 
 
 def check_controller_launcher(name: str) -> None:

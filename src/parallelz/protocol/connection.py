@@ -16,6 +16,21 @@ from parallelz.errors import ConnectionFileError
 CONNECTION_FILE_VERSION = 1
 
 
+class Heartbeat(msgspec.Struct, frozen=True):
+    """Signs of life on connections: how soon it is noticed that a network is gone.
+
+    Attributes
+    ----------
+    period_s
+        Seconds between two signs.
+    timeout_s
+        Seconds without any after which a connection counts as broken, and is made again.
+    """
+
+    period_s: float = 0.5
+    timeout_s: float = 2.0
+
+
 class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a connection file says.
 
@@ -36,6 +51,8 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
         Where the controller runs: its name, and what tells whether that is here.
     shared_memory
         The directory in which processes on `host_id` may share memory; empty if they cannot.
+    heartbeat
+        The same for all peers of a controller.
     server_key, public_key, secret_key
         CURVE keys in Z85: the controller's, and the pair of this role. Empty without TCP.
     """
@@ -49,6 +66,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     host_id: str
     shared_memory: str = ""
+    heartbeat: Heartbeat = Heartbeat()
     server_key: str = ""
     public_key: str = ""
     secret_key: str = ""

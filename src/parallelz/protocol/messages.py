@@ -473,6 +473,10 @@ class Supervises(Message, frozen=True):
     session_ids: list[SessionId]
 
 
+class DrainChildren(Message, frozen=True):
+    """Supervisor to controller: do as `DrainEngines` with my children."""
+
+
 class EndEngine(Message, frozen=True):
     """Controller to supervisor: end this child, and maybe start another in its place."""
 

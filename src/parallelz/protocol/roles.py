@@ -14,6 +14,7 @@ from parallelz.protocol.messages import (
     ClearEngines,
     ClearNamespace,
     DefineFunction,
+    DrainChildren,
     DrainEngines,
     DropTasks,
     EndEngine,
@@ -69,7 +70,7 @@ FromClient = (
 FromEngine = (
     EngineReturned | TaskFinished | LiveOutput | TasksDropped | NamespaceCleared | Goodbye
 )
-FromSupervisor = Supervises | EngineDied | Goodbye
+FromSupervisor = Supervises | DrainChildren | EngineDied | Goodbye
 FromRecorder = Reply | StoreTrouble | Goodbye
 
 Greeting = Welcome | Refused | SayHello

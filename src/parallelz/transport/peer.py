@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import zmq
 
 from parallelz.ids import SessionId
-from parallelz.protocol.connection import ConnectionInfo
+from parallelz.protocol.connection import ConnectionInfo, Heartbeat
 from parallelz.protocol.envelope import Buffer, Frame
 from parallelz.protocol.messages import (
     PROTOCOL_VERSION,
@@ -30,14 +30,13 @@ from parallelz.transport.frames import MESSAGE_BYTES_MAX, receive_buffers, send_
 from parallelz.transport.link import LinkEnd
 from parallelz.transport.shared_memory import Leases
 from parallelz.transport.sockets import (
-    HEARTBEAT_PERIOD_MS,
-    HEARTBEAT_TIMEOUT_MS,
     Waker,
     context,
     host_id,
     new_session_id,
     peer_info,
     read_monitor,
+    send_heartbeats,
 )
 
 __all__ = [
@@ -71,6 +70,7 @@ class Endpoint(NamedTuple):
     """Where the controller may be listening, and the keys for it (None: none needed)."""
 
     urls: Sequence[str]
+    heartbeat: Heartbeat = Heartbeat()
     server_key: bytes | None = None
     public_key: bytes | None = None
     secret_key: bytes | None = None
@@ -85,14 +85,14 @@ def endpoint_for(info: ConnectionInfo) -> Endpoint:
         If the controller listens on its own host only, and this is another.
     """
     if info.ipc_url and (info.host_id in ("", host_id())):
-        return Endpoint([info.ipc_url])
+        return Endpoint([info.ipc_url], info.heartbeat)
     if not info.tcp_urls:
         raise ValueError(
             f"the controller on {info.host} accepts connections from that host only;"
             f" start it with --ip to let other hosts connect"
         )
     keys = (info.server_key, info.public_key, info.secret_key)
-    return Endpoint(info.tcp_urls, *(key.encode() for key in keys))
+    return Endpoint(info.tcp_urls, info.heartbeat, *(key.encode() for key in keys))
 
 
 class PeerLink(LinkEnd[M]):
@@ -158,8 +158,7 @@ class PeerLink(LinkEnd[M]):
         dealer.maxmsgsize = MESSAGE_BYTES_MAX
         dealer.reconnect_ivl = RECONNECT_PERIOD_MS
         dealer.reconnect_ivl_max = RECONNECT_PERIOD_MAX_MS
-        dealer.heartbeat_ivl = HEARTBEAT_PERIOD_MS
-        dealer.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        send_heartbeats(dealer, endpoint.heartbeat)
         if endpoint.server_key:
             dealer.curve_serverkey = endpoint.server_key
             dealer.curve_publickey = endpoint.public_key

@@ -18,11 +18,10 @@ from parallelz.protocol.envelope import Frame
 from parallelz.transport.frames import MESSAGE_BYTES_MAX, receive_buffers, send_frames
 from parallelz.transport.security import ClusterSecrets
 from parallelz.transport.sockets import (
-    HEARTBEAT_PERIOD_MS,
-    HEARTBEAT_TIMEOUT_MS,
     Waker,
     context,
     read_monitor,
+    send_heartbeats,
 )
 
 ZAP_DOMAIN = b"parallelz"
@@ -95,8 +94,7 @@ class Router:
         self.socket.router_mandatory = True
         self.socket.maxmsgsize = MESSAGE_BYTES_MAX
         self.socket.backlog = BACKLOG_LENGTH
-        self.socket.heartbeat_ivl = HEARTBEAT_PERIOD_MS
-        self.socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+        send_heartbeats(self.socket, secrets.heartbeat)
         self.socket.handshake_ivl = HANDSHAKE_TIMEOUT_MS
         self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._authenticator: _KeyList | None = None

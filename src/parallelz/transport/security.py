@@ -23,9 +23,10 @@ import zmq
 
 from parallelz import settings
 from parallelz.errors import ConnectionFileError
-from parallelz.protocol.connection import ConnectionInfo
+from parallelz.protocol.connection import ConnectionInfo, Heartbeat
 from parallelz.transport.sockets import host_id
 
+USUAL_HEARTBEAT = Heartbeat()
 LOOPBACK = "127.0.0.1"
 HAS_IPC = sys.platform != "win32"
 PEER_ROLES: tuple[Literal["client", "engine", "recorder"], ...] = (
@@ -43,9 +44,20 @@ class ClusterSecrets(msgspec.Struct):
     server_secret_key: str  # "" without TCP
     infos: dict[str, ConnectionInfo]  # by role: what its connection file says
 
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """What all roles are told."""
+        return next((info.heartbeat for info in self.infos.values()), Heartbeat())
+
 
 def new_secrets(
-    cluster_id: str, *, runtime_dir: Path, ip: str = "", port: int = 0, location: str = ""
+    cluster_id: str,
+    *,
+    runtime_dir: Path,
+    ip: str = "",
+    port: int = 0,
+    location: str = "",
+    heartbeat: Heartbeat = USUAL_HEARTBEAT,
 ) -> ClusterSecrets:
     """Make up the secrets of a controller that is about to be started.
 
@@ -64,6 +76,8 @@ def new_secrets(
     location
         Address by which other hosts reach this one, if that is none of its interfaces', or is
         the best of these: it is tried first. Its port is the same.
+    heartbeat
+        Of all connections.
     """
     ip = ip or ("" if HAS_IPC else LOOPBACK)
     bind_urls = [f"ipc://{runtime_dir / 'controller.sock'}"] if HAS_IPC else []
@@ -89,6 +103,7 @@ def new_secrets(
             host=socket.gethostname(),
             host_id=host_id(),
             shared_memory=str(shared_memory) if shared_memory.parent.is_dir() else "",
+            heartbeat=heartbeat,
             server_key=server_public.decode(),
             public_key=public.decode(),
             secret_key=secret.decode(),

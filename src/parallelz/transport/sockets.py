@@ -16,10 +16,8 @@ from pathlib import Path
 import zmq
 
 from parallelz.ids import SessionId
+from parallelz.protocol.connection import Heartbeat
 from parallelz.protocol.messages import PeerInfo
-
-HEARTBEAT_PERIOD_MS = 500
-HEARTBEAT_TIMEOUT_MS = 2000
 
 _contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
 
@@ -78,6 +76,12 @@ def read_monitor(monitor: zmq.Socket[bytes]) -> Iterator[tuple[int, int, str]]:
         packed, address = monitor.recv_multipart(zmq.NOBLOCK)
         event, value = struct.unpack("=Hi", packed)
         yield event, value, address.decode()
+
+
+def send_heartbeats(socket: zmq.Socket[bytes], heartbeat: Heartbeat) -> None:
+    """Let a socket give and expect signs of life on connections that it makes from now on."""
+    socket.heartbeat_ivl = round(heartbeat.period_s * 1000)
+    socket.heartbeat_timeout = round(heartbeat.timeout_s * 1000)
 
 
 class Waker:

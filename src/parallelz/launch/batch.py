@@ -1,0 +1,500 @@
+"""Engines as jobs of a batch system; each job has those of one node, under a supervisor.
+
+Jobs start when the system lets them, and join as they come. What a job prints, and its script,
+are in the log directory of its set.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import msgspec
+
+from parallelz import settings
+from parallelz.engine_options import EngineOptions, to_size
+from parallelz.errors import ClusterError
+from parallelz.launch.batch_queue import BatchQueue, QueueError
+from parallelz.launch.batch_system import (
+    BatchSystem,
+    Job,
+    Request,
+    clock,
+    to_walltime_s,
+)
+from parallelz.launch.htcondor import HTCondor
+from parallelz.launch.launcher import LaunchedFacts, LaunchState, Place, last_lines
+from parallelz.launch.launcher_options import to_options
+from parallelz.launch.local import NO_LAUNCHER_OPTIONS, NO_OPTIONS
+from parallelz.launch.lsf import LSF
+from parallelz.launch.pbs import PBS
+from parallelz.launch.sge import SGE
+from parallelz.launch.slurm import Slurm
+from parallelz.launch.template import fill
+
+FILE_WAIT_S = 60.0  # for the connection file, which other hosts may see later
+CANCEL_TIMEOUT_S = 120.0  # for a system to end what it was told to
+REFUSAL_WAIT_S = 5.0  # to learn that jobs which cannot be cancelled have ended already
+
+
+class BatchOptions(msgspec.Struct, frozen=True):
+    """What each job asks for. "" and 0 leave it to the system.
+
+    Attributes
+    ----------
+    nodes
+        How many jobs the engines are spread over.
+    queue
+        Queue or partition.
+    account
+        Account or project that pays.
+    walltime
+        Seconds, or a text such as ``12:00:00``.
+    memory
+        Of each engine, such as ``4GB``.
+    cores
+        Of each engine.
+    directives
+        More lines by which the script asks for something, as the system wants them.
+    template
+        A whole script, or the path of one, instead of ours; with fields such as ``${n}``.
+    drain_s
+        Engines take nothing new for so long before the walltime is over.
+    python
+        Interpreter of the engines; "": the path of the one here.
+    environment
+        Variables of the engines.
+    directory
+        Where engines work; "": where this process does.
+    setup
+        Commands of a POSIX shell to run before, such as ``module load python``.
+    """
+
+    nodes: int = 1
+    queue: str = ""
+    account: str = ""
+    walltime: str | int = ""
+    memory: str = ""
+    cores: int = 1
+    directives: list[str] = []
+    template: str = ""
+    drain_s: int = 60
+    python: str = ""
+    environment: dict[str, str] = {}
+    directory: str = ""
+    setup: str = ""
+
+
+class JobPlan(NamedTuple):
+    """One job before it is submitted."""
+
+    number: int
+    n: int  # engines
+
+
+def spread(n: int, nodes: int) -> list[JobPlan]:
+    """Return how many engines each job gets, the first ones one more if it is uneven."""
+    count = min(n, nodes)
+    each, more = divmod(n, count)
+    return [JobPlan(index + 1, each + (index < more)) for index in range(count)]
+
+
+def job_script(
+    system: BatchSystem,
+    options: BatchOptions,
+    engine: EngineOptions,
+    plan: JobPlan,
+    *,
+    place: Place,
+    set_id: str,
+    log_dir: Path,
+) -> str:
+    """Return the script of one job.
+
+    Raises
+    ------
+    ClusterError
+        If the template, or what it is to be filled with, makes no sense.
+    """
+    log = log_dir / f"job-{plan.number}.log"
+    walltime_s = to_walltime_s(options.walltime)
+    memory = to_size(options.memory) * plan.n if options.memory else 0
+    request = Request(
+        f"parallelz-{place.cluster_id or 'engines'}-{set_id}",
+        str(log),
+        options.cores * plan.n,
+        walltime_s,
+        -(-memory // 1_000_000),
+        options.queue,
+        options.account,
+    )
+    command = _command(system, options, engine, plan, place, log_dir, walltime_s)
+    variables = options.environment.items()
+    body = "\n".join(
+        [
+            *(f"export {name}={shlex.quote(text)}" for name, text in variables),
+            *([options.setup] if options.setup else []),
+            shlex.join(["cd", options.directory or str(Path.cwd())]),
+            f"exec {command}",
+        ]
+    )
+    if not options.template:
+        return system.script([*system.directives(request), *options.directives], body)
+    fields: dict[str, str | int] = {
+        "n": plan.n,
+        "nodes": 1,
+        "cores": request.cores,
+        "memory_mb": request.memory_mb,
+        "walltime": clock(walltime_s) if walltime_s else "",
+        "queue": options.queue,
+        "account": options.account,
+        "name": request.name,
+        "log": request.log,
+        "log_dir": str(log_dir),
+        "profile_dir": str(place.profile_dir),
+        "cluster_id": place.cluster_id,
+        "command": command,
+        "body": body,
+    }
+    return fill(_template(options.template), fields)
+
+
+def _template(given: str) -> str:
+    if "\n" in given:
+        return given
+    try:
+        return Path(given).expanduser().read_text()
+    except OSError as error:
+        raise ClusterError(f"there is no template of a job in {given}: {error}") from None
+
+
+def _command(
+    system: BatchSystem,
+    options: BatchOptions,
+    engine: EngineOptions,
+    plan: JobPlan,
+    place: Place,
+    log_dir: Path,
+    walltime_s: int,
+) -> str:
+    file = settings.connection_file(place.profile_dir, place.cluster_id, "engine")
+    command = [options.python or sys.executable, "-m", "parallelz.engine.process"]
+    command += ["--file", str(file), "-n", str(plan.n), "--wait-s", f"{FILE_WAIT_S:g}"]
+    command += ["--log-dir", str(log_dir / f"job-{plan.number}")]
+    command.append("--leave-signals" if system.passes_signals == "all" else "--pass-signals")
+    if walltime_s > options.drain_s:
+        command += ["--drain-after-s", str(walltime_s - options.drain_s)]
+    return shlex.join([*command, *engine.arguments])
+
+
+class BatchEngines:
+    """A set of engines that one batch system runs; a subclass names the system."""
+
+    system: ClassVar[BatchSystem]
+    queue: ClassVar[BatchQueue]
+    Options = BatchOptions
+
+    def __init__(
+        self,
+        place: Place,
+        n: int,
+        *,
+        set_id: str = "1",
+        options: EngineOptions = NO_OPTIONS,
+        launcher_options: Mapping[str, Any] = NO_LAUNCHER_OPTIONS,
+    ) -> None:
+        self._batch = to_options(BatchOptions, launcher_options, self.system.name)
+        for name in ("nodes", "cores"):
+            if getattr(self._batch, name) < 1:
+                raise ClusterError(f"the option {name} must be 1 or more")
+        self.n = n
+        self.options = options
+        self.launcher_options = dict(launcher_options)
+        self._place = place
+        self._set_id = set_id
+        self._log = settings.log_file(place.profile_dir, place.cluster_id, f"engines-{set_id}")
+        self._log_dir = self._log.with_suffix("")
+        self._jobs: dict[str, Job] = {}
+        self._plans: dict[str, JobPlan] = {}
+        self._terminated = False
+        self._ended = threading.Event()
+        self._callbacks: list[Callable[[], None]] = []
+        self._lock = threading.Lock()  # of the callbacks against the end
+
+    @staticmethod
+    def needs_network(launcher_options: Mapping[str, Any]) -> bool:
+        """Whether the controller is to listen for other hosts: jobs run there."""
+        return True
+
+    @classmethod
+    def default_count(cls, launcher_options: Mapping[str, Any]) -> int:
+        """Return how many engines to start if nobody says: one for each node."""
+        return to_options(BatchOptions, launcher_options, cls.system.name).nodes
+
+    @classmethod
+    def from_facts(cls, facts: LaunchedFacts, place: Place, *, set_id: str) -> Self:
+        """Take up jobs that were submitted by another process, or see that they ended."""
+        engines = cls(
+            place,
+            facts.n,
+            set_id=set_id,
+            options=facts.options,
+            launcher_options=facts.launcher_options,
+        )
+        engines._follow(facts.details["jobs"].split())
+        return engines
+
+    # -- starting and ending ---------------------------------------------------------------
+
+    def _scripts(self) -> list[tuple[JobPlan, str]]:
+        return [
+            (
+                plan,
+                job_script(
+                    self.system,
+                    self._batch,
+                    self.options,
+                    plan,
+                    place=self._place,
+                    set_id=self._set_id,
+                    log_dir=self._log_dir,
+                ),
+            )
+            for plan in spread(self.n, self._batch.nodes)
+        ]
+
+    def start(self) -> None:
+        """Submit the jobs, without waiting until one starts.
+
+        Raises
+        ------
+        ClusterError
+            If one is refused. Those before are cancelled; it names them if they cannot be.
+        """
+        scripts = self._scripts()  # what makes no sense is told before anything is changed
+        shutil.rmtree(self._log_dir, ignore_errors=True)
+        job_ids: list[str] = []
+        try:
+            for plan, script in scripts:
+                (self._log_dir / f"job-{plan.number}").mkdir(parents=True)
+                path = self._log_dir / f"job-{plan.number}.sh"
+                path.write_text(script)
+                job_ids.append(self.queue.submit(script, str(path)))
+        except BaseException as error:
+            if job_ids:
+                self._cancel_after(error, job_ids)
+            raise
+        self._log.write_text(f"{self.system.name} jobs: {' '.join(job_ids)}\n")
+        self._follow(job_ids)
+
+    def _cancel_after(self, error: BaseException, job_ids: list[str]) -> None:
+        try:
+            self.queue.run(self.system.cancel_command(job_ids))
+        except QueueError as refusal:
+            raise ClusterError(
+                f"{error}. Cancel the {self.system.name} jobs {' '.join(job_ids)} yourself,"
+                f" which were submitted before: {refusal}"
+            ) from error
+
+    def _follow(self, job_ids: list[str]) -> None:
+        self._jobs = {job_id: Job("waiting") for job_id in job_ids}
+        self._plans = dict(zip(job_ids, spread(self.n, self._batch.nodes), strict=True))
+        self.queue.watch(self)
+
+    @property
+    def open_jobs(self) -> list[str]:
+        """Those that have not ended, as far as is known."""
+        return [job_id for job_id, job in self._jobs.items() if job.state != "ended"]
+
+    def take(self, job_id: str, job: Job) -> None:
+        """Take in what is known of a job now."""
+        if job.state == "ended" and job.exit_code is None:
+            job = self.queue.end_of(job_id, job)
+        self._jobs[job_id] = job
+        if job.state == "ended" and not self.open_jobs:
+            with self._lock:
+                self._ended.set()
+                callbacks, self._callbacks = self._callbacks, []
+            for callback in callbacks:
+                callback()
+
+    @property
+    def state(self) -> LaunchState:
+        """Whether it was started, runs (or waits to), or has ended."""
+        if not self._jobs:
+            return "before"
+        return "after" if self._ended.is_set() else "running"
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was asked to end."""
+        return self._terminated
+
+    @property
+    def log(self) -> Path:
+        """The file that names the jobs; what they print is in the directory beside it."""
+        return self._log
+
+    def poll(self) -> int | None:
+        """Return the exit code, the first that is not 0; None while one of the jobs is left."""
+        codes = [job.exit_code for job in self._jobs.values() if job.exit_code]
+        return next(iter(codes), 0) if self._ended.is_set() else None
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until all jobs have ended; return whether they have."""
+        return self.state == "before" or self._ended.wait(timeout_s)
+
+    def on_stop(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once all have ended, from another thread or, if late, at once."""
+        with self._lock:
+            if not self._ended.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to each engine; SIGTERM and SIGKILL cancel the jobs.
+
+        Raises
+        ------
+        ClusterError
+            If the system cannot send signals, or does not let us.
+        """
+        if signum in (signal.SIGTERM, signal.SIGKILL):
+            self.terminate()
+            return
+        if not self.system.passes_signals:
+            raise ClusterError(
+                f"{self.system.name} cannot send signals to jobs; a client's interrupt() and"
+                " shutdown() reach engines wherever they are"
+            )
+        if running := self.open_jobs:
+            name = signal.Signals(signum).name.removeprefix("SIG")
+            self.queue.run(self.system.signal_command(running, name))
+
+    def terminate(self) -> None:
+        """Cancel the jobs, without waiting. To ask twice is to ask once.
+
+        Raises
+        ------
+        ClusterError
+            If the system does not let us; then they go on.
+        """
+        job_ids = self.open_jobs
+        if self._terminated or not job_ids:
+            return
+        try:
+            self.queue.run(self.system.cancel_command(job_ids))
+        except QueueError:
+            # All systems but Slurm also refuse what has ended since we last asked.
+            self.queue.hurry()
+            if not self._ended.wait(REFUSAL_WAIT_S) and self.open_jobs == job_ids:
+                raise
+        self._terminated = True
+        self.queue.hurry()
+
+    def stop(self, grace_s: float = settings.STOP_GRACE_S) -> None:
+        """Cancel the jobs and wait for their end: to use force is up to the system.
+
+        Raises
+        ------
+        ClusterError
+            If it does not end them in the time that such a thing takes.
+        """
+        self.terminate()
+        give_up_s = time.monotonic() + max(grace_s, CANCEL_TIMEOUT_S)
+        while not self.wait(0.2):
+            self.queue.hurry()
+            if time.monotonic() > give_up_s:
+                raise ClusterError(
+                    f"{self.system.name} has not ended jobs {' '.join(self.open_jobs)} within"
+                    f" {CANCEL_TIMEOUT_S:g} s: {self.queue.last_error or 'still listed'}"
+                )
+
+    # -- what to tell ----------------------------------------------------------------------
+
+    def explain_end(self) -> str:
+        """Return how the jobs ended and what they said last, for an error."""
+        return "\n".join(self._explained(job_id) for job_id in self._jobs)
+
+    def shortfall(self) -> str:
+        """Return which jobs have ended while others run; "": none."""
+        if self._terminated:
+            return ""
+        over = [job_id for job_id, job in self._jobs.items() if job.state == "ended"]
+        return "\n".join(self._explained(job_id) for job_id in over)
+
+    def why_waiting(self) -> str:
+        """Return why jobs have not started, as the system tells it; "": none waits."""
+        waiting = {i: job for i, job in self._jobs.items() if job.state == "waiting"}
+        lines = [
+            f"{self.system.name} job {job_id} waits: {self.queue.why_waiting(job_id, job)}"
+            for job_id, job in waiting.items()
+        ]
+        if self.queue.last_error:
+            lines.append(f"{self.system.name} does not answer: {self.queue.last_error}")
+        return "\n".join(lines)
+
+    def _explained(self, job_id: str) -> str:
+        job = self._jobs[job_id]
+        log = self._log_dir / f"job-{self._plans[job_id].number}.log"
+        code = "" if job.exit_code is None else f" with exit code {job.exit_code}"
+        why = f" ({job.why})" if job.why else ""
+        said = last_lines(log)
+        shown = f"Its last words:\n\n{said}\n\n" if said else "It printed nothing. "
+        return f"{self.system.name} job {job_id} ended{code}{why}. {shown}Its output: {log}"
+
+    def to_facts(self) -> LaunchedFacts:
+        """Return what another process needs to know of them."""
+        return LaunchedFacts(
+            self.system.name,
+            0,
+            "",
+            str(self._log),
+            self.n,
+            self.options,
+            dict(self.launcher_options),
+            {"jobs": " ".join(self._jobs)},
+        )
+
+
+class SlurmEngines(BatchEngines):
+    """Engines as jobs of Slurm."""
+
+    system = Slurm()
+    queue = BatchQueue(system)
+
+
+class PBSEngines(BatchEngines):
+    """Engines as jobs of PBS or Torque."""
+
+    system = PBS()
+    queue = BatchQueue(system)
+
+
+class SGEEngines(BatchEngines):
+    """Engines as jobs of Grid Engine."""
+
+    system = SGE()
+    queue = BatchQueue(system)
+
+
+class LSFEngines(BatchEngines):
+    """Engines as jobs of LSF."""
+
+    system = LSF()
+    queue = BatchQueue(system)
+
+
+class HTCondorEngines(BatchEngines):
+    """Engines as jobs of HTCondor."""
+
+    system = HTCondor()
+    queue = BatchQueue(system)

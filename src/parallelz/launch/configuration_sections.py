@@ -1,0 +1,207 @@
+"""The sections of configuration files, as structs; those of launchers are their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from parallelz import settings
+from parallelz.controller_limits import ControllerLimits
+from parallelz.engine_options import to_labels, to_resources, to_size
+from parallelz.errors import ClusterError
+from parallelz.launch.configuration import Command
+from parallelz.launch.launcher_options import to_options
+from parallelz.launch.registry import launcher_sections
+from parallelz.protocol.connection import Heartbeat
+from parallelz.store.choice import to_store
+
+
+class ClusterSection(msgspec.Struct, frozen=True):
+    """A cluster as a whole.
+
+    Attributes
+    ----------
+    n
+        How many engines; None: one per core, or as the launcher says.
+    engines
+        Launcher of engines: local, mpi, ssh, slurm, pbs, sge, lsf, htcondor.
+    engine_timeout
+        Seconds until controller and engines must be ready.
+    stop_grace_s
+        Seconds from asking a controller or a set of engines to end to ending it by force.
+    """
+
+    n: int | None = None
+    engines: str = "local"
+    engine_timeout: float = settings.START_TIMEOUT_S
+    stop_grace_s: float = settings.STOP_GRACE_S
+
+
+class ControllerSection(msgspec.Struct, frozen=True):
+    """Ports and addresses: where a controller listens for engines and clients.
+
+    Attributes
+    ----------
+    ip
+        Also listen on this address, for other hosts; "*" is all addresses, encrypted always;
+        "": this host only, or all addresses if the launcher of engines needs that.
+    port
+        For other hosts; 0: one that is free.
+    location
+        Address by which other hosts reach this one, if it does not know that itself.
+    """
+
+    ip: str = ""
+    port: int = 0
+    location: str = ""
+
+
+class HistorySection(msgspec.Struct, frozen=True):
+    """Database backend: where the history of tasks and results is kept, and how much of it.
+
+    Attributes
+    ----------
+    store
+        sqlite, memory, none, postgresql, or the URL of a PostgreSQL database without a
+        password.
+    max_age_s
+        Forget tasks that ended longer ago, in seconds; None: never.
+    max_count
+        Forget the oldest tasks if there are more; None: no limit.
+    max_bytes
+        The same by the size of the store, such as 500MB or 2GiB; None: no limit.
+    """
+
+    store: str = settings.DEFAULT_STORE
+    max_age_s: float | None = None
+    max_count: int | None = None
+    max_bytes: int | str | None = None
+
+
+class SchedulerSection(msgspec.Struct, frozen=True):
+    """Scheduling of balanced tasks.
+
+    Attributes
+    ----------
+    scheme
+        How an engine is chosen: leastload, lru, plainrandom, twobin, weighted, pure, or
+        module:Class of your own.
+    hwm
+        How many tasks may be placed on an engine at once, 0: any number; None: what covers
+        the way to it.
+    """
+
+    scheme: str = settings.DEFAULT_SCHEME
+    hwm: int | None = None
+
+
+class EngineSection(msgspec.Struct, frozen=True):
+    """Engines, whatever starts them.
+
+    Attributes
+    ----------
+    n
+        How many ipenginez runs.
+    labels
+        What they are good for; tasks may ask for engines with some labels.
+    resources
+        How much each of them has, such as {"gpu": 1}; tasks may ask for some.
+    memory_limit
+        Kill and replace an engine that uses more memory than this, such as 500MB or 2GiB;
+        None: no limit.
+    restart
+        Replace an engine that dies; at most 5 within a minute, all together.
+    """
+
+    n: int = 1
+    labels: list[str] = []
+    resources: dict[str, float] = {}
+    memory_limit: int | str | None = None
+    restart: bool = False
+
+
+CONTROLLER_SECTIONS: Mapping[str, type[msgspec.Struct]] = {
+    "Controller": ControllerSection,
+    "History": HistorySection,
+    "Scheduler": SchedulerSection,
+    "Heartbeat": Heartbeat,
+    "Limits": ControllerLimits,
+}
+ENGINE_SECTIONS: Mapping[str, type[msgspec.Struct]] = {"Engine": EngineSection}
+
+
+def sections_of(command: Command) -> dict[str, type[msgspec.Struct]]:
+    """Return the sections that a command understands, by their names."""
+    match command:
+        case "ipcontrollerz":
+            return dict(CONTROLLER_SECTIONS)
+        case "ipenginez":
+            return dict(ENGINE_SECTIONS)
+        case "ipclusterz":
+            return {
+                "Cluster": ClusterSection,
+                **CONTROLLER_SECTIONS,
+                **ENGINE_SECTIONS,
+                **{name: options for name, (_, options) in launcher_sections().items()},
+            }
+
+
+def check_values(section: str, values: Mapping[str, Any]) -> None:
+    """Raise ClusterError if values make no sense, though they are of the right types."""
+    if section in launcher_sections():
+        launcher, options = launcher_sections()[section]
+        to_options(options, values, launcher)
+    for option, value in values.items():
+        check = _CHECKS.get((section, option))
+        if check is not None and value is not None:
+            check(value)
+
+
+def _check_n(n: int) -> None:
+    if n < 1:
+        raise ClusterError(f"cannot start {n} engines; n must be 1 or more")
+
+
+def _more_than_0(value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ClusterError(f"must be more than 0, not {value!r}")
+
+
+def _not_negative(value: float) -> None:
+    if value < 0:
+        raise ClusterError(f"must be 0 or more, not {value!r}")
+
+
+def _at_least_1_ms(value: float) -> None:
+    if not 0.001 <= value <= 1e6:
+        raise ClusterError(f"must be 0.001 or more seconds, not {value!r}")
+
+
+def _check_port(port: int) -> None:
+    if not 0 <= port <= 65535:
+        raise ClusterError(f"{port} is not a port: give 1 to 65535, or 0 for a free one")
+
+
+_CHECKS: Mapping[tuple[str, str], Callable[[Any], object]] = {
+    ("Cluster", "n"): _check_n,
+    ("Cluster", "engine_timeout"): _more_than_0,
+    ("Cluster", "stop_grace_s"): _more_than_0,
+    ("Heartbeat", "period_s"): _at_least_1_ms,
+    ("Heartbeat", "timeout_s"): _at_least_1_ms,
+    ("Limits", "away_grace_s"): _not_negative,
+    ("Limits", "client_grace_s"): _not_negative,
+    ("Limits", "unrecorded_s"): _more_than_0,
+    ("Limits", "unrecorded_bytes_max"): _more_than_0,
+    ("Controller", "port"): _check_port,
+    ("History", "store"): to_store,
+    ("History", "max_age_s"): _more_than_0,
+    ("History", "max_count"): _more_than_0,
+    ("History", "max_bytes"): to_size,
+    ("Scheduler", "hwm"): _not_negative,
+    ("Engine", "n"): _check_n,
+    ("Engine", "labels"): to_labels,
+    ("Engine", "resources"): to_resources,
+    ("Engine", "memory_limit"): to_size,
+}

@@ -1,0 +1,122 @@
+"""Engines as jobs of a real Slurm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import helpers_slurm
+import pytest
+from helpers_launchers import TIMEOUT_S, LauncherSuite, wait_until
+from helpers_slurm import Slurm, running_slurm
+
+from parallelz import Cluster, ClusterError, EngineError
+
+pytestmark = pytest.mark.service
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    obstacle = helpers_slurm.obstacle()
+    if obstacle:
+        if os.environ.get("PARALLELZ_REQUIRE_SERVICES"):
+            pytest.fail(obstacle)
+        pytest.skip(obstacle)
+    with running_slurm(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _configuration(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(slurm.configuration))
+
+
+def slurm_cluster(profile_dir: Path, n: int, **options: Any) -> Cluster:
+    return Cluster(n=n, profile_dir=profile_dir, engines="slurm", launcher_options=options)
+
+
+class TestSlurm(LauncherSuite):
+    options: ClassVar[dict[str, Any]] = {"engines": "slurm"}
+
+
+class TestSlurmOverNodes(LauncherSuite):
+    options: ClassVar[dict[str, Any]] = {
+        "engines": "slurm",
+        "launcher_options": {"nodes": 2, "walltime": "10:00", "queue": "main"},
+    }
+
+
+def test_jobs_have_what_was_asked_for(tmp_path: Path) -> None:
+    def job_facts() -> dict[str, str]:
+        import os
+
+        names = ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK")
+        return {name: os.environ.get(name, "") for name in names}
+
+    with slurm_cluster(tmp_path, 3, nodes=2, cores=2) as rc:
+        facts = rc[:].apply_sync(job_facts)
+        by_job = sorted(facts, key=lambda each: each["SLURM_JOB_ID"])
+        assert sorted(each["SLURM_CPUS_PER_TASK"] for each in by_job) == ["2", "4", "4"]
+        assert isinstance(rc.cluster, Cluster)
+        jobs = rc.cluster.engine_sets["1"].to_facts().details["jobs"].split()
+        assert {each["SLURM_JOB_ID"] for each in facts} == set(jobs)
+
+
+def test_a_job_that_never_starts_says_why(tmp_path: Path) -> None:
+    cluster = slurm_cluster(tmp_path, 1, queue="closed")
+    cluster.engine_timeout = 5.0
+    with pytest.raises(TimeoutError, match=r"slurm job \d+ waits: PartitionDown"), cluster:
+        pass
+
+
+def test_what_sbatch_says_is_in_the_error(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"sbatch failed .*invalid partition"):
+        slurm_cluster(tmp_path, 1, queue="nowhere").start_cluster_sync()
+
+
+def test_a_job_that_is_cancelled_behind_our_back_is_told(tmp_path: Path) -> None:
+    cluster = slurm_cluster(tmp_path, 1)
+    with cluster as rc:
+        engines = cluster.engine_sets["1"]
+        result = rc[0].apply_async(time.sleep, TIMEOUT_S)
+        subprocess.run(["scancel", engines.to_facts().details["jobs"]], check=True)
+        with pytest.raises(EngineError):
+            result.get(TIMEOUT_S)
+        assert engines.wait(TIMEOUT_S)
+        assert "CANCELLED" in engines.explain_end()
+
+
+def test_what_fails_in_a_job_is_told(tmp_path: Path) -> None:
+    cluster = slurm_cluster(tmp_path, 1, python="/no/such/python")
+    with pytest.raises(
+        ClusterError, match=r"exit code 127 \(FAILED NonZeroExitCode\)"
+    ) as caught:
+        cluster.start_and_connect_sync()
+    assert "/no/such/python" in str(caught.value)
+
+
+def test_engines_drain_before_the_walltime(tmp_path: Path) -> None:
+    def run(directory: str, number: int) -> int:
+        import time
+        from pathlib import Path
+
+        Path(directory, f"begun-{number}").touch()
+        time.sleep(1)
+        return number
+
+    cluster = slurm_cluster(tmp_path / "profile", 1, walltime=60, drain_s=57)
+    with cluster as rc:
+        lv = rc.load_balanced_view()
+        results = [lv.apply_async(run, str(tmp_path), number) for number in range(10)]
+        wait_until(rc, lambda: not rc.ids)
+        begun = len(list(tmp_path.glob("begun-*")))
+        assert 0 < begun < 10
+        assert [result.get(TIMEOUT_S) for result in results[:begun]] == [*range(begun)]
+        assert cluster.engine_sets["1"].wait(TIMEOUT_S)
+        assert cluster.engine_sets["1"].poll() == 0
+        cluster.start_engines_sync(1, launcher_options={}, engines="local")
+        assert [result.get(TIMEOUT_S) for result in results] == [*range(10)]
