@@ -17,6 +17,7 @@ FLAGS: dict[str, object] = {
     "labels": ["gpu", "big"],
     "resources": {"gpu": 1, "mem": 2.5},
     "timeout": 9,
+    "tags": {"run": 7},
 }
 OPTIONS = TaskOptions(
     retries=2,
@@ -26,6 +27,7 @@ OPTIONS = TaskOptions(
     priority=-3,
     labels=["gpu", "big"],
     resources={"gpu": 1.0, "mem": 2.5},
+    tags={"run": 7},
 )
 
 
@@ -92,6 +94,38 @@ def test_flags_are_kept_in_one_form(lv: LoadBalancedView) -> None:
     assert tuple(lv.labels) == ("gpu",)
     assert lv.resources == {"gpu": 1.0}
     assert (lv.timeout, lv.max_runtime) == (None, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("tags", "error", "reason"),
+    [
+        ("night", TypeError, "tags must be a dict"),
+        ({"a b": 1}, ValueError, "letters, digits"),
+        ({"a": None}, ValueError, "tag 'a' must be a text of at most 1000 .* not None"),
+        ({"a": True}, ValueError, "tag 'a' must be a text"),
+        ({"a": float("inf")}, ValueError, "finite number"),
+        ({"a": "x" * 1001}, ValueError, "at most 1000 characters"),
+        ({f"t{n}": n for n in range(33)}, ValueError, "at most 32 tags, not 33"),
+    ],
+)
+def test_tags_that_cannot_be_kept_are_refused_and_the_old_ones_stay(
+    lv: LoadBalancedView, tags: object, error: type[Exception], reason: str
+) -> None:
+    lv.tags = {"run": 1}
+    with pytest.raises(error, match=reason):
+        lv.set_flags(tags=tags)
+    assert lv.tags == {"run": 1}
+
+
+def test_tags_change_neither_with_what_they_were_made_of_nor_in_place(
+    lv: LoadBalancedView,
+) -> None:
+    mine: dict[str, str | int | float] = {"run": 1}
+    lv.tags = mine
+    mine["run"] = 2
+    assert lv.tags == {"run": 1}
+    with pytest.raises(TypeError):
+        lv.tags["run"] = 3  # type: ignore[index]
 
 
 def test_flags_of_a_with_block_end_with_it(lv: LoadBalancedView) -> None:

@@ -211,6 +211,44 @@ def test_queues_by_name_list_what_has_ended_too(rc: Client, dv: DirectView) -> N
     assert isinstance(rc.queue_status(0)["completed"], int)
 
 
+# -- by tags ------------------------------------------------------------------------------
+
+
+def test_tags_of_every_kind_of_call_are_found_by_another_client(
+    rc: Client, other: Client, lv: LoadBalancedView
+) -> None:
+    dv = rc[:]
+    with lv.temp_flags(tags={"run": 1, "kind": "one"}):
+        results = [lv.apply_async(divide, 1, 1)]
+    results.append(lv.with_flags(tags={"run": 2}).map_async(divide, [1, 2], [1, 1]))
+    with dv.temp_flags(tags={"run": 3, "kind": "all"}):
+        results.append(dv.apply_async(divide, 1, 1))
+        results.append(dv.scatter("part", range(4), block=False))
+    results.append(dv.apply_async(divide, 1, 1))
+    for result in results:
+        result.get(TIMEOUT_S)
+    found = [
+        {record["msg_id"] for record in other.db_query({"tags.run": run}, ["msg_id"])}
+        for run in (1, 2, 3)
+    ]
+    both = {*results[2].msg_ids, *results[3].msg_ids}
+    assert found == [set(results[0].msg_ids), set(results[1].msg_ids), both]
+    assert results[0].metadata["tags"] == {"run": 1, "kind": "one"}  # type: ignore[call-overload]
+    assert [each["tags"] for each in results[4].metadata] == [{}, {}]  # type: ignore[index]
+    theirs = other.get_result(results[2].msg_ids)
+    assert [each["tags"] for each in theirs.metadata] == [  # type: ignore[index]
+        {"run": 3, "kind": "all"}
+    ] * 2
+
+
+def test_what_runs_again_has_the_same_tags(rc: Client, lv: LoadBalancedView) -> None:
+    tagged = [lv.with_flags(tags={"n": 1}), rc[[0]].with_flags(tags={"n": 2})]
+    ids = [view.apply_async(divide, 1, 1).msg_ids[0] for view in tagged]
+    again = rc.resubmit(ids, block=True)
+    records = rc.db_query({"msg_id": {"$in": again.msg_ids}}, ["tags"])
+    assert sorted(record["tags"]["n"] for record in records) == [1, 2]  # type: ignore[index]
+
+
 # -- once more -----------------------------------------------------------------------------
 
 

@@ -32,6 +32,9 @@ TEXTS = st.one_of(
 NUMBERS = st.one_of(st.integers(0, 3), st.sampled_from([0.5, 1.0, 2.5, float("inf"), -1]))
 NUMBER = st.integers(0, 7)  # of tasks: few, so that most records are about known ones
 TIMES = st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0])
+TAG_VALUES = TEXTS | st.integers(0, 3) | st.sampled_from([0.1, 1.0, 2.5, -1, 2**53, 1e300, "1"])
+TAGS = st.dictionaries(st.sampled_from(["a", "b", "A-1"]), TAG_VALUES, max_size=2)
+TAG_KEYS = ["tags.a", "tags.b", "tags.c"]
 
 
 def _payloads() -> st.SearchStrategy[tuple[bytes, list[bytes]]]:
@@ -59,11 +62,15 @@ def _submissions(draw: st.DrawFn) -> Record:
     if kind == "direct":
         engine_ids = draw(st.lists(st.integers(0, 2).map(EngineId), min_size=1, max_size=3))
         label = draw(TEXTS)
-        message = SubmitDirect(number, engine_ids, F, submitted_s, data, len(frames), label)
+        marks = (label, draw(TAGS))
+        message = SubmitDirect(number, engine_ids, F, submitted_s, data, len(frames), *marks)
     else:
         dependency = st.none() | st.builds(Dependency, st.lists(st.just(tid(1)), max_size=2))
         options = draw(
-            st.none() | st.builds(TaskOptions, after=dependency, follow=dependency, label=TEXTS)
+            st.none()
+            | st.builds(
+                TaskOptions, after=dependency, follow=dependency, label=TEXTS, tags=TAGS
+            )
         )
         if kind == "task":
             message = SubmitTask(tid(number), F, submitted_s, data, len(frames), options)
@@ -100,17 +107,22 @@ def batches() -> st.SearchStrategy[list[Record]]:
     return st.lists(st.one_of(_submissions(), _ends(), engines, functions), max_size=5)
 
 
-def _values(kind: Kind) -> st.SearchStrategy[object]:
-    return {Kind.TEXT: TEXTS, Kind.NUMBER: NUMBERS, Kind.TIME: TIMES}[kind]
+def _values(kind: Kind | None) -> st.SearchStrategy[object]:
+    return (
+        TAG_VALUES
+        if kind is None
+        else {Kind.TEXT: TEXTS, Kind.NUMBER: NUMBERS, Kind.TIME: TIMES}[kind]
+    )
 
 
 @st.composite
-def key_conditions(draw: st.DrawFn, kind: Kind, depth: int = 0) -> object:
+def key_conditions(draw: st.DrawFn, kind: Kind | None, depth: int = 0) -> object:
+    """Return tests of a key of this kind; None: of a tag."""
     if kind is Kind.OPAQUE:
         return draw(st.none() | st.builds(lambda b: {"$exists": b}, st.booleans()))
     value = _values(kind)
     names = ["$eq", "$ne", "$lt", "$lte", "$gt", "$gte", "$in", "$nin", "$exists"]
-    if kind is Kind.TEXT:
+    if kind in (Kind.TEXT, None):
         names.append("$regex")
     if depth < 2:
         names.append("$not")
@@ -135,8 +147,8 @@ def key_conditions(draw: st.DrawFn, kind: Kind, depth: int = 0) -> object:
 @st.composite
 def queries(draw: st.DrawFn, depth: int = 0) -> dict[str, object]:
     query: dict[str, object] = {}
-    for key in draw(st.lists(st.sampled_from(list(KEYS)), max_size=2, unique=True)):
-        query[key] = draw(key_conditions(KEYS[key]))
+    for key in draw(st.lists(st.sampled_from([*KEYS, *TAG_KEYS]), max_size=2, unique=True)):
+        query[key] = draw(key_conditions(KEYS.get(key)))
     if depth < 2 and draw(st.booleans()):
         name = draw(st.sampled_from(["$and", "$or", "$not"]))
         inner = st.deferred(lambda: queries(depth + 1))
@@ -167,14 +179,22 @@ def holds(query: Mapping[str, Any], task: Mapping[str, object]) -> bool:
                     return False
             case _:
                 tests = value if isinstance(value, dict) else {"$eq": value}
-                if not all(passes(task[key], *test) for test in tests.items()):
+                if not all(passes(actual_of(task, key), *test) for test in tests.items()):
                     return False
     return True
 
 
+def actual_of(task: Mapping[str, Any], key: str) -> object:
+    if key.startswith("tags."):
+        return (task["tags"] or {}).get(key.removeprefix("tags."))
+    return task[key]
+
+
 def passes(actual: Any, name: str, value: Any) -> bool:
     if name in ORDERINGS:
-        return actual is not None and ORDERINGS[name](actual, value)
+        if actual is None or isinstance(actual, str) != isinstance(value, str):
+            return False
+        return ORDERINGS[name](actual, value)
     match name:
         case "$eq":
             return bool(actual == value)
@@ -187,7 +207,7 @@ def passes(actual: Any, name: str, value: Any) -> bool:
         case "$exists":
             return (actual is not None) == value
         case "$regex":
-            return actual is not None and re.search(value, actual) is not None
+            return isinstance(actual, str) and re.search(value, actual) is not None
         case "$not":
             return not all(passes(actual, *test) for test in value.items())
     raise AssertionError(name)

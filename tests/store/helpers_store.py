@@ -48,8 +48,14 @@ def map_submission(
     return record.decode(record.submitted(ME, message, "f", (), submitted_s + 0.1))
 
 
-def direct_submission(first: int, engine_ids: list[int], data: bytes = b"arguments") -> Record:
-    message = SubmitDirect(first, [EngineId(i) for i in engine_ids], F, 1.0, data)
+def direct_submission(
+    first: int,
+    engine_ids: list[int],
+    data: bytes = b"arguments",
+    tags: dict[str, str | int | float] | None = None,
+) -> Record:
+    ids = [EngineId(i) for i in engine_ids]
+    message = SubmitDirect(first, ids, F, 1.0, data, tags=tags or {})
     return record.decode(record.submitted(ME, message, "f", (), 1.1))
 
 

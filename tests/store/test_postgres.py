@@ -28,7 +28,7 @@ from helpers_store import (
 )
 
 from parallelz.ids import EngineId, SessionId, TaskId
-from parallelz.protocol.messages import ErrorInfo, SubmitTask, TaskEnded
+from parallelz.protocol.messages import ErrorInfo, SubmitTask, TaskEnded, TaskOptions
 from parallelz.store.interface import Limits, RecordError, Run, StoreError
 from parallelz.store.query import KEYS, parse
 from parallelz.store.record import EndRecord, Record, SubmissionRecord
@@ -39,7 +39,7 @@ if not os.environ.get("PARALLELZ_REQUIRE_SERVICES"):
     pytest.importorskip("psycopg", exc_type=ImportError)
 import psycopg  # noqa: E402 - not everywhere installed
 
-from parallelz.store import postgres  # noqa: E402 - needs it
+from parallelz.store import postgres, postgres_schema  # noqa: E402 - they need it
 from parallelz.store.postgres import PostgresStore  # noqa: E402
 
 
@@ -226,6 +226,22 @@ def test_other_things_in_the_database_do_not_matter(url: str) -> None:
     with closing(opened_by(url)) as opened:
         opened.apply([submission(1)])
         assert opened.history() == [tid(1)]
+
+
+def test_what_version_1_remembered_is_still_there_and_has_no_tags(url: str) -> None:
+    first = "CREATE SCHEMA parallelz; SET search_path = parallelz;" + postgres_schema._FIRST
+    administer(
+        url,
+        f"{first}; CREATE TABLE version (version integer NOT NULL);"
+        " INSERT INTO version VALUES (1);"
+        f" INSERT INTO tasks (run, msg_id, status) VALUES (1, '{tid(1)}', 'ok')",
+    )
+    with closing(opened_by(url)) as opened:
+        opened.apply([submission(2, options=TaskOptions(tags={"run": 1}))])
+        assert opened.query({}, ["tags"]) == [
+            {"msg_id": tid(1), "tags": None},
+            {"msg_id": tid(2), "tags": {"run": 1}},
+        ]
 
 
 def test_tables_of_a_newer_parallelz_are_left_alone(url: str) -> None:

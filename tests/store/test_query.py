@@ -80,6 +80,13 @@ def test_times_are_datetimes_or_iso_8601_or_seconds(noon: object) -> None:
         ({"$gt": 3}, "'\\$gt' must be inside a key"),
         ({"$not": ["ok"]}, "a query is a dictionary"),
         ({"retries": {"$in": list(range(20_000))}}, "at most 10000 numbers"),
+        ({"tags": "night"}, "'tags' can only be tested with"),
+        ({"tags.": 1}, "names of tags are letters, digits"),
+        ({"tags.a'b": 1}, "names of tags are letters, digits"),
+        ({"tags.a": True}, "'tags.a' is a short text or a number; .* with True"),
+        ({"tags.a": float("inf")}, "'tags.a' is a short text or a number"),
+        ({"tags.a": {"$gt": 2**60}}, "'tags.a' is a short text or a number"),
+        ({"tags.a": {"$in": ["a\0b"]}}, "'tags.a' is a short text or a number"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(

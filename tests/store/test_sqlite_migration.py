@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers_store import E0, RUN, F, end, engine_record, submission, tid
 
+from parallelz.protocol.messages import TaskOptions
 from parallelz.store import sqlite_schema
 from parallelz.store.interface import StoreError
 from parallelz.store.query import KEYS
@@ -148,3 +149,15 @@ def test_what_version_2_remembered_is_still_there(tmp_path: Path) -> None:
         store.fold(journaled, [end(2)])
         assert store.journaled(10) is None
         assert store.status([tid(2)]) == {tid(2): "ok"}
+
+
+def test_what_version_3_remembered_is_still_there_and_has_no_tags(tmp_path: Path) -> None:
+    version_1(tmp_path / "db")
+    with closing(sqlite3.connect(tmp_path / "db")) as db:
+        later = sqlite_schema._SECOND + sqlite_schema._THIRD
+        db.executescript(f"{later} PRAGMA user_version = 3;")
+    with closing(SqliteStore(tmp_path / "db")) as store:
+        assert store.status([tid(1), tid(2)]) == {tid(1): "ok", tid(2): "pending"}
+        store.apply([submission(3, options=TaskOptions(tags={"run": 1}))])
+        tags = {record["msg_id"]: record["tags"] for record in store.query({}, ["tags"])}
+        assert tags == {tid(1): None, tid(2): None, tid(3): {"run": 1}}

@@ -121,7 +121,7 @@ def submitted(record: SubmissionRecord) -> list[dict[str, Any]]:
         return [
             common
             | {"msg_id": task_id_of(ME, message.first_number + place), "engine_id": engine_id}
-            | {"queue": "direct", "label": message.label}
+            | {"queue": "direct", "label": message.label, "tags": message.tags or None}
             for place, engine_id in enumerate(message.engine_ids)
         ]
     options = message.options
@@ -140,6 +140,7 @@ def submitted(record: SubmissionRecord) -> list[dict[str, Any]]:
 def marks_of(options: TaskOptions) -> dict[str, Any]:
     return {
         "label": options.label,
+        "tags": options.tags or None,
         "after": options.after and options.after.task_ids,
         "follow": options.follow and options.follow.task_ids,
         "options": encode(options),

@@ -179,6 +179,62 @@ def test_each_item_of_a_map_is_a_task(store: Store) -> None:
     ]
 
 
+TAGGED = [
+    submission(1, options=TaskOptions(tags={"run": 7, "kind": "train"})),
+    map_submission(2, [b"a"], TaskOptions(tags={"run": 8.5, "kind": "test"})),
+    direct_submission(3, [0], tags={"run": "7", "A-1": "é\"'"}),
+    submission(4),
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"tags.run": 7}, [1]),
+        ({"tags.run": 7.0}, [1]),
+        ({"tags.run": "7"}, [3]),
+        ({"tags.run": {"$gt": 7}}, [2]),
+        ({"tags.run": {"$lte": 8.5}}, [1, 2]),
+        ({"tags.run": {"$gte": "7"}}, [3]),
+        ({"tags.run": {"$in": [8.5, "7", None]}}, [2, 3, 4]),
+        ({"tags.run": {"$nin": [7, 8.5]}}, [3, 4]),
+        ({"tags.run": {"$ne": 7}}, [2, 3, 4]),
+        ({"tags.kind": {"$exists": True}}, [1, 2]),
+        ({"tags.kind": None}, [3, 4]),
+        ({"tags.kind": {"$regex": "^t.*n$"}}, [1]),
+        ({"tags.run": {"$regex": "7"}}, [3]),
+        ({"tags.A-1": "é\"'"}, [3]),
+        ({"tags.none": {"$lt": 3}}, []),
+        ({"tags": {"$exists": False}}, [4]),
+        ({"$or": [{"tags.kind": "test"}, {"tags.A-1": {"$exists": True}}]}, [2, 3]),
+    ],
+    ids=str,
+)
+def test_tasks_are_found_by_their_tags(
+    store: Store, query: dict[str, object], found: list[int]
+) -> None:
+    store.apply(TAGGED)
+    assert [record["msg_id"] for record in store.query(query, [])] == [*map(tid, found)]
+
+
+def test_tags_are_part_of_a_record(store: Store) -> None:
+    store.apply([*TAGGED, end(1)])
+    assert [record["tags"] for record in store.query({}, ["tags"])] == [
+        {"run": 7, "kind": "train"},
+        {"run": 8.5, "kind": "test"},
+        {"run": "7", "A-1": "é\"'"},
+        None,
+    ]
+
+
+def test_a_tag_that_not_every_database_can_hold_is_left_out(store: Store) -> None:
+    tags = {"zero": "a\0b", "nan": float("nan"), "x y": 1, "huge": 2**63, "good": 1}
+    store.apply([submission(1, options=TaskOptions(tags=tags))])
+    assert store.query({"tags.zero": None}, ["tags"]) == [
+        {"msg_id": tid(1), "tags": {"good": 1}}
+    ]
+
+
 def test_direct_tasks_know_their_engine_from_the_start(store: Store) -> None:
     store.apply([direct_submission(1, [4, 5, 2**64 - 1])])
     records = store.query({"queue": "direct"}, ["engine_id"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from parallelz.client.ledger import Submission
+from parallelz.client.outgoing import marks_of
 from parallelz.client.pump import Outgoing
 from parallelz.ids import EngineId
 from parallelz.protocol.functions import Definition
@@ -37,9 +38,14 @@ class Again(NamedTuple):
             task_id = submission.task_id(0)
             task = SubmitTask(task_id, digest, submitted_s, data, len(buffers), self.options)
             return Outgoing(task, buffers)
-        label = "" if self.options is None else self.options.label
         number = submission.first_number
         direct = SubmitDirect(
-            number, self.engine_ids, digest, submitted_s, data, len(buffers), label
+            number,
+            self.engine_ids,
+            digest,
+            submitted_s,
+            data,
+            len(buffers),
+            *marks_of(self.options),
         )
         return Outgoing(direct, buffers)

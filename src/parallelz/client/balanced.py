@@ -30,7 +30,7 @@ from parallelz.protocol.messages import TaskOptions
 
 N = TypeVar("N", bound=Hashable)
 
-_LASTING = frozenset({*CHECKS, "label"})  # flags that are the same in many calls
+_LASTING = frozenset({*CHECKS, "label", "tags"})  # flags that are the same in many calls
 _STALE = TaskOptions()  # to be made of the flags anew
 
 
@@ -131,6 +131,7 @@ class LoadBalancedView(View):
             priority=self.priority,
             labels=list(self.labels),
             resources=dict(self.resources),
+            tags=dict(self.tags),
         )
         return None if options == TaskOptions() else options
 

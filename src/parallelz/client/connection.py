@@ -22,7 +22,7 @@ from parallelz.client.forks import disowned_by_forks
 from parallelz.client.inbox import Inbox
 from parallelz.client.ledger import Ledger, Submission
 from parallelz.client.limits import OUTSTANDING_MAX, WhenFull
-from parallelz.client.outgoing import submit_message, unix_now_s, with_inputs
+from parallelz.client.outgoing import marks_of, submit_message, unix_now_s, with_inputs
 from parallelz.client.pump import Outgoing, Pump
 from parallelz.errors import ClientClosed, ClusterError, QueueFull
 from parallelz.ids import EngineId, TaskId, task_id_of
@@ -338,7 +338,6 @@ class Connection:
         definition = self._definitions.of(function)
         data, buffers = self._placed(dump_waiting(call))
         now_s = unix_now_s()
-        label = "" if options is None else options.label
         with self._lock:
             count = len(engine_ids)
             submission = self._start(count, now_s, engine_ids, options, definition)
@@ -350,7 +349,7 @@ class Connection:
                 now_s,
                 data,
                 len(buffers),
-                label,
+                *marks_of(options),
             )
             self.pump.waiting.append(Outgoing(message, buffers))
         self.pump.wake()
@@ -368,7 +367,6 @@ class Connection:
         definition = self._definitions.of(function)
         payloads = [self._placed(dump_waiting(call)) for call in calls]
         now_s = unix_now_s()
-        label = "" if options is None else options.label
         with self._lock:
             count = len(payloads)
             submission = self._start(count, now_s, engine_ids, options, definition)
@@ -382,7 +380,7 @@ class Connection:
                     now_s,
                     data,
                     len(buffers),
-                    label,
+                    *marks_of(options),
                 )
                 self.pump.waiting.append(Outgoing(message, buffers))
         self.pump.wake()

@@ -61,7 +61,9 @@ class DirectView(View):
         return self._session.engine_ids(self._targets)
 
     def _options(self) -> TaskOptions | None:
-        return TaskOptions(label=self.label) if self.label else None
+        if not self.label and not self.tags:
+            return None
+        return TaskOptions(label=self.label, tags=dict(self.tags))
 
     def _submit(
         self,

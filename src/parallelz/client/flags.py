@@ -6,6 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from parallelz.store.tags import (
+    COUNT_MAX,
+    TEXT_LENGTH_MAX,
+    TagValue,
+    is_name,
+    is_value,
+)
+
 
 def _count(name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -48,6 +56,25 @@ def _resources(name: str, value: object) -> Mapping[str, float]:
     ):
         raise _wrong(name, "a dict of numbers, 0 or more, such as {'gpu': 1}", value)
     return MappingProxyType({key: float(amount) for key, amount in value.items()})
+
+
+def checked_tags(value: object) -> Mapping[str, TagValue]:
+    """Return tags to keep.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no dictionary, or has a name or a value that cannot be that of a tag.
+    """
+    if not isinstance(value, Mapping) or not all(map(is_name, value)):
+        raise _wrong("tags", "a dict, by names of letters, digits, - and _", value)
+    for name, tag in value.items():
+        if not is_value(tag):
+            wanted = f"a text of at most {TEXT_LENGTH_MAX} characters or a finite number"
+            raise ValueError(f"tag {name!r} must be {wanted}, not {tag!r:.100}")
+    if len(value) > COUNT_MAX:
+        raise ValueError(f"a task has at most {COUNT_MAX} tags, not {len(value)}")
+    return MappingProxyType(dict(value))
 
 
 def _is_number(value: object) -> bool:

@@ -12,6 +12,7 @@ from parallelz.ids import TaskId
 from parallelz.protocol.functions import Definition
 from parallelz.protocol.messages import SubmitTask, TaskOptions
 from parallelz.protocol.payload import Payload
+from parallelz.store.tags import TagValue
 
 
 def with_inputs(options: TaskOptions | None, call: arguments.Call) -> TaskOptions:
@@ -30,6 +31,11 @@ def submit_message(
     data, buffers = payload
     message = SubmitTask(task_id, definition.digest, now_s, data, len(buffers), options)
     return Outgoing(message, buffers)
+
+
+def marks_of(options: TaskOptions | None) -> tuple[str, dict[str, TagValue]]:
+    """Return what else than its targets is said of a direct task: its label and its tags."""
+    return ("", {}) if options is None else (options.label, options.tags)
 
 
 def unix_now_s() -> float:

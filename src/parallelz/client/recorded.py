@@ -26,6 +26,7 @@ from parallelz.protocol.inputs import How
 from parallelz.protocol.messages import ErrorInfo, TaskEnded, TaskOptions
 from parallelz.store.ended_record import ended_from
 from parallelz.store.restored import Ends, FindEnds
+from parallelz.store.tags import TagValue
 
 POLL_PERIOD_S = 0.1
 TROUBLE_PAUSE_S = 1.0  # if the database fails
@@ -33,7 +34,17 @@ STORE_ERROR = "StoreError"
 _END = object()
 PAUSE_PER_LOOK = 4.0  # it pauses for so many times as long as the last look took
 
-TASK_KEYS = ("msg_id", "submitted", "name", "label", "options", "queue", "engine_id", "host")
+TASK_KEYS = (
+    "msg_id",
+    "submitted",
+    "name",
+    "label",
+    "tags",
+    "options",
+    "queue",
+    "engine_id",
+    "host",
+)
 
 
 class RecordedTask(Submission):
@@ -74,10 +85,11 @@ class RecordedTask(Submission):
 
 def options_from(record: dict[str, object]) -> TaskOptions | None:
     """Return how a task was to be placed; None: there is nothing to say."""
-    encoded, label = record["options"], record["label"]
+    encoded = record["options"]
     if encoded is not None:
         return msgspec.msgpack.decode(cast("bytes", encoded), type=TaskOptions)
-    return TaskOptions(label=str(label)) if label else None
+    label, tags = str(record["label"] or ""), cast("dict[str, TagValue]", record["tags"] or {})
+    return TaskOptions(label=label, tags=tags) if label or tags else None
 
 
 def recorded_tasks(session: HistorySession, task_ids: Sequence[TaskId]) -> list[RecordedTask]:

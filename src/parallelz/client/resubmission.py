@@ -23,7 +23,16 @@ from parallelz.protocol.payload import Payload
 from parallelz.store.restored import PAGE_BYTES_MAX, NameFunctions, RestoredFunction
 
 FUNCTIONS_COUNT_MAX = 100  # that one question names
-TASK_KEYS = ("queue", "name", "digest", "options", "label", "engine_id", "payload_bytes")
+TASK_KEYS = (
+    "queue",
+    "name",
+    "digest",
+    "options",
+    "label",
+    "tags",
+    "engine_id",
+    "payload_bytes",
+)
 PAYLOAD_KEYS = ("payload", "payload_frames")
 
 

@@ -10,6 +10,7 @@ from parallelz.client.cells import RunsCells
 from parallelz.client.connection import Call
 from parallelz.client.definitions import Function, UserFunction
 from parallelz.client.executor import ViewExecutor
+from parallelz.client.flags import checked_tags
 from parallelz.client.history import ALL
 from parallelz.client.imap import LazyMapIterator, MaxOutstanding, call_for, chunks_of, limit_of
 from parallelz.client.ledger import Submission
@@ -24,6 +25,7 @@ from parallelz.client.session import Jobs, Targets
 from parallelz.client.task_group import CANCEL_GRACE_S
 from parallelz.ids import TaskId, task_id_of
 from parallelz.protocol.functions import Definition, named_definition
+from parallelz.store.tags import TagValue
 
 __tracebackhide__ = is_told_by_its_text
 
@@ -44,7 +46,7 @@ class View(RunsCells):
         Kept with the tasks, in the history too.
     """
 
-    flag_names: ClassVar[tuple[str, ...]] = ("block", "bound", "track", "label")
+    flag_names: ClassVar[tuple[str, ...]] = ("block", "bound", "track", "label", "tags")
 
     _session: PastSession
 
@@ -56,6 +58,20 @@ class View(RunsCells):
         self.bound = False
         self.track = False
         self.label = ""
+        self.tags = {}
+
+    @property
+    def tags(self) -> Mapping[str, TagValue]:
+        """A small dictionary of texts and numbers that is kept with the tasks.
+
+        Queries of the history find them by ``{"tags.NAME": value}``. Names are letters,
+        digits, - and _.
+        """
+        return self._tags
+
+    @tags.setter
+    def tags(self, value: Mapping[str, TagValue]) -> None:
+        self._tags = checked_tags(value)
 
     @property
     def targets(self) -> int | str | Sequence[int] | None:

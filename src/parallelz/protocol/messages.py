@@ -154,6 +154,7 @@ class TaskOptions(Value, frozen=True):
     labels: list[str] = []  # only engines that have all of these
     resources: dict[str, float] = {}  # only engines that have at least so much of each
     inputs: list[TaskId] = []  # whose results it gets as arguments; waits for them to succeed
+    tags: dict[str, str | int | float] = {}
 
 
 class SubmitTask(Message, frozen=True):
@@ -170,14 +171,13 @@ class SubmitTask(Message, frozen=True):
 class SubmitMap(Message, frozen=True):
     """Client to controller: one function, many tasks, each with its own arguments.
 
-    The tasks are ``task_id_of(session_id, first_number + i)`` for each of `items`, which are
-    what `SubmitTask.data` is.
+    The tasks are ``task_id_of(session_id, first_number + i)`` for each of `items`.
     """
 
     first_number: int
     digest: Digest
     submitted_s: float
-    items: list[bytes]
+    items: list[bytes]  # each is what `SubmitTask.data` is
     options: TaskOptions | None = None
 
 
@@ -194,6 +194,7 @@ class SubmitDirect(Message, frozen=True):
     data: bytes = b""
     frame_count: int = 0
     label: str = ""
+    tags: dict[str, str | int | float] = {}
 
 
 class Input(Value, frozen=True):
@@ -303,9 +304,7 @@ class AbortTasks(Message, frozen=True):
     request_id: int
     task_ids: list[TaskId] | None  # None: all of this client
     engine_ids: list[EngineId] | None = None  # only what is bound for these
-    number_end: int = (
-        0  # with None: it has submitted the numbers below, though some are to come
-    )
+    number_end: int = 0  # with None: numbers below are submitted, though some are to come
 
 
 class CancelTasks(Message, frozen=True):

@@ -83,7 +83,11 @@ CREATE TABLE functions (
     frames bytea
 );
 """
-_MIGRATIONS = (_FIRST.encode(),)  # number n leads from version n to n + 1; 0: no tables
+_SECOND = "ALTER TABLE tasks ADD COLUMN tags bytea"
+_MIGRATIONS = (
+    _FIRST.encode(),
+    _SECOND.encode(),
+)  # number n leads from version n to n + 1; 0: no tables
 VERSION = len(_MIGRATIONS)
 
 

@@ -24,6 +24,7 @@ from parallelz.store.query import (
     column,
     ordering,
 )
+from parallelz.store.tags import is_tag, name_of
 
 _ARRAYS = {Kind.TEXT: "text[]", Kind.NUMBER: "numeric[]", Kind.TIME: "float8[]"}
 
@@ -31,6 +32,8 @@ _ARRAYS = {Kind.TEXT: "text[]", Kind.NUMBER: "numeric[]", Kind.TIME: "float8[]"}
 def compare(condition: Compare, values: list[object]) -> str:
     """Write one comparison, but not $regex; a `query.CompareWriter`."""
     key, name, value = condition
+    if is_tag(key):
+        return _compare_tag(condition, values)
     sql = column(key)
     if name == "$in":
         assert isinstance(value, tuple)
@@ -67,10 +70,10 @@ def widened(condition: Condition, *, is_negated: bool = False) -> Condition:
 
 
 def keys_of(condition: Condition) -> set[str]:
-    """Return the keys that a condition looks at."""
+    """Return the keys that a condition looks at; of tags all together."""
     match condition:
         case Compare(key, _, _):
-            return {key}
+            return {"tags" if is_tag(key) else key}
         case Not(part):
             return keys_of(part)
         case Every(parts) | Some(parts):
@@ -92,6 +95,30 @@ def _among(key: str, among: tuple[object, ...], values: list[object]) -> str:
         values.append(present)
         inside = f"{sql} IS NOT NULL AND {sql} = ANY(%b::{_ARRAYS[kind]})"
     return f"({sql} IS NULL OR ({inside}))" if None in among else f"({inside})"
+
+
+def _compare_tag(condition: Compare, values: list[object]) -> str:
+    key, name, value = condition
+
+    def found(arrow: str) -> str:
+        values.append(name_of(key))
+        return f"(convert_from(tags, 'UTF8')::jsonb {arrow} %b::text)"
+
+    if name in ("$eq", "$in"):
+        among = value if isinstance(value, tuple) else (value,)
+        is_missing = f"{found('->>')} IS NULL OR " if None in among else ""
+        sql = f"({is_missing}CASE jsonb_typeof({found('->')})"
+        sql += f" WHEN 'string' THEN {found('->>')} = ANY(%b::text[])"
+        values.append([item for item in among if isinstance(item, str)])
+        sql += f" WHEN 'number' THEN {found('->>')}::float8 = ANY(%b::float8[]) ELSE FALSE END)"
+        values.append([float(item) for item in among if isinstance(item, int | float)])
+        return sql
+    is_text = isinstance(value, str)
+    sql = f"(CASE jsonb_typeof({found('->')}) WHEN '{'string' if is_text else 'number'}' THEN "
+    sql += found("->>") + (' COLLATE "C"' if is_text else "::float8")
+    values.append(value if is_text else float(value))  # type: ignore[arg-type]
+    kind = "text" if is_text else "float8"
+    return f"{sql} {ordering(name)} %b::{kind} ELSE FALSE END)"
 
 
 def _equal(kind: Kind, value: object) -> object:

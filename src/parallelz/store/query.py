@@ -23,6 +23,7 @@ from enum import Enum
 from typing import Any, NamedTuple, TypeGuard, assert_never
 
 from parallelz.errors import ParallelzError
+from parallelz.store.tags import is_name, is_plain, is_tag, is_value, name_of, value_of
 
 DEPTH_MAX = 30
 COMPARISONS_COUNT_MAX = 300
@@ -52,6 +53,7 @@ KEYS: dict[str, Kind] = {
     "queue": Kind.TEXT,
     "name": Kind.TEXT,
     "label": Kind.TEXT,
+    "tags": Kind.OPAQUE,
     "status": Kind.TEXT,
     "submitted": Kind.TIME,
     "arrived": Kind.TIME,
@@ -157,6 +159,13 @@ def check_keys(keys: Sequence[object]) -> None:
             raise QueryError(f"unknown key {key!r}; there are {', '.join(KEYS)}")
 
 
+def _check_asked(key: object) -> None:
+    if not (isinstance(key, str) and is_tag(key)):
+        check_keys([key])
+    elif not is_name(name_of(key)):
+        raise QueryError(f"{key!r:.200}: names of tags are letters, digits, - and _")
+
+
 def _parse_query(query: object, depth: int) -> Condition:
     if not isinstance(query, Mapping):
         raise QueryError(f"a query is a dictionary, not {query!r:.100}")
@@ -167,7 +176,7 @@ def _parse_query(query: object, depth: int) -> Condition:
         if isinstance(key, str) and key.startswith("$"):
             parts.append(_parse_connective(key, value, depth))
         else:
-            check_keys([key])
+            _check_asked(key)
             parts.append(_parse_tests(key, value, depth))
     return parts[0] if len(parts) == 1 else Every(tuple(parts))
 
@@ -223,13 +232,19 @@ def _parse_test(key: str, name: str, value: object, depth: int) -> Condition:
 
 def _value(key: str, value: object) -> str | int | float | None:
     """Return a value as the stores have it."""
-    kind = KEYS[key]
     if value is None:
         return None
+    if is_tag(key):
+        if is_value(value):
+            return value
+        raise QueryError(
+            f"{key!r} is a short text or a number; it cannot be compared with {value!r:.100}"
+        )
+    kind = KEYS[key]
     if kind is Kind.OPAQUE:
         raise QueryError(f"{key!r} can only be tested with $exists")
     if kind is Kind.TEXT:
-        if isinstance(value, str) and _is_plain(value):
+        if isinstance(value, str) and is_plain(value):
             return value
     elif kind is Kind.TIME and isinstance(value, str | datetime):
         return _timestamp(key, value)
@@ -254,21 +269,16 @@ def _is_number(value: object) -> TypeGuard[int | float]:
     return not math.isnan(value) and (isinstance(value, float) or -(2**63) <= value < 2**63)
 
 
-def _is_plain(text: str) -> bool:
-    # SQLite cannot take the one as a parameter, and ends a text inside JSON at the other.
-    return not any("\ud800" <= char <= "\udfff" or char == "\0" for char in text)
-
-
 def _values(key: str, name: str, values: object) -> tuple[str | int | float | None, ...]:
     if not isinstance(values, list | tuple | set | frozenset):
         raise QueryError(f"{key!r}: {name} takes a list, not {values!r:.100}")
-    if KEYS[key] is not Kind.TEXT and len(values) > NUMBERS_COUNT_MAX:
+    if KEYS.get(key) is not Kind.TEXT and len(values) > NUMBERS_COUNT_MAX:
         raise QueryError(f"{key!r}: {name} takes at most {NUMBERS_COUNT_MAX} numbers")
     return tuple(_value(key, value) for value in values)
 
 
 def _pattern(key: str, pattern: object) -> str:
-    if KEYS[key] is not Kind.TEXT:
+    if not is_tag(key) and KEYS[key] is not Kind.TEXT:
         raise QueryError(f"{key!r} is {KEYS[key].value}; $regex is for texts")
     if not isinstance(pattern, str) or len(pattern) > PATTERN_LENGTH_MAX:
         raise QueryError(
@@ -328,18 +338,33 @@ def predicate(condition: Condition) -> Predicate:
 
 def _compare(condition: Compare) -> Predicate:
     key, name, value = condition
+    read = _reader(key)
     if name == "$eq":
-        return lambda task: bool(task[key] == value)
+        return lambda task: bool(read(task) == value)
     if name == "$in":
         assert isinstance(value, tuple)
         values = frozenset(value)
-        return lambda task: task[key] in values
-    if name == "$regex":
-        assert isinstance(value, str)
-        search = compiled(value).search
-        return lambda task: task[key] is not None and search(str(task[key])) is not None
-    _, compare = _ORDERINGS[name]
-    return lambda task: task[key] is not None and compare(task[key], value)
+        return lambda task: read(task) in values
+    is_text = isinstance(value, str)
+    test = _is_found if name == "$regex" else _ORDERINGS[name][1]
+
+    def holds(task: TaskRecord) -> bool:
+        actual = read(task)
+        # A tag may be a text or a number, which are neither less nor more than each other.
+        return isinstance(actual, str) is is_text and actual is not None and test(actual, value)
+
+    return holds
+
+
+def _is_found(text: object, pattern: object) -> bool:
+    return compiled(str(pattern)).search(str(text)) is not None
+
+
+def _reader(key: str) -> Callable[[TaskRecord], object]:
+    if not is_tag(key):
+        return operator.itemgetter(key)
+    name = name_of(key)
+    return lambda task: value_of(task["tags"], name)
 
 
 # -- meaning in SQL -----------------------------------------------------------------------
@@ -391,6 +416,8 @@ def _sql(condition: Condition, values: list[object], compare: CompareWriter) -> 
 
 def _sqlite_compare(condition: Compare, values: list[object]) -> str:
     key, name, value = condition
+    if is_tag(key):
+        return _sqlite_tag(condition, values)
     sql = column(key)
     if name == "$eq":
         values.append(value)
@@ -399,8 +426,33 @@ def _sqlite_compare(condition: Compare, values: list[object]) -> str:
         assert isinstance(value, tuple)
         return _sql_among(key, value, values)
     values.append(value)
-    symbol = "REGEXP" if name == "$regex" else ordering(name)
+    symbol = _sqlite_symbol(name)
     return f"({sql} IS NOT NULL AND {sql} {symbol} ?)"
+
+
+def _sqlite_symbol(name: str) -> str:
+    return "REGEXP" if name == "$regex" else ordering(name)
+
+
+def _sqlite_tag(condition: Compare, values: list[object]) -> str:
+    key, name, value = condition
+    sql = "json_extract(CAST(tags AS TEXT), ?)"
+    path = f'$."{name_of(key)}"'
+    if name == "$eq":
+        values += [path, value]
+        return f"({sql} IS ?)"
+    if name == "$in":
+        assert isinstance(value, tuple)
+        present = json.dumps([item for item in value if item is not None])
+        values += [path, path, present]
+        inside = f"{sql} IS NOT NULL AND {sql} IN (SELECT value FROM json_each(?))"
+        if None not in value:
+            return f"({inside})"
+        values.append(path)
+        return f"(({inside}) OR {sql} IS NULL)"
+    values += [path, path, value]
+    kinds = "'text'" if isinstance(value, str) else "'integer', 'real'"
+    return f"(typeof({sql}) IN ({kinds}) AND {sql} {_sqlite_symbol(name)} ?)"
 
 
 def _sql_among(key: str, among: tuple[object, ...], values: list[object]) -> str:

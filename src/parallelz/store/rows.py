@@ -30,6 +30,7 @@ from parallelz.store.record import (
     Record,
     SubmissionRecord,
 )
+from parallelz.store.tags import packed
 
 SUBMISSION_COLUMNS = (
     "msg_id",
@@ -40,6 +41,7 @@ SUBMISSION_COLUMNS = (
     "submitted",
     "arrived",
     "label",
+    "tags",
     "after",
     "follow",
     "options",
@@ -78,7 +80,7 @@ TASK_BYTES = 200  # about what a task takes beside its payload, when it is sent
 
 Row = tuple[Any, ...]
 
-_UNMARKED: Row = ("", None, None, None)
+_UNMARKED: Row = ("", None, None, None, None)
 _NO_ERROR: Row = (None, None, None)
 _NO_OUTPUTS: Row = ("", "", None, None)
 _encode = msgspec.msgpack.Encoder().encode
@@ -170,7 +172,8 @@ class Batch:
                 self._submit_map(record, message, (*head, *_marks(message.options)))
             case SubmitDirect():
                 payload = _payload(message.data, record.frames, record.sizes)
-                tail: Row = (*head, message.label, None, None, None, *payload)
+                tags = packed(message.tags)
+                tail: Row = (*head, message.label, tags, None, None, None, *payload)
                 for number, engine_id in enumerate(message.engine_ids, message.first_number):
                     task_id = task_id_of(client, number)
                     self.tasks.setdefault(
@@ -242,21 +245,25 @@ def orphan_row(task_id: str, end: Row) -> Row:
 
 
 def legible(record: dict[str, object]) -> dict[str, object]:
-    """Return a task's record with its lists of ids as lists."""
+    """Return a task's record with its lists of ids as lists, and its tags as a dictionary."""
     for key in ("after", "follow"):
         value = record.get(key)
         if isinstance(value, bytes):
             record[key] = msgspec.msgpack.decode(value)
+    tags = record.get("tags")
+    if isinstance(tags, bytes):
+        record["tags"] = msgspec.json.decode(tags)
     return record
 
 
 def _marks(options: TaskOptions | None) -> Row:
-    """Return label, after, follow, options."""
+    """Return label, tags, after, follow, options."""
     if options is None:
         return _UNMARKED
     after, follow = options.after, options.follow
     return (
         options.label,
+        packed(options.tags),
         None if after is None else _encode(after.task_ids),
         None if follow is None else _encode(follow.task_ids),
         _encode(options),

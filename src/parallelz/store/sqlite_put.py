@@ -1,8 +1,8 @@
 """The statements that write tasks into SQLite, short for what is usual.
 
-Most tasks have no label, no dependencies, no error and no output. To pass the nothing that is
-in these columns for each of them would cost as much as all the rest of writing a row. So there
-are two statements for each kind of row, and a row goes by the short one if it can.
+Most tasks have no label, no tags, no dependencies, no error and no output. To pass the nothing
+that is in these columns for each of them would cost as much as all the rest of writing a row.
+So there are two statements for each kind of row, and a row goes by the short one if it can.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from parallelz.store.rows import COLUMNS, END_COLUMNS, PENDING, PENDING_COLUMNS,
 
 _USUAL_IN_PENDING: dict[str, object] = {
     "label": "",
+    "tags": None,
     "after": None,
     "follow": None,
     "options": None,

@@ -10,7 +10,7 @@ import sqlite3
 
 from parallelz.store.interface import StoreError
 
-VERSION = 3
+VERSION = 4
 
 # Large columns come last: what is before them is read without them.
 _FIRST = """
@@ -97,7 +97,30 @@ CREATE TABLE journal (
     data BLOB NOT NULL  -- msgpack: list of records
 );
 """
-_MIGRATIONS = (_FIRST, _SECOND, _THIRD)  # number n leads from version n to n + 1; 0: no tables
+_FOURTH = """
+ALTER TABLE tasks ADD COLUMN tags BLOB;
+DROP VIEW records;
+CREATE VIEW records AS SELECT
+    tasks.rowid AS number, run, msg_id, client_uuid, queue, name, digest, submitted, arrived,
+    label, tags, engine_id, status, engine_uuid, started, completed, received, retries,
+    payload_bytes, data_bytes, ename, evalue, after, follow, options, traceback, stdout, stderr,
+    outputs, execute_result,
+    coalesce(payload, (SELECT p.data FROM payloads AS p
+        WHERE p.msg_id = tasks.msg_id AND p.part = 0)) AS payload,
+    coalesce(payload_frames, (SELECT p.frames FROM payloads AS p
+        WHERE p.msg_id = tasks.msg_id AND p.part = 0)) AS payload_frames,
+    coalesce(data, (SELECT p.data FROM payloads AS p
+        WHERE p.msg_id = tasks.msg_id AND p.part = 1)) AS data,
+    coalesce(frames, (SELECT p.frames FROM payloads AS p
+        WHERE p.msg_id = tasks.msg_id AND p.part = 1)) AS frames
+    FROM tasks;
+"""
+_MIGRATIONS = (
+    _FIRST,
+    _SECOND,
+    _THIRD,
+    _FOURTH,
+)  # number n leads from version n to n + 1; 0: no tables
 
 
 def prepare(db: sqlite3.Connection, path: object) -> None:
