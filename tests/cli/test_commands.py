@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from pathlib import Path
 
 import psutil
@@ -155,3 +156,44 @@ def test_an_unknown_launcher_is_refused(shell: Shell) -> None:
     assert ran.returncode == 1
     assert ran.stderr.startswith(said)
     assert len(ran.stderr.splitlines()) == 1
+
+
+# -- ipcontrollerz ---------------------------------------------------------------------------
+
+
+def test_reused_files_are_valid_for_the_next_controller(shell: Shell, tmp_path: Path) -> None:
+    copy = tmp_path / "client.json"
+    for command in ("ipcontrollerz -r --ip=127.0.0.1", "ipcontrollerz --reuse"):
+        with shell.popen(command) as controller:
+            read_until(controller, "Engines join with")
+            if not copy.exists():
+                copy.write_bytes(connection_file(shell.profile_dir, "", "client").read_bytes())
+                copy.chmod(0o600)
+            with Client(str(copy)) as rc:
+                assert rc.ids == []
+            controller.terminate()
+            assert controller.wait(TIMEOUT_S) == 0
+    assert shell.run("ipclusterz status").returncode == 11
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        options = f"--ip=127.0.0.1 --port={port}"
+        for command in (f"ipcontrollerz {options}", f"ipclusterz start -n 1 {options}"):
+            ran = shell.run(command)
+            assert ran.returncode == 1
+            said = f"cannot listen on tcp://127.0.0.1:{port}: Address already in use."
+            assert said in ran.stderr
+            assert "Traceback" not in ran.stderr
+    assert list((shell.profile_dir / "security").iterdir()) == []
+
+
+def test_engines_wait_for_a_controller_that_comes_later(shell: Shell) -> None:
+    shell.profile_dir.mkdir()
+    with shell.popen("ipenginez -n 1") as engines, shell.popen("ipcontrollerz") as controller:
+        read_until(controller, "Engines join with")
+        with Client(str(connection_file(shell.profile_dir, "", "client"))) as rc:
+            rc.wait_for_engines(1, timeout=TIMEOUT_S)
+        controller.terminate()
+        engines.terminate()

@@ -34,6 +34,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = common.new_parser("ipcontrollerz", DESCRIPTION, EPILOG)
     common.add_cluster_options(parser)
     common.add_network_options(parser)
+    parser.add_argument(
+        "-r",
+        "--reuse",
+        action="store_true",
+        default=None,
+        help="keep the connection files at the end, and use their keys, address and port"
+        " again: copies on other hosts stay valid",
+    )
     configured.add_options(parser, "ipcontrollerz")
     for name, kind in (("--ready-fd", int), ("--parent-pid", int), ("--log-file", str)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
@@ -57,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         configuration,
         ip=args.ip,
         port=args.port,
+        reuse=args.reuse,
         store=common.chosen_store(args),
         scheme=args.scheme,
         hwm=args.hwm,
@@ -83,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
             port=options.port,
             location=location_of(configuration, args.location),
             heartbeat=options.heartbeat,
+            reuse=options.reuse,
         )
     except cluster_file.ClusterRunning as error:
         print(f"ipcontrollerz: {error}", file=sys.stderr)

@@ -150,6 +150,8 @@ class ClusterProcesses:
         resources: Mapping[str, float] | str | None = None,
         memory_limit: int | str | None = None,
         restart: bool | None = None,
+        startup_file: str | os.PathLike[str] | None = None,
+        startup_code: str | None = None,
         engines: str | None = None,
         launcher_options: Mapping[str, Any] | None = None,
     ) -> str:
@@ -164,7 +166,12 @@ class ClusterProcesses:
             The id of the set they form, by which they can be stopped.
         """
         options = self._engine_options.but(
-            labels=labels, resources=resources, memory_limit=memory_limit, restart=restart
+            labels=labels,
+            resources=resources,
+            memory_limit=memory_limit,
+            restart=restart,
+            startup_file=startup_file,
+            startup_code=startup_code,
         )
         if launcher_options is None and engines in (None, self._engines):
             launcher_options = self._launcher_options
@@ -319,6 +326,7 @@ class ClusterProcesses:
             port=self._options.port,
             location=self._location,
             heartbeat=self._options.heartbeat,
+            reuse=self._options.reuse,
         )
         atexit.register(self._at_exit)
         self._controller = LocalController(
