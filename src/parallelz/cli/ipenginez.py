@@ -32,6 +32,13 @@ example: two engines for the tasks that ask for a GPU, each replaced when it die
 example: the controller can be reached only by logging in to its host
 
   $ ipenginez -n 2 --file=ipcontrollerz-engine.json --ssh=me@login1
+
+example: with something in their namespaces before the first task
+
+  $ ipenginez -n 2 -c 'import numpy as np'
+
+exit status: 0 they were told to end, 1 failed, 2 misused, 77 the controller refused them,
+78 what was to run at their start failed
 """
 
 
