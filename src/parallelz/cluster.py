@@ -95,6 +95,9 @@ class Cluster(ClusterProcesses):
         Its tasks end with `EngineError` or are run again. None: no limit.
     restart
         Whether an engine that dies is replaced: at most 5 within a minute.
+    startup_file, startup_code
+        Python that each engine runs first, in its namespace, be it one that takes the place of
+        another: a file of its host, then code. If that fails, the engine ends.
     engine_timeout
         Seconds until controller and engines must be ready.
     shutdown_atexit
@@ -138,6 +141,8 @@ class Cluster(ClusterProcesses):
         resources: Mapping[str, float] | str | None = None,
         memory_limit: int | str | None = None,
         restart: bool | None = None,
+        startup_file: str | os.PathLike[str] | None = None,
+        startup_code: str | None = None,
         engine_timeout: float | None = None,
         shutdown_atexit: bool = True,
         config: Mapping[str, Mapping[str, Any]] | None = None,
@@ -177,7 +182,12 @@ class Cluster(ClusterProcesses):
             launcher_options=options,
             configured=configured,
             engine_options=engine_options(configured).but(
-                labels=labels, resources=resources, memory_limit=memory_limit, restart=restart
+                labels=labels,
+                resources=resources,
+                memory_limit=memory_limit,
+                restart=restart,
+                startup_file=startup_file,
+                startup_code=startup_code,
             ),
             start_timeout_s=engine_timeout,
             stop_grace_s=of_cluster.get("stop_grace_s", settings.STOP_GRACE_S),

@@ -6,7 +6,9 @@ that it starts; they are read and written here, so that nonsense is refused wher
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -25,6 +27,8 @@ class EngineOptions(NamedTuple):
     resources: dict[str, float] = {}  # noqa: RUF012 - how much each has; nobody changes it
     memory_limit: int = 0  # bytes that each engine may use; 0: no limit
     restart: bool = False  # whether one that died is replaced
+    startup_file: str = ""  # Python that each runs first, in its namespace; "": nothing
+    startup_code: str = ""  # the same as text, after that
 
     def but(
         self,
@@ -33,6 +37,8 @@ class EngineOptions(NamedTuple):
         resources: Mapping[str, float] | str | None = None,
         memory_limit: int | str | None = None,
         restart: bool | None = None,
+        startup_file: str | os.PathLike[str] | None = None,
+        startup_code: str | None = None,
     ) -> EngineOptions:
         """Return the same with what is not None instead; texts are as on command lines.
 
@@ -46,17 +52,24 @@ class EngineOptions(NamedTuple):
             self.resources if resources is None else to_resources(resources),
             self.memory_limit if memory_limit is None else to_size(memory_limit),
             self.restart if restart is None else restart,
+            self.startup_file if startup_file is None else os.fspath(startup_file),
+            self.startup_code if startup_code is None else to_code(startup_code),
         )
 
     @property
     def described(self) -> list[str]:
-        """The command line options for what an engine says of itself."""
+        """The command line options of what is an engine's own business."""
         arguments = []
         if self.labels:
             arguments.append(f"--labels={','.join(self.labels)}")
         if self.resources:
             given = ",".join(f"{name}={amount!r}" for name, amount in self.resources.items())
             arguments.append(f"--resources={given}")
+        if self.startup_file:
+            arguments.append(f"--startup-file={self.startup_file}")
+        if self.startup_code:
+            # In one line, whatever carries it there.
+            arguments.append(f"--startup-code={json.dumps(self.startup_code)}")
         return arguments
 
     @property
@@ -105,6 +118,17 @@ def _resource(name: str, given: object) -> tuple[str, float]:
             " such as gpu=1,mem=16"
         )
     return name, amount
+
+
+def to_code(code: str) -> str:
+    """Return Python code, checked as far as that is possible without running it."""
+    try:
+        compile(code, "<startup>", "exec")
+    except SyntaxError as error:
+        raise ClusterError(
+            f"the startup code is no Python: {error.msg} (line {error.lineno})"
+        ) from error
+    return code
 
 
 def to_size(size: int | str) -> int:

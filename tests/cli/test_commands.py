@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from pathlib import Path
 
 import psutil
@@ -155,3 +156,156 @@ def test_an_unknown_launcher_is_refused(shell: Shell) -> None:
     assert ran.returncode == 1
     assert ran.stderr.startswith(said)
     assert len(ran.stderr.splitlines()) == 1
+
+
+# -- ipcontrollerz ---------------------------------------------------------------------------
+
+
+def test_reused_files_are_valid_for_the_next_controller(shell: Shell, tmp_path: Path) -> None:
+    copy = tmp_path / "client.json"
+    for command in ("ipcontrollerz -r --ip=127.0.0.1", "ipcontrollerz --reuse"):
+        with shell.popen(command) as controller:
+            read_until(controller, "Engines join with")
+            if not copy.exists():
+                copy.write_bytes(connection_file(shell.profile_dir, "", "client").read_bytes())
+                copy.chmod(0o600)
+            with Client(str(copy)) as rc:
+                assert rc.ids == []
+            controller.terminate()
+            assert controller.wait(TIMEOUT_S) == 0
+    assert shell.run("ipclusterz status").returncode == 11
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        options = f"--ip=127.0.0.1 --port={port}"
+        for command in (f"ipcontrollerz {options}", f"ipclusterz start -n 1 {options}"):
+            ran = shell.run(command)
+            assert ran.returncode == 1
+            said = f"cannot listen on tcp://127.0.0.1:{port}: Address already in use."
+            assert said in ran.stderr
+            assert "Traceback" not in ran.stderr
+    assert list((shell.profile_dir / "security").iterdir()) == []
+
+
+def test_engines_wait_for_a_controller_that_comes_later(shell: Shell) -> None:
+    shell.profile_dir.mkdir()
+    with shell.popen("ipenginez -n 1") as engines, shell.popen("ipcontrollerz") as controller:
+        read_until(controller, "Engines join with")
+        with Client(str(connection_file(shell.profile_dir, "", "client"))) as rc:
+            rc.wait_for_engines(1, timeout=TIMEOUT_S)
+        controller.terminate()
+        engines.terminate()
+
+
+def test_a_controller_that_was_started_alone_can_be_looked_at_used_and_stopped(
+    shell: Shell,
+) -> None:
+    with shell.popen("ipcontrollerz") as controller:
+        read_until(controller, "Engines join with")
+        assert shell.run("ipclusterz engines -n 1 --daemonize").returncode == 0
+        shown = shell.run("ipclusterz status")
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert f"controller   running  pid {controller.pid}" in shown.stdout
+        assert "1 engines answer: [0]" in shown.stdout
+        assert shell.run("ipclusterz stop").returncode == 0
+        assert controller.wait(TIMEOUT_S) == 0
+    assert shell.processes() == []
+    assert list((shell.profile_dir / "security").iterdir()) == []
+
+
+# -- for programs, and in detail --------------------------------------------------------------
+
+
+def test_status_can_be_read_by_a_program(shell: Shell) -> None:
+    shell.run("ipclusterz start -n 2 --daemonize")
+    shown = shell.run("ipclusterz status -o json")
+    status = json.loads(shown.stdout)
+    assert shown.returncode == 0
+    assert status["engine_ids"] == [0, 1]
+    states = {"controller": "running", "watcher": "running", "engines 1": "running"}
+    assert status["states"] == states
+    assert status["recorder"]["trouble"] == ""
+    assert status["engine_sets"]["1"]["n"] == 2
+
+
+def test_two_profiles_and_two_ids_at_once_do_not_meet(shell: Shell, tmp_path: Path) -> None:
+    other = Shell(tmp_path / "other")
+    starts = [
+        (shell, "ipclusterz start -n 1 --daemonize"),
+        (shell, "ipclusterz start -n 2 --daemonize --cluster-id=b"),
+        (other, "ipclusterz start -n 3 --daemonize"),
+    ]
+    try:
+        for each, command in starts:
+            assert each.run(command).returncode == 0
+        files = [
+            connection_file(shell.profile_dir, "", "client"),
+            connection_file(shell.profile_dir, "b", "client"),
+            connection_file(other.profile_dir, "", "client"),
+        ]
+        counts = []
+        for file in files:
+            with Client(str(file)) as rc:
+                counts.append(len(rc))
+        assert counts == [1, 2, 3]
+        assert shell.run("ipclusterz stop --all").returncode == 0
+        assert shell.processes() == []
+        assert "3 engines answer" in other.run("ipclusterz status").stdout
+    finally:
+        other.run("ipclusterz stop --all")
+
+
+def test_logs_of_engines_that_are_dead_and_of_jobs_are_shown(shell: Shell) -> None:
+    shell.run("ipclusterz start -n 1 --daemonize")
+    shell.run("ipclusterz stop")
+    log_dir = shell.profile_dir / "log"
+    job = log_dir / "engines-2" / "job-1" / "ipenginez-5.log"
+    job.parent.mkdir(parents=True)
+    job.write_text("said by an engine of a job\n")
+    other = log_dir / "engines-1-b.log"  # of another cluster
+    other.write_text("x")
+    shown = shell.run("ipclusterz logs -n 1")
+    (engine_log,) = (log_dir / "engines-1").iterdir()
+    assert f"==> {engine_log} <==" in shown.stdout
+    assert "said by an engine of a job" in shown.stdout
+    assert str(other) not in shown.stdout
+
+
+def test_logs_that_come_later_are_followed(shell: Shell) -> None:
+    log_dir = shell.profile_dir / "log"
+    log_dir.mkdir(parents=True)
+    (log_dir / "controller.log").write_text("early\n")
+    with shell.popen("ipclusterz logs --follow") as process:
+        read_until(process, "early")
+        (log_dir / "engines-1.log").write_text("late\n")
+        read_until(process, "late")
+        process.send_signal(signal.SIGINT)
+
+
+def test_what_an_option_of_a_launcher_says_reaches_it(shell: Shell) -> None:
+    ran = shell.run("ipclusterz start -n 1 --engines=mpi --MPI.mpiexec=no-such-mpiexec")
+    assert ran.returncode == 1
+    assert "no-such-mpiexec" in ran.stderr
+
+
+def test_engines_of_other_hosts_need_a_controller_that_listens(shell: Shell) -> None:
+    assert shell.run("ipclusterz start -n 1 --daemonize").returncode == 0
+    ran = shell.run("ipclusterz engines -n 1 --engines=slurm")
+    assert ran.returncode == 1
+    assert "start the cluster with --ip='*'" in ran.stderr
+
+
+def test_the_startup_of_engines_can_be_given_to_commands(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "first.py"
+    file.write_text("a = 1")
+    assert shell.run(f"ipclusterz start -n 1 --daemonize --startup={file}").returncode == 0
+    with (
+        Client(str(connection_file(shell.profile_dir, "", "client"))) as rc,
+        shell.popen("ipenginez -c b=2") as engines,
+    ):
+        rc.wait_for_engines(2, timeout=TIMEOUT_S)
+        assert rc[0]["a"] == 1
+        assert rc[1]["b"] == 2
+        engines.terminate()

@@ -36,6 +36,15 @@ def test_the_help_of_each_command_shows_an_example(
     assert "example:" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_each_command_tells_its_exit_status(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        ipclusterz.build_parser().parse_args([command, "--help"])
+    assert "exit status: 0 " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", PARSERS)
 def test_each_command_knows_its_version(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:

@@ -154,3 +154,71 @@ def test_a_long_temporary_directory_is_too_long_for_a_socket(
         assert list(long.iterdir()) == []
     finally:
         Path(socket_dir).rmdir()
+
+
+# -- connection files that stay ------------------------------------------------------------
+
+
+def texts(profile_dir: Path) -> dict[str, str]:
+    paths = (profile_dir / "security").glob("ipcontrollerz*.json")
+    return {path.name: path.read_text() for path in paths}
+
+
+def test_files_to_be_used_again_stay_and_are_used(profile_dir: Path) -> None:
+    old = cluster_file.establish(profile_dir, "", ip="127.0.0.1", reuse=True)
+    before = texts(profile_dir)
+    assert len(before) == 3
+    cluster_file.release(profile_dir, "", socket_dir=old)
+    assert not Path(old).exists()
+    assert texts(profile_dir) == before
+    again = cluster_file.establish(profile_dir, "", reuse=True)
+    assert again == old
+    assert Path(old).stat().st_mode & 0o777 == 0o700
+    assert texts(profile_dir) == before
+
+
+def test_files_stay_when_their_cluster_was_killed(profile_dir: Path) -> None:
+    cluster_file.establish(profile_dir, "", reuse=True)
+    before = texts(profile_dir)
+    kill(profile_dir)
+    cluster_file.establish(profile_dir, "", reuse=True)
+    assert texts(profile_dir) == before
+
+
+def test_a_start_without_reuse_makes_new_keys_and_removes_them(profile_dir: Path) -> None:
+    old = cluster_file.establish(profile_dir, "", reuse=True)
+    before = texts(profile_dir)
+    cluster_file.release(profile_dir, "", socket_dir=old)
+    new = cluster_file.establish(profile_dir, "")
+    assert not set(texts(profile_dir).values()) & set(before.values())
+    cluster_file.release(profile_dir, "", socket_dir=new)
+    assert texts(profile_dir) == {}
+
+
+def test_a_running_cluster_is_not_touched_by_who_would_use_its_files(profile_dir: Path) -> None:
+    socket_dir = cluster_file.establish(profile_dir, "", reuse=True)
+    with pytest.raises(ClusterRunning):
+        cluster_file.establish(profile_dir, "", reuse=True)
+    assert Path(socket_dir).exists()
+
+
+@pytest.mark.parametrize(("ip", "port"), [("", 1), ("127.0.0.2", 0), ("*", 0)])
+def test_files_for_another_address_are_not_used(ip: str, port: int, profile_dir: Path) -> None:
+    socket_dir = cluster_file.establish(profile_dir, "", ip="127.0.0.1", reuse=True)
+    cluster_file.release(profile_dir, "", socket_dir=socket_dir)
+    with pytest.raises(ClusterError, match=r"are for 127\.0\.0\.1 port \d+: leave out"):
+        cluster_file.establish(profile_dir, "", ip=ip, port=port, reuse=True)
+    assert cluster_file.find(profile_dir) == []
+
+
+def test_a_directory_that_is_not_surely_ours_is_not_made_again(
+    profile_dir: Path, tmp_path: Path
+) -> None:
+    old = cluster_file.establish(profile_dir, "", reuse=True)
+    cluster_file.release(profile_dir, "", socket_dir=old)
+    path = settings.connection_file(profile_dir, "", "controller")
+    (tmp_path / "precious").mkdir()
+    path.write_text(path.read_text().replace(old, str(tmp_path / "precious")))
+    with pytest.raises(ClusterError, match=r"precious.* is not of this user"):
+        cluster_file.establish(profile_dir, "", reuse=True)
+    assert (tmp_path / "precious").exists()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import msgspec
 
@@ -23,7 +23,7 @@ from parallelz.cluster import Cluster
 from parallelz.launch import cluster_file
 from parallelz.launch.cluster_file import ClusterFacts, ClusterRunning, NoCluster
 from parallelz.launch.configuration import COMMANDS
-from parallelz.launch.launcher import EngineSet, Launcher
+from parallelz.launch.launcher import EngineSet, LaunchedFacts, Launcher
 
 FOLLOW_PERIOD_S = 0.2  # files cannot be awaited everywhere
 STATUS_TIMEOUT_S = 5.0
@@ -189,33 +189,42 @@ def stop(args: argparse.Namespace) -> int:
 def status(args: argparse.Namespace) -> int:
     """Show the processes of a cluster and ask its controller for the engines."""
     directory = common.chosen_profile_dir(args)
-    path = settings.cluster_file(directory, args.cluster_id)
     try:
-        facts = cluster_file.read_running(path)
+        facts = cluster_file.read_running(settings.cluster_file(directory, args.cluster_id))
     except NoCluster as error:
         print(f"ipclusterz: {error}", file=sys.stderr)
         return common.ALREADY_STOPPED
-    print(f"{_title(facts.cluster_id).capitalize()} in {facts.profile_dir}")
-    launched = {"controller": facts.controller}
-    if facts.watcher is not None:
-        launched["watcher"] = facts.watcher
-    launched |= {f"engines {set_id}": each for set_id, each in facts.engine_sets.items()}
-    in_order = True
-    for name, each in launched.items():
-        state = facts.state_of(each)
-        in_order = in_order and state == "running"
-        more = f"pid {each.pid:<8} {each.log}" if each else ""
-        print(f"  {name:<12} {state:<8} {more}")
-    if facts.state_of(facts.controller) != "running":
-        return common.FAILED
-    file = settings.connection_file(directory, args.cluster_id, "client")
-    with Client(str(file), timeout=STATUS_TIMEOUT_S) as client:
-        print(f"  {len(client)} engines answer: {client.ids}")
-        recorder = client.dump()["recorder"]
-    assert isinstance(recorder, dict)
-    print(f"  {'history':<12} {history_line(recorder, facts)}")
-    in_order = in_order and not recorder["trouble"]
+    processes = _processes(facts)
+    states = {name: facts.state_of(each) for name, each in processes.items()}
+    in_order = all(state == "running" for state in states.values())
+    asks = states["controller"] == "running"
+    engine_ids: list[int] = []
+    recorder: Mapping[str, object] = {}
+    if asks:
+        file = settings.connection_file(directory, args.cluster_id, "client")
+        with Client(str(file), timeout=STATUS_TIMEOUT_S) as client:
+            engine_ids = client.ids
+            recorder = cast("Mapping[str, object]", client.dump()["recorder"])
+    if args.output == "json":
+        shown = {"states": states, "engine_ids": engine_ids, "recorder": dict(recorder)}
+        print(json.dumps({**_as_dict(facts), **shown}, indent=1))
+    else:
+        print(f"{_title(facts.cluster_id).capitalize()} in {facts.profile_dir}")
+        for name, launched in processes.items():
+            more = f"pid {launched.pid:<8} {launched.log}" if launched else ""
+            print(f"  {name:<12} {states[name]:<8} {more}")
+        if asks:
+            print(f"  {len(engine_ids)} engines answer: {engine_ids}")
+            print(f"  {'history':<12} {history_line(recorder, facts)}")
+    in_order = in_order and asks and not recorder["trouble"]
     return common.DONE if in_order else common.FAILED
+
+
+def _processes(facts: ClusterFacts) -> dict[str, LaunchedFacts | None]:
+    found = {"controller": facts.controller}
+    if facts.watcher is not None:
+        found["watcher"] = facts.watcher
+    return found | {f"engines {set_id}": each for set_id, each in facts.engine_sets.items()}
 
 
 def history_line(recorder: Mapping[str, object], facts: ClusterFacts) -> str:
@@ -291,39 +300,47 @@ def create(args: argparse.Namespace) -> int:
 def logs(args: argparse.Namespace) -> int:
     """Show the ends of all logs of a profile's cluster, and follow them if asked to."""
     directory = settings.log_dir(common.chosen_profile_dir(args))
-    suffix = re.escape(f"-{args.cluster_id}" if args.cluster_id else "")
-    ours = re.compile(rf"(controller|watcher|engines-[^-/.]+){suffix}(\.log|/[^/]+\.log)")
-    paths = [
+    with ExitStack() as stack:
+        files: dict[Path, BinaryIO] = {}
+        for path in _logs_of(directory, args.cluster_id):
+            files[path] = stack.enter_context(path.open("rb"))
+            lines = files[path].read().decode(errors="replace").splitlines()
+            print(f"==> {path} <==")
+            print("\n".join(lines[-args.lines :]), flush=True)
+        if not files and not args.follow:
+            print(f"ipclusterz: nothing was logged in {directory}", file=sys.stderr)
+            return common.FAILED
+        last = None
+        while args.follow:
+            for path in _logs_of(directory, args.cluster_id):
+                if path not in files:  # of an engine that was started meanwhile
+                    files[path] = stack.enter_context(path.open("rb"))
+            for path, file in files.items():
+                last = _show_more(path, file, last)
+            time.sleep(FOLLOW_PERIOD_S)
+    return common.DONE
+
+
+def _logs_of(directory: Path, cluster_id: str) -> list[Path]:
+    """Return the logs of a cluster's processes, also of those that have ended."""
+    suffix = re.escape(f"-{cluster_id}" if cluster_id else "")
+    ours = re.compile(rf"(controller|watcher|engines-[^-/.]+){suffix}(\.log|/.+\.log)")
+    return [
         path
         for path in sorted(directory.rglob("*.log"))
         if ours.fullmatch(path.relative_to(directory).as_posix())
     ]
-    if not paths:
-        print(f"ipclusterz: nothing was logged in {directory}", file=sys.stderr)
-        return common.FAILED
-    with ExitStack() as stack:
-        files = {path: stack.enter_context(path.open("rb")) for path in paths}
-        for path, file in files.items():
-            lines = file.read().decode(errors="replace").splitlines()
-            print(f"==> {path} <==")
-            print("\n".join(lines[-args.lines :]), flush=True)
-        if args.follow:
-            _follow(files)
-    return common.DONE
 
 
-def _follow(files: Mapping[Path, BinaryIO]) -> None:
-    last = None
-    while True:
-        for path, file in files.items():
-            more = file.read()
-            if not more:
-                continue
-            if path != last:
-                print(f"==> {path} <==")
-                last = path
-            print(more.decode(errors="replace"), end="", flush=True)
-        time.sleep(FOLLOW_PERIOD_S)
+def _show_more(path: Path, file: BinaryIO, last: Path | None) -> Path | None:
+    """Show what was added to a log; return whose text was shown last."""
+    more = file.read()
+    if not more:
+        return last
+    if path != last:
+        print(f"==> {path} <==")
+    print(more.decode(errors="replace"), end="", flush=True)
+    return path
 
 
 def _title(cluster_id: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from parallelz import settings
-from parallelz.engine_options import EngineOptions, to_labels, to_resources, to_size
+from parallelz.engine_options import EngineOptions, to_code, to_labels, to_resources, to_size
 from parallelz.errors import ClusterError, ParallelzError
 from parallelz.launch.configuration import MisusedOption
 from parallelz.store.choice import (
@@ -175,6 +175,20 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         help="replace an engine that dies; at most 5 within a minute, all together",
+    )
+
+    group.add_argument(
+        "--startup",
+        dest="startup_file",
+        metavar="FILE",
+        help="Python that each engine runs first, in its namespace; if that fails it ends",
+    )
+    group.add_argument(
+        "-c",
+        dest="startup_code",
+        type=_refusing(to_code),
+        metavar="CODE",
+        help="the same as text, after the file",
     )
 
 

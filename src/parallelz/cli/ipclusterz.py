@@ -37,6 +37,10 @@ example: four engines on this host, in the background
   $ ipclusterz status
   $ ipclusterz stop
 
+example: as jobs of a batch system, which the configuration may say as well
+
+  $ ipclusterz start --engines=slurm -n 64 --Slurm.queue=long --Slurm.walltime=4:00:00
+
 exit status: 0 done, 1 failed, 2 misused, 10 a cluster with this id runs already
 """
 STOP = "Stop a cluster, whoever started it."
@@ -60,6 +64,8 @@ LIST_EPILOG = """\
 example: for a script
 
   $ ipclusterz list -o json
+
+exit status: 0 done, also if there is none, 1 failed, 2 misused
 """
 ENGINES = """\
 Add engines to a cluster that runs, and keep them until Ctrl-C; or, with --daemonize, until
@@ -69,6 +75,8 @@ ENGINES_EPILOG = """\
 example: two more in the background
 
   $ ipclusterz engines -n 2 --daemonize
+
+exit status: 0 done, 1 failed, such as that no cluster runs, 2 misused
 """
 CLEAN = """\
 Remove the files of clusters that were killed or whose host was switched off. Those of
@@ -78,25 +86,36 @@ CLEAN_EPILOG = """\
 example: also forget clusters on other hosts, of which nobody can tell if they run
 
   $ ipclusterz clean --force
+
+exit status: 0 done, also if there was nothing to do, 1 failed, 2 misused
 """
 LOGS = "Show what the processes of a cluster logged last."
 LOGS_EPILOG = """\
 example: the last 100 lines of each, and what comes from now on, until Ctrl-C
 
   $ ipclusterz logs -n 100 --follow
+
+exit status: 0 done, 1 nothing was logged, 2 misused
 """
-CREATE = "Make a profile: a directory for the files of its clusters."
+CREATE = """\
+Make a profile: a directory for the files of its clusters, and configuration files in which
+everything is explained and commented out. Files that are there stay as they are.
+"""
 CREATE_EPILOG = """\
 example:
 
   $ ipclusterz create -p mycluster
   $ ipclusterz start -p mycluster -n 4
+
+exit status: 0 done, 1 failed, 2 misused
 """
 DEMO = "Start a cluster, let it analyse Python's own library, show how, and stop it."
 DEMO_EPILOG = """\
 example:
 
   $ ipclusterz demo -n 2
+
+exit status: 0 done, 1 failed, 2 misused
 """
 
 
@@ -115,12 +134,18 @@ def build_parser() -> argparse.ArgumentParser:
         "-a", "--all", action="store_true", help="stop all clusters of the profile"
     )
 
-    _add(commands, "status", STATUS, STATUS_EPILOG)
-
-    command = _add(commands, "list", LIST, LIST_EPILOG)
-    command.add_argument(
-        "-o", "--output", choices=("text", "json"), default="text", help="for whom"
-    )
+    for name, description, epilog in (
+        ("status", STATUS, STATUS_EPILOG),
+        ("list", LIST, LIST_EPILOG),
+    ):
+        command = _add(commands, name, description, epilog)
+        command.add_argument(
+            "-o",
+            "--output",
+            choices=("text", "json"),
+            default="text",
+            help="for people, or for a program (default: %(default)s)",
+        )
 
     command = _add(commands, "engines", ENGINES, ENGINES_EPILOG)
     _add_engine_options(command, "how many engines to add (default: one per core)")

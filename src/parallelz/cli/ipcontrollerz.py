@@ -26,6 +26,15 @@ you have copied the engines' connection file from the profile's directory securi
 
   $ ipcontrollerz --ip='*'
   $ ipenginez -n 2
+
+example: that file is to be valid for the controllers that come after this one, too
+
+  $ ipcontrollerz --ip='*' --reuse
+
+Engines and clients that cannot connect to this host reach it through SSH (their --ssh and
+sshserver=, docs/ssh.md): nothing is to be told to the controller.
+
+exit status: 0 it was told to end, 1 failed, 2 misused, 10 a cluster with this id runs already
 """
 
 
@@ -34,6 +43,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = common.new_parser("ipcontrollerz", DESCRIPTION, EPILOG)
     common.add_cluster_options(parser)
     common.add_network_options(parser)
+    parser.add_argument(
+        "-r",
+        "--reuse",
+        action="store_true",
+        default=None,
+        help="keep the connection files at the end, and use their keys, address and port"
+        " again: copies on other hosts stay valid",
+    )
     configured.add_options(parser, "ipcontrollerz")
     for name, kind in (("--ready-fd", int), ("--parent-pid", int), ("--log-file", str)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
@@ -47,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """Run a controller until it is told to end."""
     from parallelz.launch import cluster_file
     from parallelz.launch.configured import controller_options, location_of
+    from parallelz.launch.launcher import LaunchedFacts
 
     profile_dir = common.chosen_profile_dir(args)
     if args.generate_config:
@@ -57,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         configuration,
         ip=args.ip,
         port=args.port,
+        reuse=args.reuse,
         store=common.chosen_store(args),
         scheme=args.scheme,
         hwm=args.hwm,
@@ -83,10 +102,15 @@ def run(args: argparse.Namespace) -> int:
             port=options.port,
             location=location_of(configuration, args.location),
             heartbeat=options.heartbeat,
+            reuse=options.reuse,
         )
     except cluster_file.ClusterRunning as error:
         print(f"ipcontrollerz: {error}", file=sys.stderr)
         return common.ALREADY_STARTED
+    with cluster_file.changing(profile_dir, args.cluster_id, socket_dir=socket_dir) as facts:
+        me = cluster_file.ProcessId.current()
+        facts.controller = LaunchedFacts("local", me.pid, me.started, args.log_file or "")
+        facts.store = options.store
     print(f"Engines join with: ipenginez{common.same_cluster(args)}", flush=True)
     try:
         return _serve(args, profile_dir, options.arguments)

@@ -32,6 +32,13 @@ example: two engines for the tasks that ask for a GPU, each replaced when it die
 example: the controller can be reached only by logging in to its host
 
   $ ipenginez -n 2 --file=ipcontrollerz-engine.json --ssh=me@login1
+
+example: with something in their namespaces before the first task
+
+  $ ipenginez -n 2 -c 'import numpy as np'
+
+exit status: 0 they were told to end, 1 failed, 2 misused, 77 the controller refused them,
+78 what was to run at their start failed
 """
 
 
@@ -89,21 +96,20 @@ def run(args: argparse.Namespace) -> int:
         return common.FAILED
     options = engine_options(configuration).but(**common.engine_options(args))
     n = args.n or configuration.get("Engine", {}).get("n", 1)
+    wait_s = configuration.get("Engine", {}).get("file_wait_s", process.FILE_WAIT_S)
     argv = ["-n", str(n), *options.arguments]
     if args.mpi:
         argv += ["--mpi", args.mpi]
     if args.log_dir:
         argv += ["--log-dir", str(args.log_dir)]
     if args.ssh is None:
-        return process.main(["--file", str(file), *argv])
+        return process.main(["--file", str(file), "--wait-s", f"{wait_s:g}", *argv])
 
     from parallelz.engine import tunnelled
     from parallelz.transport.tunnel import SSHServer
 
     server = SSHServer.of(args.ssh, args.sshkey)
-    return tunnelled.run_through(
-        server, process.read_connection(file, process.FILE_WAIT_S), argv
-    )
+    return tunnelled.run_through(server, process.read_connection(file, wait_s), argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -106,7 +106,7 @@ class Controller:
 
     Raises
     ------
-    zmq.ZMQError
+    ClusterError
         An address cannot be bound.
     """
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from parallelz.engine.engine import Engine
 from parallelz.engine.started import StartedTasks
+from parallelz.engine.startup import EXIT_STARTUP, StartupFailed
 from parallelz.engine_options import EngineOptions
 from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
@@ -136,6 +137,8 @@ def cause_of(code: int) -> str:
     >>> cause_of(-9)
     'killed by signal 9 (SIGKILL); was the memory used up?'
     """
+    if code == EXIT_STARTUP:
+        return "its startup failed"
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -198,6 +201,11 @@ def spawn(plan: Plan, alive_fd: int) -> Child:
     return Child(session_id, process.pid, started, process)
 
 
+def log_path(log_dir: Path, name: str) -> Path:
+    """Return the path of the log of an engine by its name, which is mostly its pid."""
+    return log_dir / f"ipenginez-{name}.log"
+
+
 def run_engine(
     plan: Plan,
     session_id: SessionId,
@@ -216,13 +224,15 @@ def run_engine(
         Of its log; "": its pid.
     """
     if plan.log_dir is not None:
-        path = plan.log_dir / f"ipenginez-{log_name or os.getpid()}.log"
+        path = log_path(plan.log_dir, log_name or str(os.getpid()))
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
     try:
         return Engine(plan.info, session_id, alive_fd, plan.options, started).run()
+    except StartupFailed:
+        return EXIT_STARTUP
     except Exception:
         logger.exception("! the engine failed")
         raise

@@ -32,6 +32,7 @@ from parallelz.engine.output import output
 from parallelz.engine.results import Results
 from parallelz.engine.runner import Runner
 from parallelz.engine.started import SLOTS_COUNT, StartedTasks
+from parallelz.engine.startup import run_startup
 from parallelz.engine.workqueue import Job, WorkQueue
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import UnknownFunction
@@ -90,6 +91,11 @@ class Engine:
         Its labels and resources are told to the controller.
     started
         Where it notes the tasks that it starts. None: nowhere.
+
+    Raises
+    ------
+    StartupFailed
+        By what was to run in its namespace first; the controller has not heard of it then.
     """
 
     def __init__(
@@ -105,6 +111,7 @@ class Engine:
         self._session_id = session_id
         self._main = Main()
         verbs.serve(self._main)
+        run_startup(self._main, options)
         self._functions = FunctionTable(self._main.names)
         self._queue = WorkQueue()
         self._started = started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import logging
 import os
 import sys
@@ -12,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parallelz.engine.children import Plan, run_engine
-from parallelz.engine.engine import Engine
 from parallelz.engine.orders import Orders, from_stdin
 from parallelz.engine.started import StartedTasks
 from parallelz.engine.supervisor import Supervisor
@@ -48,6 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resources", default="", help="how much each has of what")
     parser.add_argument("--memory-limit", help="how much memory each may use")
     parser.add_argument("--restart", action="store_true", help="replace those that died")
+    parser.add_argument("--startup-file", help="Python to run first, in the namespace")
+    parser.add_argument(
+        "--startup-code", type=json.loads, help="the same as text, a string of JSON"
+    )
     parser.add_argument(
         "--mpi", help="be one engine, the rank of an MPI program, with MPI of this module"
     )
@@ -81,6 +85,8 @@ def options_from(args: argparse.Namespace) -> EngineOptions:
         resources=args.resources,
         memory_limit=args.memory_limit,
         restart=args.restart,
+        startup_file=args.startup_file,
+        startup_code=args.startup_code,
     )
 
 
@@ -137,7 +143,7 @@ def _run(args: argparse.Namespace, orders: Orders | None) -> int:
                 " --memory-limit and --restart\n"
             )
             return 2
-        return Engine(info, new_session_id(), None, options).run()
+        return run_engine(plan, new_session_id())
     supervisor = Supervisor(
         plan,
         parent_pid=args.parent_pid,

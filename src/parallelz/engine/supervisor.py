@@ -18,9 +18,10 @@ import time
 from collections import deque
 from types import FrameType
 
-from parallelz.engine.children import PASSED_ON, Child, Plan, fork, spawn
+from parallelz.engine.children import PASSED_ON, Child, Plan, fork, log_path, spawn
 from parallelz.engine.engine import EXIT_REFUSED
 from parallelz.engine.orders import Orders
+from parallelz.engine.startup import EXIT_STARTUP
 from parallelz.engine_options import size_text
 from parallelz.ids import SessionId
 from parallelz.protocol.messages import (
@@ -39,6 +40,7 @@ from parallelz.transport.sockets import Waker, new_session_id, term_context
 
 logger = logging.getLogger(__name__)
 
+FINAL_CODES = (0, EXIT_REFUSED, EXIT_STARTUP)  # another engine would end in the same way
 STOP_GRACE_S = 2.0  # from SIGTERM to SIGKILL
 PARENT_CHECK_PERIOD_S = 1.0
 MEMORY_CHECK_PERIOD_S = 0.5
@@ -239,6 +241,10 @@ class Supervisor:
 
     def _bury(self, child: Child, code: int, link: PeerLink[ToSupervisor]) -> None:
         cause = child.cause(code)
+        if code == EXIT_STARTUP and self._plan.log_dir is not None:
+            path = log_path(self._plan.log_dir, str(child.pid))
+            last_line = path.read_text(errors="replace").rstrip().splitlines()[-1]
+            cause = f"{cause}: {last_line} ({path})"
         logger.info("= engine with pid %d ended: %s", child.pid, cause)
         started = child.started
         link.put(EngineDied(child.session_id, cause, started.count, started.open()))
@@ -277,7 +283,7 @@ class Supervisor:
         if child.session_id in self._over_limit:
             self._over_limit.discard(child.session_id)
             return self._may_restart_one_more()
-        if not self._plan.options.restart or child.end_reason or code in (0, EXIT_REFUSED):
+        if not self._plan.options.restart or child.end_reason or code in FINAL_CODES:
             return False
         return self._may_restart_one_more()
 

@@ -27,8 +27,12 @@ from parallelz.launch.local import is_alive, process_started
 from parallelz.protocol.connection import Heartbeat
 from parallelz.transport.security import (
     USUAL_HEARTBEAT,
+    ClusterSecrets,
     new_secrets,
+    read_secrets,
     remove_runtime_dir,
+    renewed,
+    runtime_dir_of,
     write_secrets,
 )
 from parallelz.transport.shared_memory import make_directory
@@ -60,6 +64,7 @@ class ClusterFacts(msgspec.Struct):
     engine_sets: dict[str, LaunchedFacts] = {}
     watcher: LaunchedFacts | None = None  # stays only to start a dead controller again
     store: str = ""  # where the history goes; "": nobody said
+    keeps_files: bool = False  # connection files, for a controller that comes later
     is_stopping: bool = False  # by whomever; a controller that ends now is not replaced
     version: int = 1
 
@@ -103,8 +108,19 @@ def establish(
     port: int = 0,
     location: str = "",
     heartbeat: Heartbeat = USUAL_HEARTBEAT,
+    reuse: bool = False,
 ) -> str:
     """Make all the files that a cluster needs before its first process starts.
+
+    Parameters
+    ----------
+    profile_dir, cluster_id
+        Which cluster.
+    ip, port, location, heartbeat
+        As for `new_secrets`.
+    reuse
+        Whether to use the keys and addresses of connection files that are there, and to leave
+        them there at the end: so that copies stay valid.
 
     Returns
     -------
@@ -117,28 +133,55 @@ def establish(
         If a cluster with this id runs in this profile.
     """
     settings.make_profile_dir(profile_dir)
-    socket_dir = make_socket_dir()
-    try:
-        if not claim(profile_dir, cluster_id, socket_dir=socket_dir):
-            which = f" with the id {cluster_id!r}" if cluster_id else ""
-            raise ClusterRunning(
-                f"a cluster{which} runs already in {profile_dir}; stop it (ipclusterz stop)"
-                " or choose another cluster id (--cluster-id)"
-            )
-        written = new_secrets(
-            cluster_id,
-            runtime_dir=Path(socket_dir),
-            ip=ip,
-            port=port,
-            location=location,
-            heartbeat=heartbeat,
+    kept = _kept_secrets(profile_dir, cluster_id) if reuse else None
+    socket_dir = make_socket_dir() if kept is None else str(runtime_dir_of(kept))
+    if not claim(profile_dir, cluster_id, socket_dir=socket_dir, keeps_files=reuse):
+        if kept is None:  # else it is that of the cluster which runs
+            remove_runtime_dir(Path(socket_dir))
+        which = f" with the id {cluster_id!r}" if cluster_id else ""
+        raise ClusterRunning(
+            f"a cluster{which} runs already in {profile_dir}; stop it (ipclusterz stop)"
+            " or choose another cluster id (--cluster-id)"
         )
+    try:
+        if kept is not None:
+            remove_runtime_dir(Path(socket_dir))
+            Path(socket_dir).mkdir(mode=0o700)
+            written = renewed(kept, ip=ip, port=port, location=location, heartbeat=heartbeat)
+        else:
+            written = new_secrets(
+                cluster_id,
+                runtime_dir=Path(socket_dir),
+                ip=ip,
+                port=port,
+                location=location,
+                heartbeat=heartbeat,
+            )
         make_directory(settings.shared_memory_dir(Path(socket_dir)))
         write_secrets(written, profile_dir)
     except BaseException:
         release(profile_dir, cluster_id, socket_dir=socket_dir)
         raise
     return socket_dir
+
+
+def _kept_secrets(profile_dir: Path, cluster_id: str) -> ClusterSecrets | None:
+    """Return what the connection files of before say, None if there are none."""
+    try:
+        kept = read_secrets(profile_dir, cluster_id)
+    except FileNotFoundError:
+        return None
+    directory = runtime_dir_of(kept)
+    # It is going to be removed and made again, so it must be ours without a doubt.
+    is_ours = directory.name.startswith(SOCKET_DIR_PREFIX)
+    with contextlib.suppress(FileNotFoundError):
+        is_ours = is_ours and directory.lstat().st_uid == os.geteuid()
+    if not is_ours:
+        raise ClusterError(
+            f"{directory}, which the connection files to be used again name, is not of this"
+            " user: leave out --reuse to begin with new files"
+        )
+    return kept
 
 
 def establish_one(
@@ -150,6 +193,7 @@ def establish_one(
     port: int = 0,
     location: str = "",
     heartbeat: Heartbeat = USUAL_HEARTBEAT,
+    reuse: bool = False,
 ) -> tuple[str, str]:
     """Do as `establish`; return the cluster id, another one if that runs, and the directory.
 
@@ -169,6 +213,7 @@ def establish_one(
                 port=port,
                 location=location,
                 heartbeat=heartbeat,
+                reuse=reuse,
             )
         except ClusterRunning:
             spare_id = next(spare_ids, None)
@@ -255,8 +300,17 @@ def locked(profile_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def claim(profile_dir: Path, cluster_id: str, *, socket_dir: str) -> bool:
+def claim(
+    profile_dir: Path, cluster_id: str, *, socket_dir: str, keeps_files: bool = False
+) -> bool:
     """Make the id of a cluster that this process is about to start ours.
+
+    Parameters
+    ----------
+    profile_dir, cluster_id, socket_dir
+        Which cluster.
+    keeps_files
+        Whether its connection files, if there are such already, stay for later ones.
 
     Returns
     -------
@@ -269,10 +323,13 @@ def claim(profile_dir: Path, cluster_id: str, *, socket_dir: str) -> bool:
         if existing is not None:
             if existing.is_running:
                 return False
+            existing.keeps_files |= keeps_files
             _remove_files(profile_dir, existing)
         host = socket.gethostname()
         owner = ProcessId.current()
-        write(path, ClusterFacts(cluster_id, str(profile_dir), host, socket_dir, owner))
+        facts = ClusterFacts(cluster_id, str(profile_dir), host, socket_dir, owner)
+        facts.keeps_files = keeps_files
+        write(path, facts)
     return True
 
 
@@ -343,7 +400,7 @@ def make_socket_dir() -> str:
 
 
 def _remove_files(profile_dir: Path, facts: ClusterFacts) -> None:
-    for role in get_args(settings.ConnectionRole):
+    for role in () if facts.keeps_files else get_args(settings.ConnectionRole):
         settings.connection_file(profile_dir, facts.cluster_id, role).unlink(missing_ok=True)
     settings.cluster_file(profile_dir, facts.cluster_id).unlink(missing_ok=True)
     # Only what is surely ours: the file could have been written by anyone who owns it.

@@ -9,7 +9,7 @@ import msgspec
 
 from parallelz import settings
 from parallelz.controller_limits import ControllerLimits
-from parallelz.engine_options import to_labels, to_resources, to_size
+from parallelz.engine_options import to_code, to_labels, to_resources, to_size
 from parallelz.errors import ClusterError
 from parallelz.launch.configuration import Command
 from parallelz.launch.launcher_options import to_options
@@ -51,11 +51,15 @@ class ControllerSection(msgspec.Struct, frozen=True):
         For other hosts; 0: one that is free.
     location
         Address by which other hosts reach this one, if it does not know that itself.
+    reuse
+        Keep the connection files at the end, and use the keys, the address and the port in
+        them again: copies on other hosts stay valid.
     """
 
     ip: str = ""
     port: int = 0
     location: str = ""
+    reuse: bool = False
 
 
 class HistorySection(msgspec.Struct, frozen=True):
@@ -113,6 +117,13 @@ class EngineSection(msgspec.Struct, frozen=True):
         None: no limit.
     restart
         Replace an engine that dies; at most 5 within a minute, all together.
+    startup_file
+        Python that each engine runs first, in its namespace; an engine for which that fails
+        ends. The path is one of the engine's host.
+    startup_code
+        The same as text, after the file.
+    file_wait_s
+        Seconds for which ipenginez waits for its connection file.
     """
 
     n: int = 1
@@ -120,6 +131,9 @@ class EngineSection(msgspec.Struct, frozen=True):
     resources: dict[str, float] = {}
     memory_limit: int | str | None = None
     restart: bool = False
+    startup_file: str = ""
+    startup_code: str = ""
+    file_wait_s: float = 60.0
 
 
 CONTROLLER_SECTIONS: Mapping[str, type[msgspec.Struct]] = {
@@ -204,4 +218,6 @@ _CHECKS: Mapping[tuple[str, str], Callable[[Any], object]] = {
     ("Engine", "labels"): to_labels,
     ("Engine", "resources"): to_resources,
     ("Engine", "memory_limit"): to_size,
+    ("Engine", "startup_code"): to_code,
+    ("Engine", "file_wait_s"): _more_than_0,
 }

@@ -20,6 +20,7 @@ def controller_options(
     *,
     ip: str | None = None,
     port: int | None = None,
+    reuse: bool | None = None,
     store: str | None = None,
     scheme: str | None = None,
     hwm: int | None = None,
@@ -50,6 +51,7 @@ def controller_options(
     return ControllerOptions(
         network.get("ip", "") if ip is None else ip,
         network.get("port", 0) if port is None else port,
+        reuse=network.get("reuse", False) if reuse is None else reuse,
         store=history.pop("store", DEFAULT_STORE),
         history=HistoryLimits.of(**history),
         limits=ControllerLimits(**limits),

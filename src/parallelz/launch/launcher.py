@@ -82,6 +82,7 @@ class ControllerOptions(NamedTuple):
     history: HistoryLimits = HistoryLimits()
     limits: ControllerLimits = USUAL_LIMITS
     heartbeat: Heartbeat = Heartbeat()  # of the connection files
+    reuse: bool = False  # connection files of before, and leave them for later
 
     @property
     def arguments(self) -> list[str]:

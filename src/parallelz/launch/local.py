@@ -126,6 +126,7 @@ class LocalProcess:
         self.terminate()
         if not self._ended.wait(grace_s):
             self._kill_group()
+            self.signal(signal.SIGKILL)  # if it leads no group, as a shell's command may not
             self._ended.wait()
 
     @property

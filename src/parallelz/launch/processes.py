@@ -30,6 +30,7 @@ from parallelz.launch.launcher import (
 from parallelz.launch.local import LocalWatcher
 from parallelz.launch.local_controller import LocalController
 from parallelz.launch.registry import engine_launcher
+from parallelz.transport.security import read_connection_file
 
 
 class ClusterProcesses:
@@ -150,6 +151,8 @@ class ClusterProcesses:
         resources: Mapping[str, float] | str | None = None,
         memory_limit: int | str | None = None,
         restart: bool | None = None,
+        startup_file: str | os.PathLike[str] | None = None,
+        startup_code: str | None = None,
         engines: str | None = None,
         launcher_options: Mapping[str, Any] | None = None,
     ) -> str:
@@ -164,7 +167,12 @@ class ClusterProcesses:
             The id of the set they form, by which they can be stopped.
         """
         options = self._engine_options.but(
-            labels=labels, resources=resources, memory_limit=memory_limit, restart=restart
+            labels=labels,
+            resources=resources,
+            memory_limit=memory_limit,
+            restart=restart,
+            startup_file=startup_file,
+            startup_code=startup_code,
         )
         if launcher_options is None and engines in (None, self._engines):
             launcher_options = self._launcher_options
@@ -194,6 +202,7 @@ class ClusterProcesses:
         if self._controller is None:
             raise ClusterError("start the controller before its engines: start_cluster_sync()")
         place = self._place()
+        self._check_is_reachable(launcher, launcher_options)
         with self._changing_facts() as facts:
             set_id = engine_set_id or _free_id(facts.engine_sets.keys() | self._engine_sets)
             existing = self._engine_sets.get(set_id)
@@ -210,6 +219,17 @@ class ClusterProcesses:
             engines.start()
             facts.engine_sets[set_id] = engines.to_facts()
         return set_id
+
+    def _check_is_reachable(self, launcher: str, launcher_options: Mapping[str, Any]) -> None:
+        if not engine_launcher(launcher).needs_network(launcher_options):
+            return
+        path = settings.connection_file(self.profile_dir, self.cluster_id, "engine")
+        if not read_connection_file(path, "engine").tcp_urls:
+            raise ClusterError(
+                f"engines of the launcher {launcher} are on other hosts, for which the"
+                " controller does not listen: start the cluster with --ip='*'"
+                " (controller_ip='*')"
+            )
 
     # -- stopping and changing ------------------------------------------------------------
 
@@ -319,6 +339,7 @@ class ClusterProcesses:
             port=self._options.port,
             location=self._location,
             heartbeat=self._options.heartbeat,
+            reuse=self._options.reuse,
         )
         atexit.register(self._at_exit)
         self._controller = LocalController(

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 import zmq
 
+from parallelz.errors import ClusterError
 from parallelz.protocol.envelope import Frame
 from parallelz.transport.frames import MESSAGE_BYTES_MAX, receive_buffers, send_frames
 from parallelz.transport.security import ClusterSecrets
@@ -80,7 +81,7 @@ class Router:
 
     Raises
     ------
-    zmq.ZMQError
+    ClusterError
         An address cannot be bound.
     """
 
@@ -104,7 +105,7 @@ class Router:
         self._waker: Waker | None = None
         try:
             self._bind(secrets)
-        except zmq.ZMQError:
+        except ClusterError:
             self.close(0)
             raise
 
@@ -116,7 +117,14 @@ class Router:
                 self.socket.curve_server = True
                 self.socket.curve_secretkey = secrets.server_secret_key.encode()
                 self.socket.zap_domain = ZAP_DOMAIN
-            self.socket.bind(url)
+            try:
+                self.socket.bind(url)
+            except zmq.ZMQError as error:
+                why = zmq.strerror(error.errno or 0)
+                raise ClusterError(
+                    f"cannot listen on {url}: {why}. Is another process there? End it, or"
+                    " choose another port (--port)"
+                ) from error
 
     def receive(self, count_max: int) -> Iterable[Arrival]:
         """Yield what has arrived, at most `count_max`, without waiting."""

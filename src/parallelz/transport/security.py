@@ -22,7 +22,7 @@ import psutil
 import zmq
 
 from parallelz import settings
-from parallelz.errors import ConnectionFileError
+from parallelz.errors import ClusterError, ConnectionFileError
 from parallelz.protocol.connection import ConnectionInfo, Heartbeat
 from parallelz.transport.sockets import host_id
 
@@ -109,6 +109,63 @@ def new_secrets(
             secret_key=secret.decode(),
         )
     return ClusterSecrets(cluster_id, bind_urls, server_secret.decode(), infos)
+
+
+def renewed(
+    cluster: ClusterSecrets, *, ip: str, port: int, location: str, heartbeat: Heartbeat
+) -> ClusterSecrets:
+    """Return the same keys and addresses for a controller that is started again with them.
+
+    Parameters
+    ----------
+    cluster
+        From `read_secrets`.
+    ip, port
+        Where it was asked to listen; "" and 0: where it did.
+    location, heartbeat
+        As for `new_secrets`.
+
+    Raises
+    ------
+    ClusterError
+        If it is asked to listen elsewhere than the files say.
+    """
+    tcp = next((url for url in cluster.bind_urls if url.startswith("tcp://")), "tcp://:0")
+    kept_ip, _, kept_port = tcp.removeprefix("tcp://").rpartition(":")
+    ip = "0.0.0.0" if ip == "*" else ip
+    if (ip and ip != kept_ip) or (port and port != int(kept_port)):
+        where = f"{kept_ip} port {kept_port}" if kept_ip else "this host only"
+        raise ClusterError(
+            f"the connection files to be used again are for {where}: leave out --ip and"
+            " --port, or --reuse to begin with new files"
+        )
+    shared_memory = settings.shared_memory_dir(runtime_dir_of(cluster))
+    here = msgspec.structs.replace(
+        next(iter(cluster.infos.values())),
+        tcp_urls=_reachable_urls(location, kept_ip, int(kept_port)) if kept_ip else [],
+        host=socket.gethostname(),
+        host_id=host_id(),
+        shared_memory=str(shared_memory) if shared_memory.parent.is_dir() else "",
+        heartbeat=heartbeat,
+    )
+    infos = {
+        role: msgspec.structs.replace(
+            here,
+            role=info.role,
+            token=info.token,
+            public_key=info.public_key,
+            secret_key=info.secret_key,
+        )
+        for role, info in cluster.infos.items()
+    }
+    return ClusterSecrets(
+        cluster.cluster_id, cluster.bind_urls, cluster.server_secret_key, infos
+    )
+
+
+def runtime_dir_of(cluster: ClusterSecrets) -> Path:
+    """Return the directory of the socket file."""
+    return Path(cluster.bind_urls[0].removeprefix("ipc://")).parent
 
 
 def remove_runtime_dir(runtime_dir: Path) -> None:
