@@ -473,7 +473,7 @@ class SlurmEngines(BatchEngines):
 
 
 class PBSEngines(BatchEngines):
-    """Engines as jobs of PBS or Torque."""
+    """Engines as jobs of PBS."""
 
     system = PBS()
     queue = BatchQueue(system)

@@ -1,4 +1,4 @@
-"""PBS Professional, OpenPBS and Torque: ``qsub``, ``qstat``, ``qdel``, ``qsig``."""
+"""PBS Professional and OpenPBS: ``qsub``, ``qstat``, ``qdel``, ``qsig``."""
 
 from __future__ import annotations
 
