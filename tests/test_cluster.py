@@ -16,7 +16,7 @@ import pytest
 from parallelz import settings
 from parallelz.cluster import Cluster, ClusterRunning, NoCluster
 from parallelz.engine_options import EngineOptions
-from parallelz.errors import ClusterError
+from parallelz.errors import ClusterError, RemoteError
 
 pytestmark = pytest.mark.process
 
@@ -242,3 +242,88 @@ def test_a_killed_controller_leaves_its_id_to_the_next(profile_dir: Path) -> Non
     assert not settings.cluster_file(profile_dir, "").exists()
     with Cluster(1, profile_dir=profile_dir, cluster_id="", store="none") as rc:
         assert len(rc) == 1
+
+
+# -- single engines ----------------------------------------------------------------------------
+
+TIMEOUT_S = 30
+
+
+def test_one_engine_is_stopped_and_the_others_go_on(profile_dir: Path) -> None:
+    cluster = Cluster(2, profile_dir=profile_dir, store="none")
+    with cluster as rc:
+        cluster.stop_engine_sync(0)
+        rc.connection.wait(lambda: rc.ids == [1], TIMEOUT_S)
+        assert rc.ids == [1]
+        assert rc[1].apply_sync(lambda: 7) == 7
+        with pytest.raises(IndexError, match="No such engine: 0"):
+            cluster.stop_engine_sync(0)
+
+
+def test_one_engine_is_replaced_by_another(profile_dir: Path) -> None:
+    cluster = Cluster(2, profile_dir=profile_dir, store="none")
+    with cluster as rc:
+        pids = rc[:].apply_sync(os.getpid)
+        new_id = cluster.restart_engine_sync(1)
+        rc.connection.wait(lambda: rc.ids == [0, new_id], TIMEOUT_S)
+        assert rc.ids == [0, new_id]
+        new_pids = rc[:].apply_sync(os.getpid)
+        assert new_pids[0] == pids[0]
+        assert new_pids[1] != pids[1]
+        assert cluster.engine_set.state == "running"
+
+
+def test_one_engine_gets_a_signal(profile_dir: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "started"
+
+    def work(path: str) -> None:
+        import pathlib
+        import time
+
+        pathlib.Path(path).touch()
+        time.sleep(60)
+
+    cluster = Cluster(1, profile_dir=profile_dir, store="none")
+    with cluster as rc:
+        running = rc[0].apply_async(work, str(mark))
+        assert rc.connection.wait(mark.exists, TIMEOUT_S)
+        cluster.signal_engine_sync(signal.SIGINT, 0)
+        with pytest.raises(RemoteError, match="KeyboardInterrupt"):
+            running.get(TIMEOUT_S)
+        cluster.signal_engine_sync(signal.SIGKILL, 0)
+        assert rc.connection.wait(lambda: rc.ids == [], TIMEOUT_S)
+
+
+def test_single_engines_can_be_awaited(profile_dir: Path) -> None:
+    async def main() -> None:
+        cluster = Cluster(1, profile_dir=profile_dir, store="none")
+        async with cluster:
+            new_id = await cluster.restart_engine(0)
+            await cluster.signal_engine(signal.SIGINT, new_id)
+            await cluster.stop_engine(new_id)
+
+    asyncio.run(main())
+
+
+# -- configuration ----------------------------------------------------------------------------
+
+
+def test_a_cluster_is_as_its_profile_says_unless_told_otherwise(profile_dir: Path) -> None:
+    profile_dir.mkdir()
+    text = "c.Cluster.n = 3\nc.History.store = 'none'\nc.Engine.labels = ['blue']\n"
+    (profile_dir / "ipclusterz_config.py").write_text(text)
+    assert Cluster(profile_dir=profile_dir).n == 3
+    assert Cluster(1, profile_dir=profile_dir).n == 1
+    assert Cluster(profile_dir=profile_dir, load_profile=False).n is None
+    assert Cluster(profile_dir=profile_dir, config={"Cluster": {"n": 2}}).n == 2
+    with Cluster(1, profile_dir=profile_dir):
+        assert not (profile_dir / "parallelz.sqlite").exists()
+        added = Cluster.from_file(profile_dir=profile_dir)
+        set_id = added.start_engines_sync(1, labels=["red"])
+        assert added.engine_sets["1"].options.labels == ("blue",)
+        assert added.engine_sets[set_id].options.labels == ("red",)
+
+
+def test_a_configuration_that_does_not_exist_is_refused(profile_dir: Path) -> None:
+    with pytest.raises(ClusterError, match=r"Slurm\.quue: .*did you mean queue"):
+        Cluster(profile_dir=profile_dir, config={"Slurm": {"quue": "x"}})

@@ -14,6 +14,7 @@ is there, it starts a controller again that was killed or has crashed.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any, Self
 from parallelz import settings
 from parallelz.client.client import Client
 from parallelz.errors import ClusterError
+from parallelz.ids import EngineId
 from parallelz.launch import cluster_file
 from parallelz.launch.awaited import awaited
 from parallelz.launch.cluster_file import ClusterRunning, NoCluster
@@ -37,6 +39,7 @@ from parallelz.launch.launcher import Launcher
 from parallelz.launch.processes import ClusterProcesses
 from parallelz.launch.registry import check_controller_launcher, engine_launcher
 from parallelz.store.choice import to_store
+from parallelz.transport.sockets import host_id
 
 __all__ = ["Cluster", "ClusterRunning", "NoCluster"]
 
@@ -306,6 +309,79 @@ class Cluster(ClusterProcesses):
                         f"some engines of set {set_id} will not come: {shortfall}"
                     )
 
+    def stop_engine_sync(self, engine_id: int) -> None:
+        """End one engine, whatever it is doing; the others of its set go on.
+
+        Its tasks end with `EngineError` or are run again elsewhere. Returns when it is gone.
+
+        Raises
+        ------
+        IndexError
+            If there is no such engine.
+        TimeoutError
+            If it is still there after `engine_timeout`.
+        """
+        with self.connect_client_sync() as client:
+            client.shutdown([engine_id])
+            self._await_departure(client, engine_id)
+
+    def restart_engine_sync(self, engine_id: int) -> int:
+        """End one engine, and let its supervisor start another in its place.
+
+        Returns
+        -------
+        int
+            The id of the other one, which has joined.
+
+        Raises
+        ------
+        IndexError
+            If there is no such engine.
+        EngineError
+            If nobody can start another, as for ranks of MPI.
+        TimeoutError
+            If that takes longer than `engine_timeout`.
+        """
+        with self.connect_client_sync() as client:
+            before = set(client.ids)
+            client.shutdown([engine_id], restart=True)
+            self._await_departure(client, engine_id)
+            self.wait_for_engines_sync(client, len(before))
+            return max(set(client.ids) - before)
+
+    def signal_engine_sync(self, signum: int, engine_id: int) -> None:
+        """Send a signal to one engine. To one of another host that can be SIGINT only.
+
+        Raises
+        ------
+        IndexError
+            If there is no such engine.
+        ClusterError
+            If it is on another host, and this is another signal.
+        """
+        number = signal.Signals(signum)
+        with self.connect_client_sync() as client:
+            if number == signal.SIGINT:
+                client.interrupt([engine_id])
+                return
+            client.resolve([engine_id])
+            peer = client.connection.ledger.engines[EngineId(engine_id)].peer
+        if peer.host_id != host_id():
+            raise ClusterError(
+                f"engine {engine_id} is on {peer.host}: only SIGINT can be sent there, not"
+                f" {number.name}"
+            )
+        os.kill(peer.pid, number)
+
+    def _await_departure(self, client: Client, engine_id: int) -> None:
+        has_gone = client.connection.wait(
+            lambda: engine_id not in client.ids, self.engine_timeout
+        )
+        if not has_gone:
+            raise TimeoutError(
+                f"engine {engine_id} is still there after {self.engine_timeout:g} seconds"
+            )
+
     def _raise_why_waiting(self, client: Client, n: int) -> None:
         waiting = [engines.why_waiting() for engines in self._engine_sets.values()]
         if why := "\n".join(filter(None, waiting)):
@@ -326,6 +402,9 @@ class Cluster(ClusterProcesses):
     connect_client = awaited(connect_client_sync)
     start_and_connect = awaited(start_and_connect_sync)
     wait_for_engines = awaited(wait_for_engines_sync)
+    stop_engine = awaited(stop_engine_sync)
+    restart_engine = awaited(restart_engine_sync)
+    signal_engine = awaited(signal_engine_sync)
 
     def __enter__(self) -> Client:
         self._client = self.start_and_connect_sync()

@@ -170,21 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add(commands, "create", CREATE, CREATE_EPILOG)
 
-    command = _add(commands, "demo", DEMO, DEMO_EPILOG)
-    command.add_argument(
-        "-n", type=common.positive, default=4, metavar="N", help="how many engines (default: 4)"
-    )
-    command.add_argument(
-        "--output",
-        metavar="DIR",
-        help="where to save a picture and the database (default: ./parallelz-demo)",
-    )
-    command.add_argument(
-        "--files",
-        type=common.positive,
-        metavar="N",
-        help="how many files of Python's library to take (default: all of them)",
-    )
+    _add_demo(commands)
     return parser
 
 
@@ -232,6 +218,24 @@ def _add(
     if name != "demo":
         common.add_cluster_options(command)
     return command
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = _add(commands, "demo", DEMO, DEMO_EPILOG)
+    command.add_argument(
+        "-n", type=common.positive, default=4, metavar="N", help="how many engines (default: 4)"
+    )
+    command.add_argument(
+        "--output",
+        metavar="DIR",
+        help="where to save a picture and the database (default: ./parallelz-demo)",
+    )
+    command.add_argument(
+        "--files",
+        type=common.positive,
+        metavar="N",
+        help="how many files of Python's library to take (default: all of them)",
+    )
 
 
 def _add_engine_options(command: argparse.ArgumentParser, n_help: str) -> None:

@@ -107,7 +107,7 @@ class EngineSection(msgspec.Struct, frozen=True):
     Attributes
     ----------
     n
-        How many ipenginez runs.
+        How many ipenginez starts.
     labels
         What they are good for; tasks may ask for engines with some labels.
     resources

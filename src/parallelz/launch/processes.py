@@ -110,6 +110,20 @@ class ClusterProcesses:
         """The launchers of engines, by the ids of the sets."""
         return dict(self._engine_sets)
 
+    @property
+    def engine_set(self) -> EngineSet:
+        """The launcher of engines if there is one set of them.
+
+        Raises
+        ------
+        ClusterError
+            If there is none, or several.
+        """
+        if len(self._engine_sets) != 1:
+            known = ", ".join(self._engine_sets) or "none"
+            raise ClusterError(f"there is not one set of engines, but: {known}")
+        return next(iter(self._engine_sets.values()))
+
     def __repr__(self) -> str:
         name = self.profile_dir.name.removeprefix("profile_")
         if self.profile_dir == settings.profile_dir(name):
