@@ -161,7 +161,7 @@ def test_nothing_is_lost_and_nothing_runs_twice(
         assert max(counts.values()) == 1
         ended_well = {n for n, value in enumerate(values) if not isinstance(value, EngineError)}
         assert ended_well <= counts.keys()
-        if "engine" in what:
+        if what == "all engines":  # one that is killed may just be between two tasks
             assert failed, "the killed engines had started something"
         else:
             assert failed == set()
