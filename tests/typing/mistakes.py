@@ -19,7 +19,7 @@ Client(timeout="soon")  # error: arg-type
 Client(when_full="explode")  # error: arg-type
 Client(porfile="mpi")  # error: call-arg
 Cluster("four")  # error: arg-type
-Cluster(n=4, store=None)  # error: arg-type
+Cluster(n=4, store=4)  # error: arg-type
 Reference(3)  # error: arg-type
 
 
