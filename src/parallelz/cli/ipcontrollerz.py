@@ -107,12 +107,14 @@ def run(args: argparse.Namespace) -> int:
     except cluster_file.ClusterRunning as error:
         print(f"ipcontrollerz: {error}", file=sys.stderr)
         return common.ALREADY_STARTED
-    with cluster_file.changing(profile_dir, args.cluster_id, socket_dir=socket_dir) as facts:
-        me = cluster_file.ProcessId.current()
-        facts.controller = LaunchedFacts("local", me.pid, me.started, args.log_file or "")
-        facts.store = options.store
-    print(f"Engines join with: ipenginez{common.same_cluster(args)}", flush=True)
     try:
+        with cluster_file.changing(
+            profile_dir, args.cluster_id, socket_dir=socket_dir
+        ) as facts:
+            me = cluster_file.ProcessId.current()
+            facts.controller = LaunchedFacts("local", me.pid, me.started, args.log_file or "")
+            facts.store = options.store
+        print(f"Engines join with: ipenginez{common.same_cluster(args)}", flush=True)
         return _serve(args, profile_dir, options.arguments)
     finally:
         cluster_file.release(profile_dir, args.cluster_id, socket_dir=socket_dir)
