@@ -39,6 +39,11 @@ def facts_of(profile_dir: Path) -> cluster_file.ClusterFacts:
     return facts
 
 
+def runs(profile_dir: Path) -> bool:
+    facts = cluster_file.read(settings.cluster_file(profile_dir, ""))
+    return facts is not None and facts.is_running
+
+
 def directory_of(profile_dir: Path) -> Path:
     """Return where the processes of a cluster share memory."""
     return settings.shared_memory_dir(Path(facts_of(profile_dir).socket_dir))
@@ -262,7 +267,7 @@ def test_what_is_left_when_all_were_killed_goes_with_the_next_start(tmp_path: Pa
         assert process.stdout.readline() == b"!\n"
     left = directory_of(tmp_path)
     assert files(left)
-    wait_until(lambda: not facts_of(tmp_path).is_running, "what was killed still runs")
+    wait_until(lambda: not runs(tmp_path), "what was killed still runs")
     with Cluster(n=1, profile_dir=tmp_path) as rc:
         rc[0].apply_sync(abs, 1)
         assert not left.exists()
