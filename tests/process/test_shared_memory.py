@@ -238,16 +238,16 @@ def test_a_killed_controller_loses_nothing(tmp_path: Path) -> None:
 
 
 EVERYBODY = textwrap.dedent("""
-    import os, signal, sys
+    import os, sys
     import numpy as np
     import psutil
     from parallelz import Cluster
     rc = Cluster(n=2, profile_dir=sys.argv[1]).start_and_connect_sync()
     array = rc[:].apply_sync(np.ones, 2**20)
     print("!", flush=True)
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
-    os.kill(os.getpid(), signal.SIGKILL)
+    pids = [str(child.pid) for child in psutil.Process().children(recursive=True)]
+    # All at once, this program with its threads first: it would start the controller again.
+    os.execv("/bin/sh", ["sh", "-c", "kill -9 " + " ".join(pids)])
 """)
 
 
