@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers_sshd import SSHD, obstacle, running_sshd
 
 from parallelz import Client, Cluster, DirectView, LoadBalancedView
 
@@ -46,3 +48,20 @@ def dv(rc: Client) -> DirectView:
 def lv(rc: Client) -> LoadBalancedView:
     """Return whichever engine is free."""
     return rc.load_balanced_view()
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SSHD]:
+    """Run an SSH server; where none is installed, tests are skipped or must fail."""
+    if reason := obstacle():
+        if os.environ.get("PARALLELZ_REQUIRE_SERVICES"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with running_sshd(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture
+def ssh_on_path(sshd: SSHD, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `ssh` be one that knows this server."""
+    monkeypatch.setenv("PATH", f"{sshd.path}:{os.environ['PATH']}")

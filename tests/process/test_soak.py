@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 TASKS_COUNT = 60_000
 WINDOW_COUNT = 5_000
-GROWTH_MAX_MB = 12.0  # of 30,000 tasks: 400 bytes each; batches grow where much runs beside
+GROWTH_MAX_MB = 6.0  # of 30,000 tasks: 200 bytes each; the allocators' own breath is about 3 MB
+RECORDER_GROWTH_MAX_MB = 12.0  # what its journal holds at a time breathes by as much more
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,7 @@ def soak() -> Soak:
 
 @pytest.mark.parametrize("name", ["client", "controller", "recorder", "engine 0", "engine 1"])
 def test_memory_is_flat_after_the_first_half(soak: Soak, name: str) -> None:
-    assert soak.growth_mb(name) <= GROWTH_MAX_MB, [
+    most_mb = RECORDER_GROWTH_MAX_MB if name == "recorder" else GROWTH_MAX_MB
+    assert soak.growth_mb(name) <= most_mb, [
         round(sample.resident_mb[name], 1) for sample in soak.samples
     ]

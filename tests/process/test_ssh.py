@@ -5,35 +5,17 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import helpers_sshd
 import psutil
 import pytest
 from helpers_launchers import TIMEOUT_S, LauncherSuite, wait_until
-from helpers_sshd import SSHD, running_sshd
+from helpers_sshd import SSHD
 
 from parallelz import Cluster, ClusterError, EngineError
 
-pytestmark = pytest.mark.service
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SSHD]:
-    obstacle = helpers_sshd.obstacle()
-    if obstacle:
-        if os.environ.get("PARALLELZ_REQUIRE_SERVICES"):
-            pytest.fail(obstacle)
-        pytest.skip(obstacle)
-    with running_sshd(tmp_path_factory.mktemp("sshd")) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _ssh(server: SSHD, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", f"{server.path}:{os.environ['PATH']}")
+pytestmark = [pytest.mark.service, pytest.mark.usefixtures("ssh_on_path")]
 
 
 def options(hosts: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -127,7 +109,7 @@ def test_nothing_is_left_there_when_all_is_killed_here(tmp_path: Path) -> None:
         wait_until(rc, lambda: not list(Path("/tmp").glob("parallelz-*.sock")))
 
 
-def test_a_key_and_a_user_are_given_to_ssh(server: SSHD, tmp_path: Path) -> None:
-    login = {"user": psutil.Process().username(), "port": server.port, "key": str(server.key)}
+def test_a_key_and_a_user_are_given_to_ssh(sshd: SSHD, tmp_path: Path) -> None:
+    login = {"user": psutil.Process().username(), "port": sshd.port, "key": str(sshd.key)}
     with Cluster(profile_dir=tmp_path, **options({"127.0.0.1": 1}, **login)) as rc:
         assert rc[0].apply_sync(lambda: 1) == 1

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import helpers_sshd
 import psutil
 import pytest
 from helpers_sshd import SSHD, running_sshd
@@ -19,25 +18,9 @@ from helpers_sshd import SSHD, running_sshd
 from parallelz import Client, Cluster, ClusterError
 from parallelz.errors import ConnectionFileError
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.usefixtures("ssh_on_path")]
 
 TIMEOUT_S = 60
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SSHD]:
-    obstacle = helpers_sshd.obstacle()
-    if obstacle:
-        if os.environ.get("PARALLELZ_REQUIRE_SERVICES"):
-            pytest.fail(obstacle)
-        pytest.skip(obstacle)
-    with running_sshd(tmp_path_factory.mktemp("sshd")) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _ssh(server: SSHD, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", f"{server.path}:{os.environ['PATH']}")
 
 
 @pytest.fixture(params=["", "127.0.0.1"], ids=["socket file", "port"])
@@ -92,12 +75,10 @@ def test_a_client_works_through_a_tunnel(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("with_user", [False, True])
-def test_a_server_is_named_as_for_ssh(
-    server: SSHD, networked: Cluster, with_user: bool
-) -> None:
+def test_a_server_is_named_as_for_ssh(sshd: SSHD, networked: Cluster, with_user: bool) -> None:
     name = f"{psutil.Process().username()}@127.0.0.1" if with_user else "127.0.0.1"
     file = networked.client_connection_file
-    with Client(file, sshserver=f"{name}:{server.port}", sshkey=server.key) as rc:
+    with Client(file, sshserver=f"{name}:{sshd.port}", sshkey=sshd.key) as rc:
         assert rc.ids == [0]
 
 

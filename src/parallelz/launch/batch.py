@@ -10,7 +10,6 @@ import shlex
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ from parallelz.launch.batch_system import (
     clock,
     to_walltime_s,
 )
+from parallelz.launch.ending import Ending
 from parallelz.launch.htcondor import HTCondor
 from parallelz.launch.launcher import LaunchedFacts, LaunchState, Place, last_lines
 from parallelz.launch.launcher_options import to_options
@@ -224,9 +224,7 @@ class BatchEngines:
         self._jobs: dict[str, Job] = {}
         self._plans: dict[str, JobPlan] = {}
         self._terminated = False
-        self._ended = threading.Event()
-        self._callbacks: list[Callable[[], None]] = []
-        self._lock = threading.Lock()  # of the callbacks against the end
+        self._ended = Ending()
 
     @staticmethod
     def needs_network(launcher_options: Mapping[str, Any]) -> bool:
@@ -319,18 +317,14 @@ class BatchEngines:
             job = self.queue.end_of(job_id, job)
         self._jobs[job_id] = job
         if job.state == "ended" and not self.open_jobs:
-            with self._lock:
-                self._ended.set()
-                callbacks, self._callbacks = self._callbacks, []
-            for callback in callbacks:
-                callback()
+            self._ended.come()
 
     @property
     def state(self) -> LaunchState:
         """Whether it was started, runs (or waits to), or has ended."""
         if not self._jobs:
             return "before"
-        return "after" if self._ended.is_set() else "running"
+        return "after" if self._ended.is_there else "running"
 
     @property
     def is_stopping(self) -> bool:
@@ -345,7 +339,7 @@ class BatchEngines:
     def poll(self) -> int | None:
         """Return the exit code, the first that is not 0; None while one of the jobs is left."""
         codes = [job.exit_code for job in self._jobs.values() if job.exit_code]
-        return next(iter(codes), 0) if self._ended.is_set() else None
+        return next(iter(codes), 0) if self._ended.is_there else None
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until all jobs have ended; return whether they have."""
@@ -353,11 +347,7 @@ class BatchEngines:
 
     def on_stop(self, callback: Callable[[], None]) -> None:
         """Call `callback` once all have ended, from another thread or, if late, at once."""
-        with self._lock:
-            if not self._ended.is_set():
-                self._callbacks.append(callback)
-                return
-        callback()
+        self._ended.call(callback)
 
     def signal(self, signum: int) -> None:
         """Send a signal to each engine; SIGTERM and SIGKILL cancel the jobs.

@@ -25,6 +25,7 @@ from typing import Any, Self
 from parallelz import settings
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
+from parallelz.launch.ending import Ending
 from parallelz.launch.launcher import (
     LaunchedFacts,
     LaunchState,
@@ -70,16 +71,14 @@ class LocalProcess:
         self._started = ""
         self._returncode: int | None = None
         self._terminated = False
-        self._ended = threading.Event()
-        self._callbacks: list[Callable[[], None]] = []
-        self._lock = threading.Lock()  # of the callbacks against the end
+        self._ended = Ending()
 
     @property
     def state(self) -> LaunchState:
         """Whether it was started, runs, or has ended."""
         if not self._pid:
             return "before"
-        return "after" if self._ended.is_set() else "running"
+        return "after" if self._ended.is_there else "running"
 
     @property
     def log(self) -> Path:
@@ -93,7 +92,7 @@ class LocalProcess:
 
     def poll(self) -> int | None:
         """Return the exit code (negative: the signal), None while it runs."""
-        return self._returncode if self._ended.is_set() else None
+        return self._returncode if self._ended.is_there else None
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it has ended; return whether it has."""
@@ -101,11 +100,7 @@ class LocalProcess:
 
     def on_stop(self, callback: Callable[[], None]) -> None:
         """Call `callback` once it has ended, from another thread or, if late, at once."""
-        with self._lock:
-            if not self._ended.is_set():
-                self._callbacks.append(callback)
-                return
-        callback()
+        self._ended.call(callback)
 
     def signal(self, signum: int) -> None:
         """Send a signal to the process alone."""
@@ -189,11 +184,7 @@ class LocalProcess:
 
     def _end(self, returncode: int) -> None:
         self._returncode = returncode
-        with self._lock:
-            self._ended.set()
-            callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
+        self._ended.come()
 
     def _kill_group(self) -> None:
         # Gone already, or (macOS) only zombies are left of it.
