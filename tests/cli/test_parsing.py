@@ -16,7 +16,18 @@ PARSERS = {
     "ipcontrollerz": ipcontrollerz.build_parser,
     "ipenginez": ipenginez.build_parser,
 }
-COMMANDS = ("start", "stop", "status", "list", "engines", "clean", "logs", "create", "demo")
+COMMANDS = (
+    "start",
+    "stop",
+    "status",
+    "list",
+    "engines",
+    "clean",
+    "logs",
+    "top",
+    "create",
+    "demo",
+)
 
 
 @pytest.mark.parametrize("name", PARSERS)

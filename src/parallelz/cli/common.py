@@ -113,7 +113,7 @@ def _add_history_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--history-max-age-s",
-        type=_more_than_0,
+        type=more_than_0,
         metavar="SECONDS",
         help="forget tasks that ended longer ago (default: never)",
     )
@@ -217,7 +217,8 @@ def positive(text: str) -> int:
     return number
 
 
-def _more_than_0(text: str) -> float:
+def more_than_0(text: str) -> float:
+    """Return a number from an option; for argparse."""
     number = float(text)
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not more than 0")

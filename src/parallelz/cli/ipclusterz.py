@@ -97,6 +97,17 @@ example: the last 100 lines of each, and what comes from now on, until Ctrl-C
 
 exit status: 0 done, 1 nothing was logged, 2 misused
 """
+TOP = "Watch what a cluster does: engines, queues, tasks per second, errors."
+TOP_EPILOG = """\
+In a terminal q or Ctrl-C ends it. CPU% and MEMORY are of engines on this host.
+
+example: watch it, or take one look for a script
+
+  $ ipclusterz top
+  $ ipclusterz top --once -o json
+
+exit status: 0 done, also if the cluster ended, 1 failed, 2 misused, 11 no such cluster runs
+"""
 CREATE = """\
 Make a profile: a directory for the files of its clusters, and configuration files in which
 everything is explained and commented out. Files that are there stay as they are.
@@ -134,18 +145,19 @@ def build_parser() -> argparse.ArgumentParser:
         "-a", "--all", action="store_true", help="stop all clusters of the profile"
     )
 
-    for name, description, epilog in (
-        ("status", STATUS, STATUS_EPILOG),
-        ("list", LIST, LIST_EPILOG),
-    ):
-        command = _add(commands, name, description, epilog)
-        command.add_argument(
-            "-o",
-            "--output",
-            choices=("text", "json"),
-            default="text",
-            help="for people, or for a program (default: %(default)s)",
-        )
+    _add_output(_add(commands, "status", STATUS, STATUS_EPILOG))
+    _add_output(_add(commands, "list", LIST, LIST_EPILOG))
+
+    command = _add(commands, "top", TOP, TOP_EPILOG)
+    command.add_argument(
+        "--refresh",
+        type=common.more_than_0,
+        default=2.0,
+        metavar="SECONDS",
+        help="how often to look (default: %(default)g)",
+    )
+    command.add_argument("--once", action="store_true", help="show it once, then end")
+    _add_output(command, "; json is shown once")
 
     command = _add(commands, "engines", ENGINES, ENGINES_EPILOG)
     _add_engine_options(command, "how many engines to add (default: one per core)")
@@ -180,6 +192,10 @@ def run(args: argparse.Namespace) -> int:
         from parallelz.cli import demo
 
         return demo.main(args)
+    if args.command == "top":
+        from parallelz.cli import top
+
+        return top.top(args)
     from parallelz.cli import commands
 
     command = {
@@ -218,6 +234,16 @@ def _add(
     if name != "demo":
         common.add_cluster_options(command)
     return command
+
+
+def _add_output(command: argparse.ArgumentParser, more_help: str = "") -> None:
+    command.add_argument(
+        "-o",
+        "--output",
+        choices=("text", "json"),
+        default="text",
+        help=f"for people, or for a program (default: %(default)s){more_help}",
+    )
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -366,6 +366,11 @@ class Recording:
         """How many questions have no answer yet."""
         return len(self._askers) + len(self._own)
 
+    @property
+    def trouble(self) -> str:
+        """Why the database takes nothing, in its words; "": it does, or there is none."""
+        return self._trouble
+
     def dump(self) -> dict[str, object]:
         """Return its state, for a bug report."""
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -10,6 +11,7 @@ from msgspec import structs
 from parallelz.controller.recording import Recording
 from parallelz.controller.sessions import Link, Session, Sessions
 from parallelz.controller.tasks import Tasks
+from parallelz.core.overview import overview
 from parallelz.core.scheduler import Scheduler
 from parallelz.core.story import dump, queue_status, story_lines, why
 from parallelz.ids import EngineId, SessionId
@@ -139,6 +141,22 @@ class Requests:
                     "recorder": self._recording.dump(),
                     **dump(self._scheduler, now_s),
                 }
+            case "overview":
+                return overview(
+                    self._scheduler,
+                    now_s,
+                    function_of=self._tasks.function_of,
+                    client_of=self._client_of,
+                    controller_pid=os.getpid(),
+                    trouble=self._recording.trouble,
+                )
+
+    def _client_of(self, session_id: SessionId) -> str:
+        """Return what to call a client, which may be gone."""
+        session = self._sessions.by_id.get(session_id)
+        if session is None:
+            return ""
+        return f"{session.peer.user or '?'}@{session.peer.host} pid {session.peer.pid}"
 
     def history_answered(self, reply: Reply, buffers: Sequence[Buffer], now_s: float) -> None:
         """Pass the recorder's answer on to whom it is for."""

@@ -35,6 +35,7 @@ from parallelz.core.events import (
     Warn,
 )
 from parallelz.core.scheduler import Scheduler
+from parallelz.core.task import Task
 from parallelz.errors import UnknownFunction
 from parallelz.ids import Digest, EngineId, SessionId, TaskId, task_id_of
 from parallelz.protocol.answers import content_of
@@ -134,6 +135,11 @@ class Tasks:
         self._wanted: dict[TaskId, dict[TaskId, None]] = {}  # an input, and by which tasks
         self._values: dict[TaskId, Value] = {}
         self._later: deque[tuple[Event, SessionId]] = deque()  # what actions bring about
+
+    def function_of(self, task: Task) -> str:
+        """Return the name of the function that a live task calls."""
+        work = self._work.get(task.id)
+        return "" if work is None else work.definition.name
 
     @property
     def payload_count(self) -> int:

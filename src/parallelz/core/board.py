@@ -7,9 +7,10 @@ can be one call.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from itertools import islice
+from typing import NamedTuple
 
 from parallelz.core.alarms import Alarm, Alarms
 from parallelz.core.dependencies import News, Wait, Waits
@@ -21,6 +22,8 @@ from parallelz.ids import EngineId, SessionId, TaskId
 from parallelz.protocol.messages import ErrorInfo, Status
 
 STORY_LENGTH_MAX = 10_000
+FAILURES_KEPT_MAX = 50
+CAUSE_LENGTH_MAX = 300
 
 HOW = {
     "ok": "ended well",
@@ -32,6 +35,16 @@ HOW = {
     "lost": "got lost",
 }
 """How a task ended, by its status, for those that wait for it."""
+
+
+class FailedTask(NamedTuple):
+    """A task that did not end well, for those who look at the cluster."""
+
+    now_s: float
+    name: str
+    status: Status
+    cause: str
+    engine_id: EngineId
 
 
 class Board:
@@ -55,6 +68,8 @@ class Board:
         self.without_inputs: dict[TaskId, None] = {}  # adopted: the values were not asked for
         self.fetch_inputs: Callable[[Task, str], None]  # `Intake` sets it
         self.alarms = Alarms()
+        self.ended_counts: Counter[Status] = Counter()
+        self.failed: deque[FailedTask] = deque(maxlen=FAILURES_KEPT_MAX)  # the latest
         self.now_s = 0.0
         self.actions: list[Action] = []
         self._story: deque[tuple[float, TaskId, TaskState, TaskState, str, EngineId | None]] = (
@@ -271,6 +286,7 @@ class Board:
         by_result: bool = False,
         how: str = "",
         root: str = "",
+        raised: ErrorInfo | None = None,
     ) -> None:
         """Answer the client and forget the task; `fill` tells those who wait for it.
 
@@ -278,6 +294,8 @@ class Board:
         ----------
         how, root
             For those who wait: see `News`. "": as the status says.
+        raised
+            What the result says that it failed by; `error` is what we say.
         """
         if task.state is TaskState.READY:
             self._skip(task)
@@ -291,6 +309,7 @@ class Board:
             self.alarms.clear(task_id)
         session_id = task.session_id
         ok = status == "ok"
+        self.ended_counts[status] += 1
         self.ended.add(session_id, task.number, engine_id, ok=ok)
         self.actions.append(
             EndTask(task_id, session_id, status, engine_id, task.run_count, by_result, error)
@@ -300,11 +319,20 @@ class Board:
             if is_awaited:
                 self._news.append(News(task_id, ok, engine_id, task_id, HOW["ok"], task_id))
             return
+        if status != "aborted":  # which somebody wanted
+            self._note_failure(task, status, engine_id, error or raised)
         how = how or HOW[status]
         blame = Blame(task.name, how, root or f"{task.name} {how}")
         self.ended.add_blame(session_id, task.number, blame)
         if is_awaited:
             self._news.append(News(task_id, ok, engine_id, *blame))
+
+    def _note_failure(
+        self, task: Task, status: Status, engine_id: EngineId, error: ErrorInfo | None
+    ) -> None:
+        cause = HOW[status] if error is None else f"{error.ename}: {error.evalue}"
+        failed = FailedTask(self.now_s, task.name, status, cause[:CAUSE_LENGTH_MAX], engine_id)
+        self.failed.append(failed)
 
     def settle(self, waits: list[Wait]) -> None:
         """Do what decided waits mean for their tasks."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import insort
-from collections import deque
+from collections import Counter, deque
 
 from parallelz.core.task import Task, TaskState
 from parallelz.ids import SessionId
@@ -177,6 +177,15 @@ class FairQueue:
         if len(self._levels) > LEVELS_KEPT_MAX:
             self._levels = {p: each for p, each in self._levels.items() if each.ready_count}
             self._priorities = sorted(self._levels)
+
+    def counts(self) -> Counter[SessionId]:
+        """Return how many tasks of each client wait."""
+        counts: Counter[SessionId] = Counter()
+        for level in self._levels.values():
+            for session_id, line in level.lines.items():
+                if line.ready_count:
+                    counts[session_id] += line.ready_count
+        return counts
 
     def tasks(self) -> list[Task]:
         """Return all that waits: by priority, then by client."""

@@ -215,7 +215,9 @@ class Scheduler:
         elif task.stop is Stop.OVERRUN:
             self.board.fail_stopped(task, engine)
         else:
-            self.board.end(task, "error", engine_id=engine.id, by_result=True)
+            self.board.end(
+                task, "error", engine_id=engine.id, by_result=True, raised=event.error
+            )
 
     def _reroute(self, task: Task, engine: Engine, event: TaskFinished) -> None:
         """Let another engine have a task that refused this one, or later any."""

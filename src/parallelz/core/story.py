@@ -10,6 +10,7 @@ from parallelz.core.scheduler import Scheduler
 from parallelz.core.task import Stop, Task, TaskState
 from parallelz.ids import EngineId, TaskId
 from parallelz.protocol.answers import EngineQueue, QueueStatus, StoryLine
+from parallelz.protocol.texts import span_text
 
 NAMED_COUNT_MAX = 3
 
@@ -90,7 +91,7 @@ def _why_over(scheduler: Scheduler, task_id: TaskId, now_s: float) -> str:
         where = next(
             (f" on engine {x.engine_id}" for x in lines if x.engine_id is not None), ""
         )
-        return f"{task_id} has ended {_span(now_s - last.now_s)} ago{where}: {last.cause}"
+        return f"{task_id} has ended {span_text(now_s - last.now_s)} ago{where}: {last.cause}"
     end = scheduler.board.ended.find(task_id)
     if end is None:
         return ""
@@ -104,7 +105,7 @@ def _why_waiting(scheduler: Scheduler, task: Task, now_s: float) -> str:
     board = scheduler.board
     alarm = board.alarms.by_task.get(task.id)
     if alarm is not None and alarm[1] is Alarm.DELAY:
-        return f"it is tried again in {_span(alarm[0] - now_s)}"
+        return f"it is tried again in {span_text(alarm[0] - now_s)}"
     awaited = board.waits.awaited_by(task)
     parts: list[str] = []
     if awaited:
@@ -115,7 +116,7 @@ def _why_waiting(scheduler: Scheduler, task: Task, now_s: float) -> str:
     if fetched:
         parts.append(f"for its client to send the value of {', '.join(fetched)}")
     if alarm is not None:
-        parts.append(f"at most {_span(alarm[0] - now_s)} longer")
+        parts.append(f"at most {span_text(alarm[0] - now_s)} longer")
     return ", ".join(parts)
 
 
@@ -164,7 +165,7 @@ def _lane_busy(scheduler: Scheduler, lane: Lane, now_s: float) -> str:
     oldest = min(busy, key=lambda engine: engine.since_s)
     return (
         f"the {len(engines)} engines {which} have something to do,"
-        f" engine {oldest.id} for {_span(now_s - oldest.since_s)}"
+        f" engine {oldest.id} for {span_text(now_s - oldest.since_s)}"
     )
 
 
@@ -172,8 +173,8 @@ def _busy(engine: Engine, now_s: float) -> str:
     if engine.is_away:
         return f"engine {engine.id} is out of reach"
     if engine.current is not None:
-        what = engine.current.name
-        return f"engine {engine.id} has been running {what} for {_span(now_s - engine.since_s)}"
+        what, span = engine.current.name, span_text(now_s - engine.since_s)
+        return f"engine {engine.id} has been running {what} for {span}"
     if engine.recall_count:
         return f"engine {engine.id} has not answered yet what it gives back"
     return f"engine {engine.id} is being drained"
@@ -194,14 +195,13 @@ def _why_placed(scheduler: Scheduler, task: Task, now_s: float) -> str:
     engine = scheduler.roster.engines[task.engine_id]
     asked = "" if task.stop is Stop.NO else f" and was asked to stop ({task.stop.value})"
     if engine.current is task:
-        return (
-            f"has been running on engine {engine.id} for {_span(now_s - engine.since_s)}{asked}"
-        )
+        span = span_text(now_s - engine.since_s)
+        return f"has been running on engine {engine.id} for {span}{asked}"
     place = _place(list(engine.placed.values()), task)
     return (
         f"is at engine {engine.id}, {place} {'places' if place > 1 else 'place'} behind"
         f" {engine.current.name if engine.current else '?'}, which has been running for"
-        f" {_span(now_s - engine.since_s)}{asked}"
+        f" {span_text(now_s - engine.since_s)}{asked}"
     )
 
 
@@ -259,13 +259,3 @@ def _engine_state(engine: Engine, now_s: float) -> dict[str, object]:
         "away": engine.is_away,
         "late": engine.is_late,
     }
-
-
-def _span(seconds: float) -> str:
-    if seconds < 1:
-        return f"{max(seconds, 0.0) * 1000:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

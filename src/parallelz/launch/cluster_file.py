@@ -234,10 +234,15 @@ def read_running(path: Path) -> ClusterFacts:
     """
     facts = read(path)
     if facts is None or not facts.is_running:
-        raise NoCluster(f"no cluster runs here ({path}); start one with: ipclusterz start")
+        raise no_cluster(path)
     if not facts.is_local:
         raise ClusterError(f"this cluster runs on {facts.host}; go there to change it")
     return facts
+
+
+def no_cluster(path: Path) -> NoCluster:
+    """Return the error that says that the cluster of this file does not run."""
+    return NoCluster(f"no cluster runs here ({path}); start one with: ipclusterz start")
 
 
 def read_launched(profile_dir: Path, cluster_id: str) -> ClusterFacts:

@@ -18,7 +18,7 @@ import msgspec
 from parallelz.ids import Digest, EngineId, SessionId, TaskId
 from parallelz.protocol.outputs import Outputs, Published
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 
 Role = Literal["client", "engine", "supervisor", "recorder"]
 LinkName = Literal["bulk", "control"]
@@ -329,11 +329,12 @@ class AskState(Message, frozen=True):
     """Client to controller: what became of these tasks, why do they wait, or: all of it.
 
     The data of the reply is msgpack: list of lists of `answers.StoryLine` (story), list of
-    sentences (why), one dictionary (dump).
+    sentences (why), one dictionary (dump), one `answers.Overview`, which costs no more with
+    more tasks (overview).
     """
 
     request_id: int
-    question: Literal["story", "why", "dump"]
+    question: Literal["story", "why", "dump", "overview"]
     task_ids: list[TaskId] = []
 
 

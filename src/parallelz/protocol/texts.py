@@ -36,3 +36,18 @@ def brief_repr(value: object) -> str:
     """Return a repr that fits into a line."""
     text = repr_of(value)
     return text if len(text) <= _BRIEF_LENGTH_MAX else f"{text[:_BRIEF_LENGTH_MAX]}..."
+
+
+def span_text(seconds: float) -> str:
+    """Return a time for people, in the unit that suits it.
+
+    >>> span_text(0.25), span_text(300)
+    ('250 ms', '5 min')
+    """
+    if seconds < 1:
+        return f"{max(seconds, 0.0) * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
