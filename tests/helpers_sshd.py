@@ -61,7 +61,7 @@ class SSHD:
     ``down`` is the name of a host on which there is none.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, more: str = "") -> None:
         self.directory = directory
         self.key = directory / "key"
         self.port, self._closed_port = _free_ports(2)
@@ -73,7 +73,7 @@ class SSHD:
         host_key = (directory / "host_key.pub").read_text()
         names = f"[127.0.0.1]:{self.port}"
         (directory / "known_hosts").write_text(f"{names} {host_key}")
-        server = SERVER_CONFIGURATION.format(port=self.port, directory=directory)
+        server = SERVER_CONFIGURATION.format(port=self.port, directory=directory) + more
         (directory / "sshd_config").write_text(server)
         client = CLIENT_CONFIGURATION.format(
             port=self.port,
@@ -124,9 +124,9 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def running_sshd(directory: Path) -> Iterator[SSHD]:
-    """Run a server; nothing is left of it."""
-    server = SSHD(directory)
+def running_sshd(directory: Path, more: str = "") -> Iterator[SSHD]:
+    """Run a server, with more lines of configuration; nothing is left of it."""
+    server = SSHD(directory, more)
     server.start()
     try:
         yield server

@@ -30,14 +30,14 @@ from parallelz.launch.awaited import awaited
 from parallelz.launch.cluster_file import ClusterRunning, NoCluster
 from parallelz.launch.configuration import read_configuration
 from parallelz.launch.configured import (
+    controller_launcher_options_for,
     controller_options,
     engine_options,
     launcher_options_for,
-    location_of,
 )
 from parallelz.launch.launcher import Launcher
 from parallelz.launch.processes import ClusterProcesses
-from parallelz.launch.registry import check_controller_launcher, engine_launcher
+from parallelz.launch.registry import controller_launcher, engine_launcher
 from parallelz.store.choice import to_store
 from parallelz.transport.sockets import host_id
 
@@ -73,6 +73,9 @@ class Cluster(ClusterProcesses):
     launcher_options
         What the launcher of engines is told, by the names that its page in the documentation
         lists. ``local`` has none.
+    controller_launcher_options
+        The same for the launcher of the controller, such as ``{"host": "login1"}`` for
+        ``ssh``.
     controller_ip
         Address to listen on for engines and clients of other hosts, ``"0.0.0.0"`` for all,
         always encrypted; None: this host only, or all if the engines may be on other hosts.
@@ -129,8 +132,9 @@ class Cluster(ClusterProcesses):
         profile_dir: str | os.PathLike[str] | None = None,
         cluster_id: str | None = None,
         engines: str | None = None,
-        controller: str = "local",
+        controller: str | None = None,
         launcher_options: Mapping[str, Any] | None = None,
+        controller_launcher_options: Mapping[str, Any] | None = None,
         controller_ip: str | None = None,
         controller_port: int | None = None,
         controller_location: str | None = None,
@@ -160,6 +164,7 @@ class Cluster(ClusterProcesses):
             configured,
             ip=controller_ip,
             port=controller_port,
+            location=controller_location,
             store=store,
             scheme=scheme,
             hwm=hwm,
@@ -167,10 +172,15 @@ class Cluster(ClusterProcesses):
             history_max_count=history_max_count,
             history_max_bytes=history_max_bytes,
         )
+        controller = controller or of_cluster.get("controller", "local")
+        at_controller = controller_launcher_options_for(
+            configured, controller, controller_launcher_options
+        )
+        controller_launcher(controller).check(at_controller)
         needs_network = engine_launcher(engines).needs_network(options)
+        needs_network |= controller_launcher(controller).needs_network(at_controller)
         if needs_network and controller_ip is None and not chosen.ip:
             chosen = chosen._replace(ip=ALL_ADDRESSES)
-        check_controller_launcher(controller)
         settings.check_cluster_id(cluster_id or "")
         to_store(chosen.store)
         if engine_timeout is None:
@@ -179,8 +189,9 @@ class Cluster(ClusterProcesses):
             directory,
             cluster_id,
             n=of_cluster.get("n") if n is None else n,
+            controller=controller,
+            controller_launcher_options=at_controller,
             controller_options=chosen,
-            location=location_of(configured, controller_location),
             engines=engines,
             launcher_options=options,
             configured=configured,
@@ -249,6 +260,8 @@ class Cluster(ClusterProcesses):
         self._engine_count(n)
         with self._stopped_on_failure():
             controller = self._launch_controller()
+            if controller.makes_files:
+                controller.wait_ready(self.engine_timeout)
             # They find its files and wait for it: both start at the same time.
             self.start_engines_sync(n)
             controller.wait_ready(self.engine_timeout)

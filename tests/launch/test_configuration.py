@@ -273,7 +273,8 @@ def test_defaults_are_the_same_as_without_traitlets(command: Command) -> None:
 
 
 def test_each_launcher_with_options_has_a_section_and_is_named() -> None:
-    assert list(launcher_sections()) == ["MPI", "SSH", "Slurm", "PBS", "SGE", "LSF", "HTCondor"]
+    engines = ["MPI", "SSH", "Slurm", "PBS", "SGE", "LSF", "HTCondor"]
+    assert list(launcher_sections()) == [*engines, "SSHController"]
     named = attribute_texts(sections_of("ipclusterz")["Cluster"])["engines"]
     assert all(name in named for name, _ in launcher_sections().values())
 
@@ -323,9 +324,10 @@ def test_what_is_given_counts_more_than_what_is_configured() -> None:
         "Scheduler": {"hwm": 2},
     }
     assert controller_options(configuration) == ControllerOptions(
-        "*", 7, "memory", hwm=2, history=HistoryLimits(5.0, None, 1000)
+        "*", 7, "memory", hwm=2, history=HistoryLimits(5.0, None, 1000), location="a"
     )
-    assert controller_options(configuration, ip="", store="none", hwm=0) == ControllerOptions(
+    chosen = controller_options(configuration, ip="", store="none", hwm=0, location="")
+    assert chosen == ControllerOptions(
         "", 7, "none", hwm=0, history=HistoryLimits(5.0, None, 1000)
     )
 

@@ -45,6 +45,7 @@ def start(args: argparse.Namespace) -> int:
         config=configured.read(args),
         load_profile=False,
         engines=args.engines,
+        controller=args.controller,
         controller_ip=args.ip,
         controller_port=args.port,
         controller_location=args.location,
@@ -240,6 +241,8 @@ def history_line(recorder: Mapping[str, object], facts: ClusterFacts) -> str:
     where = facts.store
     if where == "sqlite":
         where = f"sqlite  {settings.database_file(Path(facts.profile_dir), facts.cluster_id)}"
+        if facts.controller is not None and facts.controller.launcher == "ssh":
+            where = f"sqlite  on {facts.controller.launcher_options['host']}"
     if not recorder["is_kept"]:
         state = "off"
     elif trouble := recorder["trouble"]:

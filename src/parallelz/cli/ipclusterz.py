@@ -138,6 +138,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = _add(commands, "start", START, START_EPILOG)
     _add_engine_options(command, "how many engines (default: one per core)")
+    command.add_argument(
+        "--controller",
+        metavar="LAUNCHER",
+        help="what starts the controller: local, ssh; what it is told: --help-all (default:"
+        " local, on this host)",
+    )
     common.add_network_options(command)
 
     command = _add(commands, "stop", STOP, STOP_EPILOG)

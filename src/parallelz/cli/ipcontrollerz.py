@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run a controller until it is told to end."""
     from parallelz.launch import cluster_file
-    from parallelz.launch.configured import controller_options, location_of
+    from parallelz.launch.configured import controller_options
     from parallelz.launch.launcher import LaunchedFacts
 
     profile_dir = common.chosen_profile_dir(args)
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         configuration,
         ip=args.ip,
         port=args.port,
+        location=args.location,
         reuse=args.reuse,
         store=common.chosen_store(args),
         scheme=args.scheme,
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             args.cluster_id,
             ip=options.ip,
             port=options.port,
-            location=location_of(configuration, args.location),
+            location=options.location,
             heartbeat=options.heartbeat,
             reuse=options.reuse,
         )

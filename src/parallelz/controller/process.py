@@ -33,6 +33,7 @@ from parallelz.transport.security import (
     ClusterSecrets,
     new_secrets,
     read_secrets,
+    read_secrets_file,
     remove_runtime_dir,
     write_secrets,
 )
@@ -69,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reuse", action="store_true", help="use the connection files that are there"
     )
+    parser.add_argument("--file", type=Path, help="the same, from this file of a controller")
     parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)
     return parser
 
@@ -88,8 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(process)d %(levelname).1s %(name)s: %(message)s",
     )
     runtime_dir: Path | None = None
-    if args.reuse:
-        secrets, written = read_secrets(args.profile_dir, args.cluster_id), []
+    written: list[Path] = []
+    if args.file is not None:
+        secrets = read_secrets_file(args.file)
+    elif args.reuse:
+        secrets = read_secrets(args.profile_dir, args.cluster_id)
     else:
         settings.make_profile_dir(args.profile_dir)
         runtime_dir = Path(tempfile.mkdtemp(prefix="parallelz-"))

@@ -14,7 +14,8 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import get_args
 
@@ -92,6 +93,10 @@ class ClusterFacts(msgspec.Struct):
         return "running" if is_alive(launched.pid, launched.started) else "ended"
 
 
+ChangingFacts = Callable[[], AbstractContextManager[ClusterFacts]]
+"""Locks the cluster file for a block that may change what it says."""
+
+
 class ClusterRunning(ClusterError):
     """A cluster with this id runs in this profile already."""
 
@@ -109,6 +114,7 @@ def establish(
     location: str = "",
     heartbeat: Heartbeat = USUAL_HEARTBEAT,
     reuse: bool = False,
+    writes_files: bool = True,
 ) -> str:
     """Make all the files that a cluster needs before its first process starts.
 
@@ -121,6 +127,8 @@ def establish(
     reuse
         Whether to use the keys and addresses of connection files that are there, and to leave
         them there at the end: so that copies stay valid.
+    writes_files
+        Whether connection files are written here. If not, a controller elsewhere does that.
 
     Returns
     -------
@@ -133,7 +141,7 @@ def establish(
         If a cluster with this id runs in this profile.
     """
     settings.make_profile_dir(profile_dir)
-    kept = _kept_secrets(profile_dir, cluster_id) if reuse else None
+    kept = _kept_secrets(profile_dir, cluster_id) if reuse and writes_files else None
     socket_dir = make_socket_dir() if kept is None else str(runtime_dir_of(kept))
     if not claim(profile_dir, cluster_id, socket_dir=socket_dir, keeps_files=reuse):
         if kept is None:  # else it is that of the cluster which runs
@@ -143,6 +151,10 @@ def establish(
             f"a cluster{which} runs already in {profile_dir}; stop it (ipclusterz stop)"
             " or choose another cluster id (--cluster-id)"
         )
+    if not writes_files:
+        if not reuse:  # those of before would be taken for the new ones
+            _remove_connection_files(profile_dir, cluster_id)
+        return socket_dir
     try:
         if kept is not None:
             remove_runtime_dir(Path(socket_dir))
@@ -194,6 +206,7 @@ def establish_one(
     location: str = "",
     heartbeat: Heartbeat = USUAL_HEARTBEAT,
     reuse: bool = False,
+    writes_files: bool = True,
 ) -> tuple[str, str]:
     """Do as `establish`; return the cluster id, another one if that runs, and the directory.
 
@@ -214,6 +227,7 @@ def establish_one(
                 location=location,
                 heartbeat=heartbeat,
                 reuse=reuse,
+                writes_files=writes_files,
             )
         except ClusterRunning:
             spare_id = next(spare_ids, None)
@@ -405,9 +419,14 @@ def make_socket_dir() -> str:
 
 
 def _remove_files(profile_dir: Path, facts: ClusterFacts) -> None:
-    for role in () if facts.keeps_files else get_args(settings.ConnectionRole):
-        settings.connection_file(profile_dir, facts.cluster_id, role).unlink(missing_ok=True)
+    if not facts.keeps_files:
+        _remove_connection_files(profile_dir, facts.cluster_id)
     settings.cluster_file(profile_dir, facts.cluster_id).unlink(missing_ok=True)
     # Only what is surely ours: the file could have been written by anyone who owns it.
     if facts.is_local and Path(facts.socket_dir).name.startswith(SOCKET_DIR_PREFIX):
         remove_runtime_dir(Path(facts.socket_dir))
+
+
+def _remove_connection_files(profile_dir: Path, cluster_id: str) -> None:
+    for role in get_args(settings.ConnectionRole):
+        settings.connection_file(profile_dir, cluster_id, role).unlink(missing_ok=True)

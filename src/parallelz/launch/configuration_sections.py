@@ -27,6 +27,8 @@ class ClusterSection(msgspec.Struct, frozen=True):
         How many engines; None: one per core, or as the launcher says.
     engines
         Launcher of engines: local, mpi, ssh, slurm, pbs, sge, lsf, htcondor.
+    controller
+        Launcher of the controller: local, ssh.
     engine_timeout
         Seconds until controller and engines must be ready.
     stop_grace_s
@@ -35,6 +37,7 @@ class ClusterSection(msgspec.Struct, frozen=True):
 
     n: int | None = None
     engines: str = "local"
+    controller: str = "local"
     engine_timeout: float = settings.START_TIMEOUT_S
     stop_grace_s: float = settings.STOP_GRACE_S
 

@@ -9,7 +9,7 @@ from parallelz.controller_limits import ControllerLimits
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
 from parallelz.launch.launcher import ControllerOptions, HistoryLimits
-from parallelz.launch.registry import section_of
+from parallelz.launch.registry import section_of, section_of_controller
 from parallelz.protocol.connection import Heartbeat
 from parallelz.settings import DEFAULT_STORE
 from parallelz.transport.security import USUAL_HEARTBEAT
@@ -20,6 +20,7 @@ def controller_options(
     *,
     ip: str | None = None,
     port: int | None = None,
+    location: str | None = None,
     reuse: bool | None = None,
     store: str | None = None,
     scheme: str | None = None,
@@ -56,6 +57,7 @@ def controller_options(
         history=HistoryLimits.of(**history),
         limits=ControllerLimits(**limits),
         heartbeat=to_heartbeat(**heartbeat),
+        location=network.get("location", "") if location is None else location,
         **scheduler,
     )
 
@@ -70,14 +72,6 @@ def to_heartbeat(
             " Heartbeat.timeout_s be several times Heartbeat.period_s"
         )
     return Heartbeat(period_s, timeout_s)
-
-
-def location_of(
-    configuration: Mapping[str, Mapping[str, Any]], location: str | None = None
-) -> str:
-    """Return the address by which others reach the controller; "": it finds that out."""
-    configured: str = configuration.get("Controller", {}).get("location", "")
-    return configured if location is None else location
 
 
 def engine_options(configuration: Mapping[str, Mapping[str, Any]]) -> EngineOptions:
@@ -95,6 +89,15 @@ def launcher_options_for(
 ) -> dict[str, Any]:
     """Return what a launcher of engines is told: as given, else as configured."""
     return {**configuration.get(section_of(launcher), {}), **(given or {})}
+
+
+def controller_launcher_options_for(
+    configuration: Mapping[str, Mapping[str, Any]],
+    launcher: str,
+    given: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Do as `launcher_options_for`, for a launcher of controllers."""
+    return {**configuration.get(section_of_controller(launcher), {}), **(given or {})}
 
 
 def _overridden(configured: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

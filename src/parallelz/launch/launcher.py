@@ -83,6 +83,7 @@ class ControllerOptions(NamedTuple):
     limits: ControllerLimits = USUAL_LIMITS
     heartbeat: Heartbeat = Heartbeat()  # of the connection files
     reuse: bool = False  # connection files of before, and leave them for later
+    location: str = ""  # address by which others reach it; "": it finds that out
 
     @property
     def arguments(self) -> list[str]:
@@ -165,6 +166,44 @@ class Launcher(Protocol):
 
     def to_facts(self) -> LaunchedFacts:
         """Return what another process needs to know of it."""
+        ...
+
+
+class LaunchedController(Launcher, Protocol):
+    """A controller, and whatever is started in its place if it dies."""
+
+    @property
+    def pid(self) -> int:
+        """Its process on this host, or what stands for it; 0: there is none."""
+        ...
+
+    @property
+    def makes_files(self) -> bool:
+        """Whether the connection files are there only when it is ready."""
+        ...
+
+    @property
+    def is_taken_up(self) -> bool:
+        """Whether another process started it."""
+        ...
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it died and was not started again though nobody had asked for its end."""
+        ...
+
+    def wait_ready(self, timeout_s: float = settings.START_TIMEOUT_S) -> None:
+        """Wait until it listens.
+
+        Raises
+        ------
+        ClusterError
+            If it ended instead, with its last words, or needs longer than `timeout_s`.
+        """
+        ...
+
+    def leave(self) -> None:
+        """Let it run, but start no other from now on, as this process is about to end."""
         ...
 
 

@@ -16,14 +16,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from parallelz import settings
 from parallelz.errors import ClusterError
-from parallelz.launch.cluster_file import ClusterFacts
+from parallelz.launch.cluster_file import ChangingFacts
 from parallelz.launch.launcher import (
     ControllerOptions,
     LaunchedFacts,
@@ -31,7 +30,7 @@ from parallelz.launch.launcher import (
     describe_code,
     describe_end,
 )
-from parallelz.launch.local import LocalProcess
+from parallelz.launch.local import NO_LAUNCHER_OPTIONS, LocalProcess
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +41,6 @@ DEFAULTS = ControllerOptions()
 
 ENDS_WHEN_ASKED = (0, -signal.SIGTERM, -signal.SIGINT)
 """Codes of a controller that was told to end, be it before it could handle the signal."""
-
-ChangingFacts = Callable[[], AbstractContextManager[ClusterFacts]]
-"""Locks the cluster file for a block that may change what it says."""
 
 
 def controller_command(
@@ -91,24 +87,33 @@ class RestartLimit:
 class LocalController(LocalProcess):
     """A controller on this host. Its connection files must be there before it is started.
 
+    Launchers of other controllers that have a process here inherit from it.
+
     Parameters
     ----------
     place, options
         Which cluster it is of, and how it is started, at first and again.
+    launcher_options
+        None are known.
     changing_facts
         For writing down which process takes the place of one that died. None: no other is
         started.
     """
+
+    name = "local"
+    makes_files = False  # the connection files are there before it starts
 
     def __init__(
         self,
         place: Place,
         options: ControllerOptions = DEFAULTS,
         *,
+        launcher_options: Mapping[str, Any] = NO_LAUNCHER_OPTIONS,
         changing_facts: ChangingFacts | None = None,
     ) -> None:
         log = settings.log_file(place.profile_dir, place.cluster_id, "controller")
         super().__init__("the controller", log)
+        self.launcher_options = dict(launcher_options)
         self._place = place
         self._options = options
         self._changing_facts = changing_facts
@@ -120,12 +125,26 @@ class LocalController(LocalProcess):
         self._verdict = ""  # why there is no other any more
 
     @classmethod
+    def check(cls, launcher_options: Mapping[str, Any]) -> None:
+        """Raise ClusterError if it cannot use these options."""
+        if launcher_options:
+            raise ClusterError(
+                "the launcher local of a controller has no options, but was given"
+                f" {list(launcher_options)}"
+            )
+
+    @staticmethod
+    def needs_network(launcher_options: Mapping[str, Any]) -> bool:
+        """Whether it is to listen for other hosts wherever its engines are."""
+        return False
+
+    @classmethod
     def from_facts(cls, facts: LaunchedFacts, place: Place) -> Self:
         """Take up a controller that was started by another process, or see that it ended.
 
         That process starts another one if it dies; this launcher stands for this one only.
         """
-        controller = cls(place)
+        controller = cls(place, launcher_options=facts.launcher_options)
         controller._log = Path(facts.log)
         controller._attach(facts)
         return controller
@@ -197,6 +216,16 @@ class LocalController(LocalProcess):
         super().stop(grace_s)
         self._close_ready_fd()
 
+    def to_facts(self) -> LaunchedFacts:
+        """Return what another process needs to know of it."""
+        return LaunchedFacts(
+            self.name,
+            self._pid,
+            self._started,
+            str(self._log),
+            launcher_options=self.launcher_options,
+        )
+
     def explain_end(self) -> str:
         """Return how it ended, why no other was started, and what it said last."""
         return describe_end(self._name, self.poll(), self._log, more=self._verdict)
@@ -229,7 +258,7 @@ class LocalController(LocalProcess):
         except (ClusterError, FileNotFoundError):
             return None
         if wait is not None:
-            logger.warning("the controller %s; started again (pid %d)", how, self._pid)
+            logger.warning("%s %s; started again (pid %d)", self._name, how, self._pid)
         return wait
 
     def _open_again(self, how: str) -> Callable[[], int] | None:
@@ -239,7 +268,7 @@ class LocalController(LocalProcess):
                 " started again."
             )
             return None
-        heading = f"= the controller {how}; another one begins here\n"
+        heading = f"= {self._name} {how}; another one begins here\n"
         try:
             return self._open(self._command(resume=True), heading=heading)
         except OSError as error:

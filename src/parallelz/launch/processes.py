@@ -24,12 +24,12 @@ from parallelz.launch.configured import launcher_options_for
 from parallelz.launch.launcher import (
     ControllerOptions,
     EngineSet,
+    LaunchedController,
     LaunchedFacts,
     Place,
 )
 from parallelz.launch.local import LocalWatcher
-from parallelz.launch.local_controller import LocalController
-from parallelz.launch.registry import engine_launcher
+from parallelz.launch.registry import controller_launcher, engine_launcher
 from parallelz.transport.security import read_connection_file
 
 
@@ -42,10 +42,10 @@ class ClusterProcesses:
         Which cluster; None: the usual id, or another one if that runs.
     n
         Engines to start when no number is given later; None: one per usable core.
+    controller, controller_launcher_options
+        Short name of the launcher of controllers, and what it is told.
     controller_options, engine_options
         What they are started with.
-    location
-        Address by which other hosts reach the controller; "": it finds that out.
     engines
         Short name of the launcher of engines.
     launcher_options
@@ -66,8 +66,9 @@ class ClusterProcesses:
         cluster_id: str | None,
         *,
         n: int | None,
+        controller: str,
+        controller_launcher_options: Mapping[str, Any],
         controller_options: ControllerOptions,
-        location: str,
         engines: str,
         engine_options: EngineOptions,
         launcher_options: Mapping[str, Any],
@@ -84,18 +85,19 @@ class ClusterProcesses:
         self._stop_grace_s = stop_grace_s
         self._may_rename = cluster_id is None
         self._options = controller_options
-        self._location = location
         self._engines = engines
         self._engine_options = engine_options
         self._launcher_options = dict(launcher_options)
         self._configured = configured
         self._socket_dir = ""  # "": nothing is ours to stop
         self._owner_pid = os.getpid()
-        self._controller: LocalController | None = None
+        self._controller: LaunchedController | None = None
+        self._controller_launcher = controller
+        self._controller_launcher_options = dict(controller_launcher_options)
         self._engine_sets: dict[str, EngineSet] = {}
 
     @property
-    def controller(self) -> LocalController | None:
+    def controller(self) -> LaunchedController | None:
         """The controller's launcher, None before the start and after the stop.
 
         That of a cluster from a file is another one after the controller was started again.
@@ -342,22 +344,27 @@ class ClusterProcesses:
 
     # -- inside ---------------------------------------------------------------------------
 
-    def _launch_controller(self) -> LocalController:
+    def _launch_controller(self) -> LaunchedController:
         if self._controller is not None:
             raise ClusterRunning(f"{self!r} was started already")
+        launcher = controller_launcher(self._controller_launcher)
         self.cluster_id, self._socket_dir = cluster_file.establish_one(
             self.profile_dir,
             self.cluster_id,
             may_rename=self._may_rename,
             ip=self._options.ip,
             port=self._options.port,
-            location=self._location,
+            location=self._options.location,
             heartbeat=self._options.heartbeat,
             reuse=self._options.reuse,
+            writes_files=not launcher.makes_files,
         )
         atexit.register(self._at_exit)
-        self._controller = LocalController(
-            self._place(), self._options, changing_facts=self._changing_facts
+        self._controller = launcher(
+            self._place(),
+            self._options,
+            launcher_options=self._controller_launcher_options,
+            changing_facts=self._changing_facts,
         )
         with self._changing_facts() as facts:
             self._controller.start()
@@ -403,7 +410,8 @@ class ClusterProcesses:
         if launched is None:
             return
         if known is None or (known.is_taken_up and known.to_facts() != launched):
-            self._controller = LocalController.from_facts(launched, self._place())
+            launcher = controller_launcher(launched.launcher)
+            self._controller = launcher.from_facts(launched, self._place())
 
     def _take_up_others(self) -> None:
         """Learn of processes that another process started for this cluster."""

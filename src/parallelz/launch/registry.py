@@ -13,9 +13,19 @@ import msgspec
 
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
-from parallelz.launch.launcher import EngineSet, LaunchedFacts, Place
+from parallelz.launch.cluster_file import ChangingFacts
+from parallelz.launch.launcher import (
+    ControllerOptions,
+    EngineSet,
+    LaunchedController,
+    LaunchedFacts,
+    Place,
+)
 
-CONTROLLER_LAUNCHERS = ("local",)
+_CONTROLLER_LAUNCHERS = {
+    "local": "parallelz.launch.local_controller:LocalController",
+    "ssh": "parallelz.launch.ssh_controller:SSHController",
+}
 
 _ENGINE_LAUNCHERS = {
     "local": "parallelz.launch.local:LocalEngines",
@@ -57,6 +67,41 @@ class EngineLauncher(Protocol):
         ...
 
 
+class ControllerLauncher(Protocol):
+    """What the class of a launcher of controllers offers.
+
+    Attributes
+    ----------
+    makes_files
+        Whether the connection files are made by what it starts, not before.
+    """
+
+    makes_files: bool
+
+    def check(self, launcher_options: Mapping[str, Any]) -> None:
+        """Raise ClusterError if it cannot use these options."""
+        ...
+
+    def needs_network(self, launcher_options: Mapping[str, Any]) -> bool:
+        """Whether it is to listen for other hosts wherever its engines are."""
+        ...
+
+    def __call__(
+        self,
+        place: Place,
+        options: ControllerOptions,
+        *,
+        launcher_options: Mapping[str, Any],
+        changing_facts: ChangingFacts,
+    ) -> LaunchedController:
+        """Return a controller that is not started."""
+        ...
+
+    def from_facts(self, facts: LaunchedFacts, place: Place) -> LaunchedController:
+        """Take up one that was started by another process, or see that it ended."""
+        ...
+
+
 def engine_launcher(name: str) -> EngineLauncher:
     """Return the class behind a short name such as ``local``.
 
@@ -65,10 +110,22 @@ def engine_launcher(name: str) -> EngineLauncher:
     ClusterError
         If there is none; says which there are.
     """
-    _check(name, tuple(_ENGINE_LAUNCHERS))
-    module, _, attribute = _ENGINE_LAUNCHERS[name].partition(":")
-    launcher: EngineLauncher = getattr(importlib.import_module(module), attribute)
+    launcher: EngineLauncher = _imported(name, _ENGINE_LAUNCHERS)
     return launcher
+
+
+def controller_launcher(name: str) -> ControllerLauncher:
+    """Do as `engine_launcher`, for controllers."""
+    launcher: ControllerLauncher = _imported(name, _CONTROLLER_LAUNCHERS)
+    return launcher
+
+
+def _imported(name: str, launchers: Mapping[str, str]) -> Any:  # noqa: ANN401 - a class
+    if name not in launchers:
+        known = ", ".join(launchers)
+        raise ClusterError(f"there is no launcher called {name!r}; known are: {known}")
+    module, _, attribute = launchers[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def launcher_sections() -> dict[str, tuple[str, type[msgspec.Struct]]]:
@@ -80,27 +137,23 @@ def launcher_sections() -> dict[str, tuple[str, type[msgspec.Struct]]]:
         Such as ``{"Slurm": ("slurm", BatchOptions)}``. To ask imports all launchers.
     """
     sections: dict[str, tuple[str, type[msgspec.Struct]]] = {}
-    for name in _ENGINE_LAUNCHERS:
-        launcher = engine_launcher(name)
-        options = getattr(launcher, "Options", None)
-        if options is not None:
-            class_name = _ENGINE_LAUNCHERS[name].partition(":")[2]
-            sections[class_name.removesuffix("Engines")] = (name, options)
+    for launchers in (_ENGINE_LAUNCHERS, _CONTROLLER_LAUNCHERS):
+        for name in launchers:
+            options = getattr(_imported(name, launchers), "Options", None)
+            if options is not None:
+                sections[_section(name, launchers)] = (name, options)
     return sections
 
 
 def section_of(launcher: str) -> str:
     """Return the name of a launcher's section in configuration files, "" if unknown."""
-    return _ENGINE_LAUNCHERS.get(launcher, "").partition(":")[2].removesuffix("Engines")
+    return _section(launcher, _ENGINE_LAUNCHERS)
 
 
-def check_controller_launcher(name: str) -> None:
-    """Raise ClusterError unless there is a launcher of controllers called `name`."""
-    _check(name, CONTROLLER_LAUNCHERS)
+def section_of_controller(launcher: str) -> str:
+    """Do as `section_of`, for launchers of controllers."""
+    return _section(launcher, _CONTROLLER_LAUNCHERS)
 
 
-def _check(name: str, known: tuple[str, ...]) -> None:
-    if name not in known:
-        raise ClusterError(
-            f"there is no launcher called {name!r}; known are: {', '.join(known)}"
-        )
+def _section(launcher: str, launchers: Mapping[str, str]) -> str:
+    return launchers.get(launcher, "").partition(":")[2].removesuffix("Engines")

@@ -11,9 +11,9 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -80,6 +80,50 @@ class SSHOptions(msgspec.Struct, frozen=True):
     tunnel: bool = True
 
 
+class HasLogin(Protocol):
+    """Options that say how to log in, and what to do there first."""
+
+    @property
+    def user(self) -> str:
+        """For hosts that do not name theirs."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """For hosts that do not name theirs."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """The file of a private one."""
+        ...
+
+    @property
+    def args(self) -> list[str]:
+        """More arguments of ssh."""
+        ...
+
+    @property
+    def python(self) -> str:
+        """Interpreter there; "": the path of the one here."""
+        ...
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of what runs there."""
+        ...
+
+    @property
+    def directory(self) -> str:
+        """Where it works; "": the home directory there."""
+        ...
+
+    @property
+    def setup(self) -> str:
+        """Commands of a shell to run before."""
+        ...
+
+
 class HostEngines(NamedTuple):
     """What is to run on one host."""
 
@@ -140,7 +184,7 @@ def chosen_hosts(options: SSHOptions, n: int) -> list[HostEngines]:
     return chosen
 
 
-def server_of(options: SSHOptions, host: str) -> SSHServer:
+def server_of(options: HasLogin, host: str) -> SSHServer:
     """Return how to log in to a host."""
     server = SSHServer.of(host, options.key or None, options.args)
     if options.user and "@" not in server.host:
@@ -158,19 +202,29 @@ def remote_command(
     socket_path
         What to remove afterwards: the other end of the tunnel, which sshd leaves there.
     """
-    python = options.python or sys.executable
+    arguments = ["-m", "parallelz.engine.process", "--orders", "-n", str(host.n)]
+    script = python_script(options, [*arguments, *engine.arguments, *host.arguments])
+    if socket_path:
+        script = f"{script}; code=$?; rm -f {socket_path}; exit $code"
+    return in_any_shell(script)
+
+
+def python_script(options: HasLogin, arguments: Sequence[str]) -> str:
+    """Return what a POSIX shell is to run: Python, with what is to be done before."""
     command: list[str] = []
     if options.environment:
         command += ["env", *(f"{name}={text}" for name, text in options.environment.items())]
-    command += [python, "-m", "parallelz.engine.process", "--orders", "-n", str(host.n)]
+    command += [options.python or sys.executable, *arguments]
     steps = [options.setup] if options.setup else []
     if options.directory:
         steps.append(shlex.join(["cd", options.directory]))
-    steps.append(shlex.join([*command, *engine.arguments, *host.arguments]))
-    script = " && ".join(steps)
-    if socket_path:
-        script = f"{script}; code=$?; rm -f {socket_path}; exit $code"
-    return shlex.join(["exec", "sh", "-c", script])  # whatever the login's own shell is
+    steps.append(shlex.join(command))
+    return " && ".join(steps)
+
+
+def in_any_shell(script: str) -> str:
+    """Return the same script of a POSIX shell for a login's own shell, whatever that is."""
+    return shlex.join(["exec", "sh", "-c", script])
 
 
 class SSHEngines(LocalEngines):
@@ -204,8 +258,7 @@ class SSHEngines(LocalEngines):
         return sum(host.n for host in _all_hosts(to_ssh_options(launcher_options)))
 
     def _command(self, log_dir: str) -> list[str]:
-        if shutil.which("ssh") is None:
-            raise ClusterError("there is no ssh: install OpenSSH's client")
+        check_ssh()
         place = self._place
         file = settings.connection_file(place.profile_dir, place.cluster_id, "engine")
         command = [sys.executable, "-m", "parallelz.launch.ssh_keeper", "--file", str(file)]
@@ -240,6 +293,12 @@ class SSHEngines(LocalEngines):
         except FileNotFoundError:
             return ""
         return "\n".join(line.partition(FAILED)[2] for line in lines if FAILED in line)
+
+
+def check_ssh() -> None:
+    """Raise ClusterError if there is no ssh."""
+    if shutil.which("ssh") is None:
+        raise ClusterError("there is no ssh: install OpenSSH's client")
 
 
 def log_of(log_dir: Path, host: str) -> Path:

@@ -147,6 +147,7 @@ class PeerLink(LinkEnd[M]):
         super().__init__(hello, incoming, settle=settle)
         if leases is not None:
             self.take_shared = leases.take
+        self._has_keys = bool(endpoint.server_key)
         self._attempts = Attempts(endpoint.urls, self._clock())
         self.socket = self._connect(endpoint)
         self._greet()
@@ -207,6 +208,8 @@ class PeerLink(LinkEnd[M]):
             elif event == zmq.EVENT_DISCONNECTED:
                 self._disconnected()
             elif event & HANDSHAKE_FAILED:
+                if not self._has_keys:
+                    continue  # a tunnel says so while there is no controller behind it
                 is_denied = (event, value) == (zmq.EVENT_HANDSHAKE_FAILED_AUTH, KEY_DENIED)
                 refusal = attempts.failed_handshake(self._clock(), is_denied=is_denied)
                 if refusal:

@@ -209,7 +209,11 @@ def read_secrets(profile_dir: Path, cluster_id: str) -> ClusterSecrets:
     ConnectionFileError
         Others than its owner may read or change it, or somebody did.
     """
-    path = settings.connection_file(profile_dir, cluster_id, "controller")
+    return read_secrets_file(settings.connection_file(profile_dir, cluster_id, "controller"))
+
+
+def read_secrets_file(path: Path) -> ClusterSecrets:
+    """Do as `read_secrets`, with the path of the controller's file."""
     try:
         return msgspec.json.decode(_read_private(path), type=ClusterSecrets)
     except msgspec.MsgspecError as error:
