@@ -34,11 +34,11 @@ from parallelz.launch.configured import (
     controller_options,
     engine_options,
     launcher_options_for,
+    overridden,
 )
 from parallelz.launch.launcher import Launcher
 from parallelz.launch.processes import ClusterProcesses
 from parallelz.launch.registry import controller_launcher, engine_launcher
-from parallelz.store.choice import to_store
 from parallelz.transport.sockets import host_id
 
 __all__ = ["Cluster", "ClusterRunning", "NoCluster"]
@@ -156,39 +156,42 @@ class Cluster(ClusterProcesses):
         load_profile: bool = True,
     ) -> None:
         directory = settings.profile_dir(profile, profile_dir)
-        configured = read_configuration(directory if load_profile else None, given=config or {})
-        of_cluster = configured.get("Cluster", {})
-        engines = engines or of_cluster.get("engines", "local")
-        options = launcher_options_for(configured, engines, launcher_options)
-        chosen = controller_options(
-            configured,
-            ip=controller_ip,
-            port=controller_port,
-            location=controller_location,
-            store=store,
-            scheme=scheme,
-            hwm=hwm,
-            history_max_age_s=history_max_age_s,
-            history_max_count=history_max_count,
-            history_max_bytes=history_max_bytes,
+        configured = overridden(
+            read_configuration(directory if load_profile else None, given=config or {}),
+            {
+                "n": n,
+                "engines": engines,
+                "controller": controller,
+                "engine_timeout": engine_timeout,
+                "controller_ip": controller_ip,
+                "controller_port": controller_port,
+                "controller_location": controller_location,
+                "store": store,
+                "history_max_age_s": history_max_age_s,
+                "history_max_count": history_max_count,
+                "history_max_bytes": history_max_bytes,
+                "scheme": scheme,
+                "hwm": hwm,
+            },
         )
-        controller = controller or of_cluster.get("controller", "local")
+        of_cluster = configured.get("Cluster", {})
+        engines = of_cluster.get("engines", "local")
+        options = launcher_options_for(configured, engines, launcher_options)
+        controller = of_cluster.get("controller", "local")
         at_controller = controller_launcher_options_for(
             configured, controller, controller_launcher_options
         )
         controller_launcher(controller).check(at_controller)
         needs_network = engine_launcher(engines).needs_network(options)
         needs_network |= controller_launcher(controller).needs_network(at_controller)
+        chosen = controller_options(configured)
         if needs_network and controller_ip is None and not chosen.ip:
             chosen = chosen._replace(ip=ALL_ADDRESSES)
-        settings.check_cluster_id(cluster_id or "")
-        to_store(chosen.store)
-        if engine_timeout is None:
-            engine_timeout = of_cluster.get("engine_timeout", settings.START_TIMEOUT_S)
+        settings.to_cluster_id(cluster_id or "")
         super().__init__(
             directory,
             cluster_id,
-            n=of_cluster.get("n") if n is None else n,
+            n=of_cluster.get("n"),
             controller=controller,
             controller_launcher_options=at_controller,
             controller_options=chosen,
@@ -203,7 +206,7 @@ class Cluster(ClusterProcesses):
                 startup_file=startup_file,
                 startup_code=startup_code,
             ),
-            start_timeout_s=engine_timeout,
+            start_timeout_s=of_cluster.get("engine_timeout", settings.START_TIMEOUT_S),
             stop_grace_s=of_cluster.get("stop_grace_s", settings.STOP_GRACE_S),
             shutdown_atexit=shutdown_atexit,
         )

@@ -91,22 +91,39 @@ def profile_dir(
                 f" ({os.fspath(profile_dir)!r}), not both"
             )
         return Path(profile_dir).expanduser().absolute()
-    name = profile or DEFAULT_PROFILE
+    name = to_profile(profile or DEFAULT_PROFILE)
+    return (ipython_dir() / f"profile_{name}").absolute()
+
+
+def to_profile(name: str) -> str:
+    """Return the name of a profile; raise ClusterError if it cannot be part of a file name."""
     if "/" in name or "\0" in name or name in (".", ".."):
         raise ClusterError(
             f"{name!r} is not a profile's name; give a directory as profile_dir (--profile-dir)"
         )
-    return (ipython_dir() / f"profile_{name}").absolute()
+    return name
 
 
 def make_profile_dir(profile_dir: Path) -> None:
-    """Create the directory and what belongs in it; ``security`` is for its owner only."""
-    for name in ("log", "pid"):
-        (profile_dir / name).mkdir(parents=True, exist_ok=True)
-    security = profile_dir / "security"
-    security.mkdir(mode=0o700, exist_ok=True)
-    if security.stat().st_mode & 0o077:
-        security.chmod(0o700)
+    """Create the directory and what belongs in it; ``security`` is for its owner only.
+
+    Raises
+    ------
+    ClusterError
+        If that is not possible; says why.
+    """
+    try:
+        for name in ("log", "pid"):
+            (profile_dir / name).mkdir(parents=True, exist_ok=True)
+        security = profile_dir / "security"
+        security.mkdir(mode=0o700, exist_ok=True)
+        if security.stat().st_mode & 0o077:
+            security.chmod(0o700)
+    except OSError as error:
+        raise ClusterError(
+            f"{profile_dir} cannot be made a profile's directory: {error.strerror}"
+            f" ({error.filename})"
+        ) from error
 
 
 def log_dir(profile_dir: Path) -> Path:
@@ -163,15 +180,15 @@ def shared_memory_bytes_max() -> int | None:
     return int(text)
 
 
-def check_cluster_id(cluster_id: str) -> None:
-    """Raise ClusterError unless `cluster_id` is empty or can be part of a file name."""
+def to_cluster_id(cluster_id: str) -> str:
+    """Return a cluster's id; raise ClusterError unless "" or part of a file name."""
     if cluster_id and not _CLUSTER_ID.fullmatch(cluster_id):
         raise ClusterError(
             f"{cluster_id!r} is not a cluster id: use up to 64 letters, digits and _ . -,"
             " beginning with a letter or digit"
         )
+    return cluster_id
 
 
 def _suffix(cluster_id: str) -> str:
-    check_cluster_id(cluster_id)
-    return f"-{cluster_id}" if cluster_id else ""
+    return f"-{to_cluster_id(cluster_id)}" if cluster_id else ""

@@ -150,14 +150,6 @@ def test_a_profile_is_made_once(shell: Shell) -> None:
     assert shell.run("ipclusterz create").stdout.startswith("There was already")
 
 
-def test_an_unknown_launcher_is_refused(shell: Shell) -> None:
-    ran = shell.run("ipclusterz start --engines=cloud")
-    said = "ipclusterz: there is no launcher called 'cloud'; known are: local, "
-    assert ran.returncode == 1
-    assert ran.stderr.startswith(said)
-    assert len(ran.stderr.splitlines()) == 1
-
-
 # -- ipcontrollerz ---------------------------------------------------------------------------
 
 

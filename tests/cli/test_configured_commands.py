@@ -73,8 +73,8 @@ def test_a_broken_file_starts_nothing_and_does_not_keep_a_cluster_from_being_sto
     [
         ("ipclusterz start --Cluster.m=2", "section Cluster has no option 'm'"),
         ("ipcontrollerz --Slurm.queue=x", "ipcontrollerz does not know it, but ipclusterz"),
-        ("ipenginez --Engine.n=0", "n must be 1 or more"),
-        ("ipclusterz stop --Cluster.n=2", "has no meaning for this command"),
+        ("ipenginez --Engine.n=0", "must be a whole number, 1 or more"),
+        ("ipclusterz stop --Cluster.n=2", "has no meaning here"),
     ],
 )
 def test_misused_options_are_status_2(command: str, said: str, shell: Shell) -> None:

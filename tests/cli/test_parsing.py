@@ -89,13 +89,33 @@ def test_misuse_is_status_2(argv: list[str]) -> None:
     assert exit_.value.code == 2
 
 
-def test_nonsense_in_an_option_is_explained_in_one_line(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["strat"], "there is no 'strat'; did you mean start?"),
+        (["start", "--daemonise"], "does not know --daemonise; did you mean --daemonize?"),
+        (["start", "--resources=gpu"], "gpu= is not a resource: give a name and a number"),
+        (["start", "-n", "x"], "argument -n: must be a whole number, 1 or more, not 'x'"),
+        (["start", "--port=99999"], "argument --port: must be a port: 1 to 65535"),
+        (["start", "--engines=slrum"], "argument --engines: there is no launcher called"),
+        (["start", "--scheme=lastload"], "argument --scheme: there is no scheme 'lastload'"),
+        (["start", "--profile=a/b"], "'a/b' is not a profile's name"),
+        (["start", "--cluster-id=a/b"], "'a/b' is not a cluster id"),
+        (["start", "-p", "a", "--profile-dir=b"], "not allowed with argument"),
+        (["status", "-o", "yaml"], "there is no 'yaml'; there are text, json"),
+        (["stop", "--Cluster.n=2"], "--Cluster.n has no meaning here"),
+        (["start", "--Cluster.n"], "--Cluster.n needs a value"),
+    ],
+)
+def test_misuse_is_explained_in_one_line(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        ipenginez.main(["--resources", "gpu"])
-    last_line = capsys.readouterr().err.splitlines()[-1]
-    assert "argument --resources: gpu= is not a resource: give a name and a number" in last_line
+        ipclusterz.main(argv)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ipclusterz")
+    assert said in line
+    assert "--help)" in line
 
 
 def test_help_does_not_wait_for_what_only_work_needs() -> None:

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy
 import pytest
 
+from parallelz.cluster import Cluster
 from parallelz.controller_limits import ControllerLimits
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
@@ -34,6 +36,7 @@ from parallelz.launch.configured import (
     controller_options,
     engine_options,
     launcher_options_for,
+    overridden,
 )
 from parallelz.launch.launcher import ControllerOptions, HistoryLimits
 from parallelz.launch.registry import launcher_sections
@@ -102,6 +105,12 @@ def test_a_file_may_include_another(tmp_path: Path) -> None:
     assert read_configuration(tmp_path) == {"Cluster": {"n": 3, "engines": "ssh"}}
 
 
+def test_another_file_is_looked_for_beside_the_one_that_includes_it(tmp_path: Path) -> None:
+    write(tmp_path, "c.Cluster.n = 3", "common.py")
+    write(tmp_path, "load_subconfig('common.py')")
+    assert read_configuration(tmp_path) == {"Cluster": {"n": 3}}
+
+
 def test_a_command_line_counts_most_then_what_a_program_gives(tmp_path: Path) -> None:
     write(tmp_path, "c.Cluster.n = 1; c.Scheduler.hwm = 1; c.Controller.port = 1")
     more = write(tmp_path, "c.Controller.port = 2; c.Controller.ip = '*'", "more.py")
@@ -128,12 +137,20 @@ def test_a_command_line_counts_most_then_what_a_program_gives(tmp_path: Path) ->
         ("def f():\n  raise KeyError('x')\nf()", 2, "KeyError: 'x'"),
         ("c.Cluster.n =", 1, "SyntaxError: invalid syntax"),
         ("# c.Cluster.n\nc.Cluster.n = 'x'", 2, "expected an int, not 'x'"),
-        ("c.Cluster.n = 0", 1, "n must be 1 or more"),
+        ("c.Cluster.n = 0", 1, "must be a whole number, 1 or more"),
         ("\nc.Engine.labels = ['two words']", 2, "'two words' is not a label"),
         ("\nc.History.max_bytes = 'lots'", 2, "'lots' is not a size"),
-        ("c.Controller.port = 70000", 1, "70000 is not a port"),
+        ("c.Controller.port = 70000", 1, "must be a port: 1 to 65535"),
         ("c.SSH.hosts = {'node1': 'many'}", 1, "option hosts"),
         ("c.Cluster = 5", 1, "ValueError: "),
+        ("\nraise SystemExit(3)", 2, "SystemExit: 3"),
+        ("raise ValueError('on two\\nlines')", 1, "ValueError: on two lines"),
+        ("open('/nowhere')", 1, "No such file or directory: '/nowhere'"),
+        ("\nload_subconfig('nowhere.py')", 2, "No such file or directory: "),
+        ("c.Scheduler.scheme = 'lastload'", 1, "did you mean leastload?"),
+        ("c.Cluster.engines = 'slrum'", 1, "did you mean slurm?"),
+        ("c.Limits.away_grace_s = float('inf')", 1, "must be a number from 0 on, not inf"),
+        ("c.Limits.client_grace_s = float('nan')", 1, "must be a number from 0 on, not nan"),
     ],
 )
 def test_an_error_in_a_file_names_the_line(
@@ -200,10 +217,10 @@ def test_a_section_in_the_file_of_another_command_is_warned_of(
 
 
 def test_options_with_a_dot_are_told_from_others() -> None:
-    argv = ["start", "-n", "2", "--Slurm.queue=a=b", "--Cluster.n", "3", "--location=A.b"]
+    argv = ["start", "-n", "2", "--Slurm.queue=a=b", "--cluster.n", "3", "--location=A.b"]
     assert split_settings(argv) == (
         ["start", "-n", "2", "--location=A.b"],
-        [Setting("Slurm", "queue", "a=b"), Setting("Cluster", "n", "3")],
+        [Setting("Slurm", "queue", "a=b"), Setting("cluster", "n", "3")],
     )
 
 
@@ -241,6 +258,7 @@ def test_texts_become_values(texts: tuple[str, ...], value: object) -> None:
         ([("Slrum", "queue", "x")], "--Slrum.queue: there is no section 'Slrum'"),
         ([("Slurm", "quue", "x")], "--Slurm.quue: section Slurm has no option 'quue'"),
         ([("Cluster", "n", "x")], "--Cluster.n: expected an int, not 'x'"),
+        ([("cluster", "n", "1")], "--cluster.n: there is no section 'cluster'; did you mean"),
         ([("Cluster", "n", "1"), ("Cluster", "n", "2")], "--Cluster.n: given 2 times"),
     ],
 )
@@ -326,10 +344,48 @@ def test_what_is_given_counts_more_than_what_is_configured() -> None:
     assert controller_options(configuration) == ControllerOptions(
         "*", 7, "memory", hwm=2, history=HistoryLimits(5.0, None, 1000), location="a"
     )
-    chosen = controller_options(configuration, ip="", store="none", hwm=0, location="")
-    assert chosen == ControllerOptions(
+    given = {
+        "controller_ip": "",
+        "store": "none",
+        "hwm": 0,
+        "controller_location": "",
+        "scheme": None,
+    }
+    assert controller_options(overridden(configuration, given)) == ControllerOptions(
         "", 7, "none", hwm=0, history=HistoryLimits(5.0, None, 1000)
     )
+    assert configuration["Controller"]["ip"] == "*"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("n", 0, "a whole number, 1 or more, not 0"),
+        ("n", 2.5, "a whole number, 1 or more, not 2.5"),
+        ("engine_timeout", float("nan"), "more than 0, not nan"),
+        ("engines", "slrum", "did you mean slurm?"),
+        ("controller_port", 70000, "a port: 1 to 65535"),
+        ("controller_port", "http", "a port: 1 to 65535"),
+        ("hwm", -1, "a whole number, 0 or more, not -1"),
+        ("scheme", "lastload", "did you mean leastload?"),
+        ("store", "mongodb", "there is no store called 'mongodb'"),
+        ("history_max_age_s", 0, "more than 0, not 0"),
+        ("history_max_count", -1, "a whole number, 1 or more, not -1"),
+        ("history_max_bytes", "lots", "'lots' is not a size"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_refused_by_its_name(
+    name: str, value: object, said: str
+) -> None:
+    with pytest.raises(ClusterError) as raised:
+        Cluster(load_profile=False, **{name: value})  # type: ignore[arg-type]
+    assert str(raised.value).startswith(f"{name}: ")
+    assert said in str(raised.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    n = overridden({}, {"n": numpy.int64(2)})["Cluster"]["n"]
+    assert type(n) is int
 
 
 def test_engines_have_what_is_configured() -> None:

@@ -35,7 +35,7 @@ def test_what_makes_no_sense_is_refused_when_the_cluster_is_made_to_start(
 
     with pytest.raises(ClusterError, match=r"no option 'mpiexc'; did you mean mpiexec\?"):
         launch(mpiexc="x")
-    with pytest.raises(ClusterError, match="no option 'zzz'; it has mpiexec, args, "):
+    with pytest.raises(ClusterError, match="no option 'zzz'; there are mpiexec, args, "):
         launch(zzz=1)
     with pytest.raises(ClusterError, match="cannot use its option args='x': Expected `array`"):
         launch(args="x")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import msgspec
 
@@ -46,14 +46,8 @@ def start(args: argparse.Namespace) -> int:
         load_profile=False,
         engines=args.engines,
         controller=args.controller,
-        controller_ip=args.ip,
-        controller_port=args.port,
-        controller_location=args.location,
-        store=common.chosen_store(args),
-        scheme=args.scheme,
-        hwm=args.hwm,
+        **common.controller_arguments(args),
         **common.engine_options(args),
-        **common.history_limits(args),
         shutdown_atexit=not args.daemonize,
     )
     started = False
@@ -359,4 +353,7 @@ def _state(facts: ClusterFacts) -> str:
 
 
 def _as_dict(facts: ClusterFacts) -> dict[str, object]:
-    return {**msgspec.to_builtins(facts), "state": _state(facts)}
+    shown: dict[str, Any] = {**msgspec.to_builtins(facts), "state": _state(facts)}
+    for set_id, launched in facts.engine_sets.items():
+        shown["engine_sets"][set_id]["options"] = launched.options._asdict()  # by their names
+    return shown

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from parallelz import settings
+from parallelz.core.placement import to_scheme
 from parallelz.engine_options import EngineOptions, to_code, to_labels, to_resources, to_size
 from parallelz.errors import ClusterError, ParallelzError
 from parallelz.launch.configuration import MisusedOption
+from parallelz.option_values import nearest, to_count, to_count_or_0, to_port, to_seconds
 from parallelz.store.choice import (
     DATABASE_VARIABLE,
     POSTGRESQL,
@@ -24,10 +26,33 @@ from parallelz.store.choice import (
 DONE, FAILED, MISUSED, ALREADY_STARTED, ALREADY_STOPPED = 0, 1, 2, 10, 11
 INTERRUPTED = 128 + signal.SIGINT
 
+T = TypeVar("T")
 
-def new_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+
+class Parser(argparse.ArgumentParser):
+    """A parser, also of one of several commands, whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where there is more, and exit."""
+        self.exit(MISUSED, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Say of options that do not exist which ones were perhaps meant, and exit."""
+        options = [each for each in self._option_string_actions if each.startswith("--")]
+        name = unknown[0].partition("=")[0]
+        hint = nearest(name, options) if name.startswith("--") else ""
+        near = f"; {hint}" if hint.startswith("did you mean") else ""
+        self.error(f"does not know {' '.join(unknown)}{near}")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            hint = nearest(str(value), list(action.choices))
+            raise argparse.ArgumentError(action, f"there is no {value!r}; {hint}")
+
+
+def new_parser(prog: str, description: str, epilog: str) -> Parser:
     """Return a parser that shows texts as they are written, and knows ``--version``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description=description,
         epilog=epilog,
@@ -40,28 +65,24 @@ def new_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentPar
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which cluster is meant."""
     group = parser.add_argument_group("which cluster")
-    group.add_argument(
+    profile = group.add_mutually_exclusive_group()
+    profile.add_argument(
         "-p",
         "--profile",
+        type=refusing(settings.to_profile),
         metavar="NAME",
         help="the IPython profile it belongs to (default: default)",
     )
-    group.add_argument(
+    profile.add_argument(
         "--profile-dir", metavar="DIR", help="the same, as the path of any directory"
     )
     group.add_argument(
         "--cluster-id",
+        type=refusing(settings.to_cluster_id),
         metavar="ID",
         default="",
         help="a name of your choice, to have several clusters in one profile (default: none)",
     )
-
-
-def not_negative(text: str) -> int:
-    """Return a number from an option; 0 is one."""
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, not {text!r}")
-    return int(text)
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +93,12 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="also listen on this address, for engines and clients of other hosts; '*' is"
         " all addresses; what goes there is encrypted (default: this host only)",
     )
-    group.add_argument("--port", type=int, help="for other hosts (default: one that is free)")
+    group.add_argument(
+        "--port",
+        type=refusing(to_port),
+        metavar="N",
+        help="for other hosts (default: one that is free)",
+    )
     group.add_argument(
         "--location",
         metavar="ADDRESS",
@@ -81,6 +107,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     _add_history_options(group)
     group.add_argument(
         "--scheme",
+        type=refusing(to_scheme),
         metavar="NAME",
         help="how engines are chosen for balanced tasks: leastload, lru, plainrandom, twobin,"
         " weighted, pure, or module:Class of your own (default:"
@@ -88,7 +115,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--hwm",
-        type=not_negative,
+        type=refusing(to_count_or_0),
         metavar="N",
         help="how many tasks may be placed on an engine at once, 0: any number (default: what"
         " covers the way to it)",
@@ -98,14 +125,14 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 def _add_history_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--store",
-        type=_refusing(to_store),
+        type=refusing(to_store),
         metavar="STORE",
         help=f"where to keep the history of tasks and results: {', '.join(STORES)} (default:"
         f" {settings.DEFAULT_STORE})",
     )
     group.add_argument(
         "--database",
-        type=_refusing(to_store),
+        type=refusing(to_store),
         metavar="URL",
         help="of the store postgresql, without a password: that comes with the URL from the"
         f" environment variable {DATABASE_VARIABLE}, or from ~/.pgpass (default: that"
@@ -113,28 +140,34 @@ def _add_history_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--history-max-age-s",
-        type=more_than_0,
+        type=refusing(to_seconds),
         metavar="SECONDS",
         help="forget tasks that ended longer ago (default: never)",
     )
     group.add_argument(
         "--history-max-count",
-        type=positive,
+        type=refusing(to_count),
         metavar="N",
         help="forget the oldest tasks if there are more (default: no limit)",
     )
     group.add_argument(
         "--history-max-bytes",
-        type=_refusing(to_size),
+        type=refusing(to_size),
         metavar="SIZE",
         help="the same by the size of the store, such as 500MB or 2GiB (default: no limit)",
     )
 
 
-def history_limits(args: argparse.Namespace) -> dict[str, Any]:
-    """Return how much of the history is to be kept, as keywords; None: not given."""
-    names = ("history_max_age_s", "history_max_count", "history_max_bytes")
-    return {name: getattr(args, name) for name in names}
+def controller_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the options of `add_network_options` say, as arguments of `Cluster`."""
+    same = ("scheme", "hwm", "history_max_age_s", "history_max_count", "history_max_bytes")
+    return {
+        "controller_ip": args.ip,
+        "controller_port": args.port,
+        "controller_location": args.location,
+        "store": chosen_store(args),
+        **{name: getattr(args, name) for name in same},
+    }
 
 
 def chosen_store(args: argparse.Namespace) -> str | None:
@@ -153,19 +186,19 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the engines")
     group.add_argument(
         "--labels",
-        type=_refusing(to_labels),
+        type=refusing(to_labels),
         metavar="A,B",
         help="what they are good for; tasks may ask for engines with some labels",
     )
     group.add_argument(
         "--resources",
-        type=_refusing(to_resources),
+        type=refusing(to_resources),
         metavar="NAME=N,...",
         help="how much each of them has, such as gpu=1,mem=16; tasks may ask for some",
     )
     group.add_argument(
         "--memory-limit",
-        type=_refusing(to_size),
+        type=refusing(to_size),
         metavar="SIZE",
         help="kill and replace an engine that uses more memory than this, such as 500MB or"
         " 2GiB (default: no limit)",
@@ -186,7 +219,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-c",
         dest="startup_code",
-        type=_refusing(to_code),
+        type=refusing(to_code),
         metavar="CODE",
         help="the same as text, after the file",
     )
@@ -197,32 +230,16 @@ def engine_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in EngineOptions._fields}
 
 
-def _refusing(parse: Callable[[str], object]) -> Callable[[str], object]:
+def refusing(parse: Callable[[str], T]) -> Callable[[str], T]:
     """Return the same for argparse, which shows only its own errors."""
 
-    def parsed(text: str) -> object:
+    def parsed(text: str) -> T:
         try:
             return parse(text)
         except ClusterError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return parsed
-
-
-def positive(text: str) -> int:
-    """Return a number of engines; for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
-
-
-def more_than_0(text: str) -> float:
-    """Return a number from an option; for argparse."""
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
-    return number
 
 
 def chosen_profile_dir(args: argparse.Namespace) -> Path:

@@ -52,7 +52,7 @@ def add_help_all(
     )
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(parser: common.Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of a command line; those such as ``--Cluster.n=4`` as `settings`.
 
     Raises
@@ -64,10 +64,13 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         others, settings = split_settings(_arguments(argv))
     except MisusedOption as error:
         parser.error(str(error))
-    args = parser.parse_args(others)
+    args, unknown = parser.parse_known_args(others)
+    chosen: common.Parser = getattr(args, "parser", parser)
+    if unknown:
+        chosen.refuse(unknown)
     if settings and not hasattr(args, "configures"):
         first = settings[0]
-        parser.error(f"--{first.section}.{first.option} has no meaning for this command")
+        chosen.error(f"--{first.section}.{first.option} has no meaning here")
     args.settings = settings
     return args
 

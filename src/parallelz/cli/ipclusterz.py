@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from parallelz.cli import common, configured
+from parallelz.option_values import to_count, to_seconds
 
 DESCRIPTION = """\
 Start, look after and stop clusters: a controller, and engines that do the work.
@@ -130,7 +131,7 @@ exit status: 0 done, 1 failed, 2 misused
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> common.Parser:
     """Return the parser of the command line."""
     parser = common.new_parser("ipclusterz", DESCRIPTION, EPILOG)
     configured.add_help_all(parser, "ipclusterz")
@@ -140,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_engine_options(command, "how many engines (default: one per core)")
     command.add_argument(
         "--controller",
+        type=common.refusing(_to_controller_launcher),
         metavar="LAUNCHER",
         help="what starts the controller: local, ssh; what it is told: --help-all (default:"
         " local, on this host)",
@@ -157,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = _add(commands, "top", TOP, TOP_EPILOG)
     command.add_argument(
         "--refresh",
-        type=common.more_than_0,
+        type=common.refusing(to_seconds),
         default=2.0,
         metavar="SECONDS",
         help="how often to look (default: %(default)g)",
@@ -177,7 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "-n",
         "--lines",
-        type=common.positive,
+        type=common.refusing(to_count),
         default=20,
         metavar="N",
         help="lines of each log (default: %(default)s)",
@@ -224,11 +226,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _add(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[common.Parser],
     name: str,
     description: str,
     epilog: str,
-) -> argparse.ArgumentParser:
+) -> common.Parser:
     command = commands.add_parser(
         name,
         help=description.partition(";")[0].partition(". ")[0].rstrip(".\n").replace("\n", " "),
@@ -236,7 +238,7 @@ def _add(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(command=name)
+    command.set_defaults(command=name, parser=command)
     if name != "demo":
         common.add_cluster_options(command)
     return command
@@ -252,10 +254,14 @@ def _add_output(command: argparse.ArgumentParser, more_help: str = "") -> None:
     )
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_demo(commands: argparse._SubParsersAction[common.Parser]) -> None:
     command = _add(commands, "demo", DEMO, DEMO_EPILOG)
     command.add_argument(
-        "-n", type=common.positive, default=4, metavar="N", help="how many engines (default: 4)"
+        "-n",
+        type=common.refusing(to_count),
+        default=4,
+        metavar="N",
+        help="how many engines (default: 4)",
     )
     command.add_argument(
         "--output",
@@ -264,25 +270,39 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     command.add_argument(
         "--files",
-        type=common.positive,
+        type=common.refusing(to_count),
         metavar="N",
         help="how many files of Python's library to take (default: all of them)",
     )
 
 
 def _add_engine_options(command: argparse.ArgumentParser, n_help: str) -> None:
-    command.add_argument("-n", type=common.positive, metavar="N", help=n_help)
+    command.add_argument("-n", type=common.refusing(to_count), metavar="N", help=n_help)
     command.add_argument(
         "--daemonize", action="store_true", help="run in the background, survive this terminal"
     )
     command.add_argument(
         "--engines",
+        type=common.refusing(_to_engine_launcher),
         metavar="LAUNCHER",
         help="what starts engines: local, mpi, ssh, slurm, pbs, sge, lsf, htcondor; what they"
         " are told: --help-all (default: local, on this host)",
     )
     common.add_engine_options(command)
     configured.add_options(command, "ipclusterz")
+
+
+def _to_engine_launcher(name: str) -> str:
+    # Not at the top: help need not wait for it.
+    from parallelz.launch.registry import to_engine_launcher
+
+    return to_engine_launcher(name)
+
+
+def _to_controller_launcher(name: str) -> str:
+    from parallelz.launch.registry import to_controller_launcher
+
+    return to_controller_launcher(name)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ exit status: 0 it was told to end, 1 failed, 2 misused, 10 a cluster with this i
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> common.Parser:
     """Return the parser of the command line."""
     parser = common.new_parser("ipcontrollerz", DESCRIPTION, EPILOG)
     common.add_cluster_options(parser)
@@ -63,25 +63,18 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run a controller until it is told to end."""
     from parallelz.launch import cluster_file
-    from parallelz.launch.configured import controller_options
+    from parallelz.launch.configured import controller_options, overridden
     from parallelz.launch.launcher import LaunchedFacts
 
     profile_dir = common.chosen_profile_dir(args)
     if args.generate_config:
         return configured.generate(args)
     # What a launcher starts is told everything: it has read the configuration.
-    configuration = {} if args.launched else configured.read(args)
-    options = controller_options(
-        configuration,
-        ip=args.ip,
-        port=args.port,
-        location=args.location,
-        reuse=args.reuse,
-        store=common.chosen_store(args),
-        scheme=args.scheme,
-        hwm=args.hwm,
-        **common.history_limits(args),
+    configuration = overridden(
+        {} if args.launched else configured.read(args),
+        {**common.controller_arguments(args), "reuse": args.reuse},
     )
+    options = controller_options(configuration)
     if args.launched:
         socket_dir = cluster_file.read_launched(profile_dir, args.cluster_id).socket_dir
         has_crashed = True

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from parallelz import settings
 from parallelz.cli import common, configured
+from parallelz.option_values import to_count
 
 DESCRIPTION = """\
 Run engines: the processes that do the work. They connect to a controller, for which they
@@ -42,12 +43,12 @@ exit status: 0 they were told to end, 1 failed, 2 misused, 77 the controller ref
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> common.Parser:
     """Return the parser of the command line."""
     parser = common.new_parser("ipenginez", DESCRIPTION, EPILOG)
     parser.add_argument(
         "-n",
-        type=common.positive,
+        type=common.refusing(to_count),
         metavar="N",
         help="how many engines (default: 1)",
     )
@@ -97,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
     options = engine_options(configuration).but(**common.engine_options(args))
     n = args.n or configuration.get("Engine", {}).get("n", 1)
     wait_s = configuration.get("Engine", {}).get("file_wait_s", process.FILE_WAIT_S)
+    if not file.exists():
+        print(f"Waiting up to {wait_s:g} s for {file}, which a controller writes", flush=True)
     argv = ["-n", str(n), *options.arguments]
     if args.mpi:
         argv += ["--mpi", args.mpi]

@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         find_scheme(args.scheme)
         to_store(args.store)
-    except (UnknownScheme, ClusterError) as error:
+    except ClusterError as error:
         sys.stderr.write(f"ipcontrollerz: {error}\n")
         return 2
     logging.basicConfig(

@@ -12,8 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
-from parallelz.errors import ParallelzError
+from parallelz.errors import ClusterError
 from parallelz.ids import EngineId
+from parallelz.option_values import nearest
 
 Draw = Callable[[int], int]
 """Returns a number below its argument: ``random.randrange``, or anything that replays."""
@@ -260,7 +261,7 @@ SCHEMES: dict[str, type[Room]] = {
 }
 
 
-class UnknownScheme(ParallelzError):
+class UnknownScheme(ClusterError):
     """There is no such way to choose engines."""
 
 
@@ -270,8 +271,21 @@ def scheme_named(name: str) -> type[Room]:
     Raises
     ------
     UnknownScheme
-        If there is none of that name; the text lists those that are.
+        If there is none of that name.
     """
     if name not in SCHEMES:
-        raise UnknownScheme(f"there is no scheme {name!r}; there are {', '.join(SCHEMES)}")
+        raise UnknownScheme(f"there is no scheme {name!r}; {nearest(str(name), SCHEMES)}")
     return SCHEMES[name]
+
+
+def to_scheme(name: str) -> str:
+    """Return the name of a scheme if there may be such: a user's own, nobody can tell yet.
+
+    Raises
+    ------
+    UnknownScheme
+        If there is none.
+    """
+    if not isinstance(name, str) or ":" not in name:
+        scheme_named(name)
+    return name

@@ -25,7 +25,9 @@ Configuration = dict[str, dict[str, Any]]
 
 NOTHING: Mapping[str, Mapping[str, Any]] = {}
 
-_TRAIT = re.compile(r"--(?P<section>[A-Z]\w*)\.(?P<option>\w+)(?:=(?P<value>.*))?", re.DOTALL)
+_TRAIT = re.compile(
+    r"--(?P<section>[A-Za-z]\w*)\.(?P<option>\w+)(?:=(?P<value>.*))?", re.DOTALL
+)
 
 
 class ConfigurationError(ClusterError):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import re
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from traitlets import TraitError
 from traitlets.config.loader import (
     Config,
-    ConfigFileNotFound,
     DeferredConfigList,
     DeferredConfigString,
     JSONFileConfigLoader,
@@ -32,6 +30,7 @@ from parallelz.launch.configuration import (
 )
 from parallelz.launch.configuration_classes import classes_of
 from parallelz.launch.configuration_sections import check_values
+from parallelz.option_values import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -87,12 +86,12 @@ def _find(section: str, option: str, command: Command, complain: Complain) -> ob
     classes = classes_of(command)
     if section not in classes:
         elsewhere = "" if command == "ipclusterz" else _elsewhere(section, command)
-        hint = elsewhere or _nearest(section, classes)
+        hint = elsewhere or nearest(section, classes)
         complain(section, option, f"there is no section {section!r}; {hint}")
         return None
     traits = classes[section].class_traits(config=True)
     if option not in traits:
-        hint = _nearest(option, traits)
+        hint = nearest(option, sorted(traits))
         complain(section, option, f"section {section} has no option {option!r}; {hint}")
         return None
     return traits[option]
@@ -104,14 +103,6 @@ def _elsewhere(section: str, command: Command) -> str:
     return f"{command} does not know it, but ipclusterz does"
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
-    by_lower = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    if near:
-        return f"did you mean {by_lower[near[0]]}?"
-    return f"there are {', '.join(sorted(known))}"
-
-
 def _values(
     config: Config, command: Command, unknown: Complain, refuse: Complain
 ) -> Configuration:
@@ -119,7 +110,10 @@ def _values(
     found: Configuration = {}
     for section, options in config.items():
         if not isinstance(options, Config):  # such as c.cluster.n: sections begin with capitals
-            unknown(section, "", f"{section!r} is no section; {_nearest_section(section)}")
+            what = f"{section!r} is no section; {nearest(section, classes_of('ipclusterz'))}"
+            if section in classes_of(command):
+                what = f"a section has options by their names, not {options!r}"
+            unknown(section, "", what)
             continue
         known = Config()
         for option, value in options.items():
@@ -129,10 +123,6 @@ def _values(
             continue
         found[section] = _converted(section, known, command, refuse)
     return found
-
-
-def _nearest_section(name: str) -> str:
-    return _nearest(name, classes_of("ipclusterz"))
 
 
 def _converted(
@@ -166,21 +156,40 @@ def _brief(error: Exception, value: object) -> str:
     return f"expected {expected[1]}, not {shown!r}"
 
 
+class _PyLoader(PyFileConfigLoader):
+    """Looks for other files beside this one, and misses those that are not there."""
+
+    def load_subconfig(self, fname: str, path: str | None = None) -> None:
+        directory = Path(self.full_filename).parent if path is None else Path(path)
+        file = directory / fname
+        file.read_bytes()  # whose errors say more than those of traitlets
+        self.config.merge(type(self)(str(file)).load_config())
+
+
 def _load(path: Path) -> Config:
-    is_json = path.suffix == ".json"
-    loader = JSONFileConfigLoader(str(path)) if is_json else PyFileConfigLoader(str(path))
+    path = path.absolute()
+    try:
+        path.read_bytes()  # as above
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    loader = (JSONFileConfigLoader if path.suffix == ".json" else _PyLoader)(str(path))
     try:
         return loader.load_config()
-    except (OSError, ConfigFileNotFound) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error
     except json.JSONDecodeError as error:
         raise ConfigurationError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
-    except Exception as error:  # whatever the user's code raises
-        what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-        raise ConfigurationError(f"{path}{_line_of(error, path)}: {what}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        raise ConfigurationError(f"{path}{_line_of(error, path)}: {_told(error)}") from error
 
 
-def _line_of(error: Exception, path: Path) -> str:
+def _told(error: BaseException) -> str:
+    """Return an exception in one line."""
+    lines = "".join(traceback.format_exception_only(error)).split("\n")
+    if isinstance(error, SyntaxError):  # which shows the line first
+        lines = lines[-2:]
+    return " ".join(" ".join(lines).split())
+
+
+def _line_of(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f":{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)

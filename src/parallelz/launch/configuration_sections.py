@@ -9,11 +9,23 @@ import msgspec
 
 from parallelz import settings
 from parallelz.controller_limits import ControllerLimits
+from parallelz.core.placement import to_scheme
 from parallelz.engine_options import to_code, to_labels, to_resources, to_size
-from parallelz.errors import ClusterError
 from parallelz.launch.configuration import Command
 from parallelz.launch.launcher_options import to_options
-from parallelz.launch.registry import launcher_sections
+from parallelz.launch.registry import (
+    launcher_sections,
+    to_controller_launcher,
+    to_engine_launcher,
+)
+from parallelz.option_values import (
+    to_count,
+    to_count_or_0,
+    to_grace,
+    to_period,
+    to_port,
+    to_seconds,
+)
 from parallelz.protocol.connection import Heartbeat
 from parallelz.store.choice import to_store
 
@@ -171,56 +183,38 @@ def check_values(section: str, values: Mapping[str, Any]) -> None:
         launcher, options = launcher_sections()[section]
         to_options(options, values, launcher)
     for option, value in values.items():
-        check = _CHECKS.get((section, option))
-        if check is not None and value is not None:
-            check(value)
+        to_value(section, option, value)
 
 
-def _check_n(n: int) -> None:
-    if n < 1:
-        raise ClusterError(f"cannot start {n} engines; n must be 1 or more")
+def to_value(section: str, option: str, value: object) -> object:
+    """Return the value of an option if it makes sense; raise ClusterError if not."""
+    convert = _CONVERSIONS.get((section, option))
+    return value if convert is None or value is None else convert(value)
 
 
-def _more_than_0(value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ClusterError(f"must be more than 0, not {value!r}")
-
-
-def _not_negative(value: float) -> None:
-    if value < 0:
-        raise ClusterError(f"must be 0 or more, not {value!r}")
-
-
-def _at_least_1_ms(value: float) -> None:
-    if not 0.001 <= value <= 1e6:
-        raise ClusterError(f"must be 0.001 or more seconds, not {value!r}")
-
-
-def _check_port(port: int) -> None:
-    if not 0 <= port <= 65535:
-        raise ClusterError(f"{port} is not a port: give 1 to 65535, or 0 for a free one")
-
-
-_CHECKS: Mapping[tuple[str, str], Callable[[Any], object]] = {
-    ("Cluster", "n"): _check_n,
-    ("Cluster", "engine_timeout"): _more_than_0,
-    ("Cluster", "stop_grace_s"): _more_than_0,
-    ("Heartbeat", "period_s"): _at_least_1_ms,
-    ("Heartbeat", "timeout_s"): _at_least_1_ms,
-    ("Limits", "away_grace_s"): _not_negative,
-    ("Limits", "client_grace_s"): _not_negative,
-    ("Limits", "unrecorded_s"): _more_than_0,
-    ("Limits", "unrecorded_bytes_max"): _more_than_0,
-    ("Controller", "port"): _check_port,
+_CONVERSIONS: Mapping[tuple[str, str], Callable[[Any], object]] = {
+    ("Cluster", "n"): to_count,
+    ("Cluster", "engines"): to_engine_launcher,
+    ("Cluster", "controller"): to_controller_launcher,
+    ("Cluster", "engine_timeout"): to_seconds,
+    ("Cluster", "stop_grace_s"): to_seconds,
+    ("Heartbeat", "period_s"): to_period,
+    ("Heartbeat", "timeout_s"): to_period,
+    ("Limits", "away_grace_s"): to_grace,
+    ("Limits", "client_grace_s"): to_grace,
+    ("Limits", "unrecorded_s"): to_seconds,
+    ("Limits", "unrecorded_bytes_max"): to_count,
+    ("Controller", "port"): to_port,
     ("History", "store"): to_store,
-    ("History", "max_age_s"): _more_than_0,
-    ("History", "max_count"): _more_than_0,
+    ("History", "max_age_s"): to_seconds,
+    ("History", "max_count"): to_count,
     ("History", "max_bytes"): to_size,
-    ("Scheduler", "hwm"): _not_negative,
-    ("Engine", "n"): _check_n,
+    ("Scheduler", "scheme"): to_scheme,
+    ("Scheduler", "hwm"): to_count_or_0,
+    ("Engine", "n"): to_count,
     ("Engine", "labels"): to_labels,
     ("Engine", "resources"): to_resources,
     ("Engine", "memory_limit"): to_size,
     ("Engine", "startup_code"): to_code,
-    ("Engine", "file_wait_s"): _more_than_0,
+    ("Engine", "file_wait_s"): to_seconds,
 }

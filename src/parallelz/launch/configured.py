@@ -6,30 +6,67 @@ from collections.abc import Mapping
 from typing import Any
 
 from parallelz.controller_limits import ControllerLimits
-from parallelz.engine_options import EngineOptions
+from parallelz.engine_options import EngineOptions, to_size
 from parallelz.errors import ClusterError
+from parallelz.launch.configuration import Configuration
+from parallelz.launch.configuration_sections import to_value
 from parallelz.launch.launcher import ControllerOptions, HistoryLimits
 from parallelz.launch.registry import section_of, section_of_controller
 from parallelz.protocol.connection import Heartbeat
 from parallelz.settings import DEFAULT_STORE
+from parallelz.store.choice import to_store
 from parallelz.transport.security import USUAL_HEARTBEAT
 
+ARGUMENTS: Mapping[str, tuple[str, str]] = {
+    "n": ("Cluster", "n"),
+    "engines": ("Cluster", "engines"),
+    "controller": ("Cluster", "controller"),
+    "engine_timeout": ("Cluster", "engine_timeout"),
+    "controller_ip": ("Controller", "ip"),
+    "controller_port": ("Controller", "port"),
+    "controller_location": ("Controller", "location"),
+    "reuse": ("Controller", "reuse"),
+    "store": ("History", "store"),
+    "history_max_age_s": ("History", "max_age_s"),
+    "history_max_count": ("History", "max_count"),
+    "history_max_bytes": ("History", "max_bytes"),
+    "scheme": ("Scheduler", "scheme"),
+    "hwm": ("Scheduler", "hwm"),
+}
+"""Options of the configuration by the names that they have as arguments, as of `Cluster`."""
 
-def controller_options(
-    configuration: Mapping[str, Mapping[str, Any]],
-    *,
-    ip: str | None = None,
-    port: int | None = None,
-    location: str | None = None,
-    reuse: bool | None = None,
-    store: str | None = None,
-    scheme: str | None = None,
-    hwm: int | None = None,
-    history_max_age_s: float | None = None,
-    history_max_count: int | None = None,
-    history_max_bytes: int | str | None = None,
-) -> ControllerOptions:
-    """Return how a controller is started: as given, else as configured, else as usual.
+
+def overridden(
+    configuration: Mapping[str, Mapping[str, Any]], arguments: Mapping[str, Any]
+) -> Configuration:
+    """Return a configuration, but what is given and not None instead.
+
+    Parameters
+    ----------
+    configuration
+        From `read_configuration`.
+    arguments
+        By the names of `ARGUMENTS`.
+
+    Raises
+    ------
+    ClusterError
+        If something that is given makes no sense.
+    """
+    whole = {section: dict(values) for section, values in configuration.items()}
+    for name, value in arguments.items():
+        if value is None:
+            continue
+        section, option = ARGUMENTS[name]
+        try:
+            whole.setdefault(section, {})[option] = to_value(section, option, value)
+        except ClusterError as error:
+            raise ClusterError(f"{name}: {error}") from None
+    return whole
+
+
+def controller_options(configuration: Mapping[str, Mapping[str, Any]]) -> ControllerOptions:
+    """Return how a controller is started: as configured, else as usual.
 
     Raises
     ------
@@ -37,28 +74,22 @@ def controller_options(
         If something makes no sense.
     """
     network = configuration.get("Controller", {})
-    history = _overridden(
-        configuration.get("History", {}),
-        {
-            "store": store,
-            "max_age_s": history_max_age_s,
-            "max_count": history_max_count,
-            "max_bytes": history_max_bytes,
-        },
-    )
-    scheduler = _overridden(configuration.get("Scheduler", {}), {"scheme": scheme, "hwm": hwm})
-    limits = configuration.get("Limits", {})
-    heartbeat = configuration.get("Heartbeat", {})
+    history = configuration.get("History", {})
+    size = history.get("max_bytes")
     return ControllerOptions(
-        network.get("ip", "") if ip is None else ip,
-        network.get("port", 0) if port is None else port,
-        reuse=network.get("reuse", False) if reuse is None else reuse,
-        store=history.pop("store", DEFAULT_STORE),
-        history=HistoryLimits.of(**history),
-        limits=ControllerLimits(**limits),
-        heartbeat=to_heartbeat(**heartbeat),
-        location=network.get("location", "") if location is None else location,
-        **scheduler,
+        network.get("ip", ""),
+        network.get("port", 0),
+        location=network.get("location", ""),
+        reuse=network.get("reuse", False),
+        store=to_store(history.get("store", DEFAULT_STORE)),
+        history=HistoryLimits(
+            history.get("max_age_s"),
+            history.get("max_count"),
+            None if size is None else to_size(size),
+        ),
+        limits=ControllerLimits(**configuration.get("Limits", {})),
+        heartbeat=to_heartbeat(**configuration.get("Heartbeat", {})),
+        **configuration.get("Scheduler", {}),
     )
 
 
@@ -98,8 +129,3 @@ def controller_launcher_options_for(
 ) -> dict[str, Any]:
     """Do as `launcher_options_for`, for a launcher of controllers."""
     return {**configuration.get(section_of_controller(launcher), {}), **(given or {})}
-
-
-def _overridden(configured: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is configured, but what is given and not None instead."""
-    return {**configured, **{name: each for name, each in given.items() if each is not None}}

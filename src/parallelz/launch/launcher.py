@@ -22,8 +22,7 @@ import msgspec
 
 from parallelz import settings
 from parallelz.controller_limits import USUAL_LIMITS, ControllerLimits
-from parallelz.engine_options import EngineOptions, to_size
-from parallelz.errors import ClusterError
+from parallelz.engine_options import EngineOptions
 from parallelz.protocol.connection import Heartbeat
 
 LaunchState = Literal["before", "running", "after"]
@@ -43,26 +42,6 @@ class HistoryLimits(NamedTuple):
     max_age_s: float | None = None
     max_count: int | None = None
     max_bytes: int | None = None
-
-    @classmethod
-    def of(
-        cls,
-        max_age_s: float | None = None,
-        max_count: int | None = None,
-        max_bytes: int | str | None = None,
-    ) -> HistoryLimits:
-        """Return the limits; bytes may be a text such as ``"2GB"``.
-
-        Raises
-        ------
-        ClusterError
-            If one of them is not more than 0.
-        """
-        for what, limit in (("max_age_s", max_age_s), ("max_count", max_count)):
-            if limit is not None and not limit > 0:
-                raise ClusterError(f"history_{what} must be more than 0, not {limit!r}")
-        size = None if max_bytes is None else to_size(max_bytes)
-        return cls(max_age_s, max_count, size)
 
     @property
     def arguments(self) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from parallelz.errors import ClusterError
+from parallelz.option_values import nearest
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -26,9 +26,9 @@ def to_options(options_type: type[T], given: Mapping[str, Any], launcher: str) -
     known = options_type.__struct_fields__
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
-            raise ClusterError(f"the launcher {launcher} has no option {name!r}; {hint}")
+            raise ClusterError(
+                f"the launcher {launcher} has no option {name!r}; {nearest(name, known)}"
+            )
     try:
         return msgspec.convert(dict(given), options_type, strict=False)
     except msgspec.ValidationError as error:

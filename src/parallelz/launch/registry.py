@@ -21,6 +21,7 @@ from parallelz.launch.launcher import (
     LaunchedFacts,
     Place,
 )
+from parallelz.option_values import nearest
 
 _CONTROLLER_LAUNCHERS = {
     "local": "parallelz.launch.local_controller:LocalController",
@@ -121,11 +122,27 @@ def controller_launcher(name: str) -> ControllerLauncher:
 
 
 def _imported(name: str, launchers: Mapping[str, str]) -> Any:  # noqa: ANN401 - a class
-    if name not in launchers:
-        known = ", ".join(launchers)
-        raise ClusterError(f"there is no launcher called {name!r}; known are: {known}")
+    _check(name, launchers)
     module, _, attribute = launchers[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def to_engine_launcher(name: str) -> str:
+    """Return the name of a launcher of engines; raise ClusterError if there is none."""
+    _check(name, _ENGINE_LAUNCHERS)
+    return name
+
+
+def to_controller_launcher(name: str) -> str:
+    """Do as `to_engine_launcher`, for controllers."""
+    _check(name, _CONTROLLER_LAUNCHERS)
+    return name
+
+
+def _check(name: str, launchers: Mapping[str, str]) -> None:
+    if name not in launchers:
+        hint = nearest(str(name), launchers)
+        raise ClusterError(f"there is no launcher called {name!r}; {hint}")
 
 
 def launcher_sections() -> dict[str, tuple[str, type[msgspec.Struct]]]:

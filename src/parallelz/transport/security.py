@@ -275,10 +275,16 @@ def _read_private(path: Path) -> bytes:
 
 
 def _free_port(ip: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((ip, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    try:
+        with socket.socket() as probe:
+            probe.bind((ip, 0))
+            port: int = probe.getsockname()[1]
+            return port
+    except OSError as error:
+        raise ClusterError(
+            f"cannot listen on {ip!r}: {error.strerror}; give an address of this host, or '*'"
+            " for all of them"
+        ) from error
 
 
 def _reachable_urls(location: str, ip: str, port: int) -> list[str]:
