@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy
 import pytest
 from helpers_client import ThreadCluster
 from helpers_script import scripted
@@ -94,6 +95,11 @@ def test_flags_are_kept_in_one_form(lv: LoadBalancedView) -> None:
     assert tuple(lv.labels) == ("gpu",)
     assert lv.resources == {"gpu": 1.0}
     assert (lv.timeout, lv.max_runtime) == (None, 3.0)
+
+
+def test_numbers_of_numpy_can_be_tags(lv: LoadBalancedView) -> None:
+    lv.tags = {"run": numpy.int64(7), "rate": numpy.float32(0.5)}
+    assert [type(value) for value in lv.tags.values()] == [int, float]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelz.client.partition import columns, join, partition
+from parallelz.client.partition import as_sliceable, columns, join, partition
 
 
 def test_blocks_are_runs_of_neighbours_and_the_first_are_longer() -> None:
@@ -72,6 +73,20 @@ def test_frames_are_joined_whole_though_some_parts_are_empty(dist: str) -> None:
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}, index=["one", "two"])
     pd.testing.assert_frame_equal(join(partition(frame, 4, dist), dist), frame)
+
+
+@pytest.mark.parametrize("dist", ["b", "r"])
+def test_tables_of_nothing_are_joined(dist: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"a": pa.array([], pa.int32())})
+    assert join(partition(table, 2, dist), dist).equals(table)  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_cut_is_a_list_or_refused() -> None:
+    assert as_sliceable(deque([1, 2])) == [1, 2]
+    for what in (np.array(3), {"a": 1}, None):
+        with pytest.raises(TypeError, match=r"give a sequence .* not .*\((ndarray|dict|None)"):
+            as_sliceable(what)  # type: ignore[arg-type]
 
 
 def test_a_frame_among_other_things_is_one_of_the_parts() -> None:

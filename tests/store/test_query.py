@@ -53,6 +53,7 @@ def test_times_are_datetimes_or_iso_8601_or_seconds(noon: object) -> None:
     ("query", "reason"),
     [
         ({"colour": "red"}, "unknown key 'colour'; there are msg_id, "),
+        ({"submited": 1}, "unknown key 'submited'; did you mean submitted?"),
         (
             {"status": {"$like": "o"}},
             "'status': unknown operator '\\$like'; use one of \\$eq, ",

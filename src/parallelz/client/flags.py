@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
+from typing import cast
 
+from parallelz.protocol.texts import brief_repr
 from parallelz.store.tags import (
     COUNT_MAX,
+    INT_MAX,
     TEXT_LENGTH_MAX,
     TagValue,
     is_name,
@@ -68,13 +72,24 @@ def checked_tags(value: object) -> Mapping[str, TagValue]:
     """
     if not isinstance(value, Mapping) or not all(map(is_name, value)):
         raise _wrong("tags", "a dict, by names of letters, digits, - and _", value)
-    for name, tag in value.items():
+    tags = {name: _plain_number(tag) for name, tag in value.items()}
+    for name, tag in tags.items():
         if not is_value(tag):
-            wanted = f"a text of at most {TEXT_LENGTH_MAX} characters or a finite number"
-            raise ValueError(f"tag {name!r} must be {wanted}, not {tag!r:.100}")
-    if len(value) > COUNT_MAX:
-        raise ValueError(f"a task has at most {COUNT_MAX} tags, not {len(value)}")
-    return MappingProxyType(dict(value))
+            wanted = (
+                f"a text of at most {TEXT_LENGTH_MAX} characters, a finite number or a whole"
+                f" one up to {INT_MAX}"
+            )
+            raise ValueError(f"tag {name!r} must be {wanted}, not {brief_repr(tag)}")
+    if len(tags) > COUNT_MAX:
+        raise ValueError(f"a task has at most {COUNT_MAX} tags, not {len(tags)}")
+    return MappingProxyType(cast("dict[str, TagValue]", tags))
+
+
+def _plain_number(value: object) -> object:
+    """Return a number of numpy and the like as one of Python; what else it is as it is."""
+    if isinstance(value, int | float) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def _is_number(value: object) -> bool:

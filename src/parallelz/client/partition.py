@@ -7,11 +7,13 @@ when it does not come out even; ``"r"`` (round-robin) deals the items out like c
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Protocol, TypeGuard, TypeVar, cast
 
 from parallelz.client.tables import cut, join_dealt, kind_of
+from parallelz.protocol.texts import brief_repr
 
 T = TypeVar("T")
 
@@ -196,15 +198,18 @@ def as_sliceable(sequence: Iterable[object]) -> Sliceable:
     """
     if _is_sliceable(sequence):
         return cast("Sliceable", sequence)
-    if isinstance(sequence, Mapping) or not isinstance(sequence, Iterable):
+    is_scalar = getattr(sequence, "ndim", 1) == 0  # an array, which says that it is iterable
+    if is_scalar or isinstance(sequence, Mapping) or not isinstance(sequence, Iterable):
         raise TypeError(
-            f"give a sequence to be cut, such as a list or an array, not {type(sequence)}"
+            "give a sequence to be cut, such as a list or an array, not"
+            f" {brief_repr(sequence)} ({type(sequence).__name__})"
         )
     return list(sequence)
 
 
 def _is_sliceable(candidate: object) -> bool:
     if isinstance(candidate, Sequence):
-        return True
+        return not isinstance(candidate, deque)  # the only one without slices
     # Arrays and series; sets and dicts have a length, too, but cannot be cut.
-    return hasattr(candidate, "__len__") and hasattr(candidate, "__array__")
+    is_array = hasattr(candidate, "__len__") and hasattr(candidate, "__array__")
+    return is_array and getattr(candidate, "ndim", 1) > 0

@@ -48,7 +48,8 @@ def join_dealt(parts: Sequence[Table], kind: Kind) -> Table:
         order += [
             start + turn for start, length in zip(starts, lengths, strict=True) if turn < length
         ]
-    return kind.pick(kind.join(parts), order)
+    joined = kind.join(parts)
+    return kind.pick(joined, order) if order else joined  # pyarrow has no type for no order
 
 
 def _join_frames(parts: Sequence[Table]) -> Table:

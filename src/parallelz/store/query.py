@@ -23,6 +23,7 @@ from enum import Enum
 from typing import Any, NamedTuple, TypeGuard, assert_never
 
 from parallelz.errors import ParallelzError
+from parallelz.option_values import nearest
 from parallelz.store.tags import is_name, is_plain, is_tag, is_value, name_of, value_of
 
 DEPTH_MAX = 30
@@ -156,7 +157,7 @@ def check_keys(keys: Sequence[object]) -> None:
     """Raise QueryError if any of these is no key of a task."""
     for key in keys:
         if not isinstance(key, str) or key not in KEYS:
-            raise QueryError(f"unknown key {key!r}; there are {', '.join(KEYS)}")
+            raise QueryError(f"unknown key {key!r}; {nearest(str(key), KEYS)}")
 
 
 def _check_asked(key: object) -> None:
