@@ -11,14 +11,8 @@ import pytest
 
 from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
-from parallelz.launch.batch import (
-    BatchOptions,
-    HTCondorEngines,
-    JobPlan,
-    SlurmEngines,
-    job_script,
-    spread,
-)
+from parallelz.launch.batch import HTCondorEngines, SlurmEngines
+from parallelz.launch.batch_job import BatchOptions, JobPlan, SGEOptions, job_script, spread
 from parallelz.launch.batch_system import BatchSystem, Job, Request, clock, to_walltime_s
 from parallelz.launch.htcondor import HTCondor
 from parallelz.launch.launcher import Place
@@ -28,7 +22,7 @@ from parallelz.launch.sge import SGE
 from parallelz.launch.slurm import Slurm
 
 ALL: tuple[BatchSystem, ...] = (Slurm(), PBS(), SGE(), LSF(), HTCondor())
-FULL = Request("work", "/log", 8, 5400, 4000, "long", "physics")
+FULL = Request("work", "/log", 8, 5400, 4000, "long", "physics", "smp")
 PLACE = Place(Path("/p"), "c", None)
 
 
@@ -37,7 +31,7 @@ def script(system: BatchSystem, **options: Any) -> str:
     options.setdefault("directory", "/work")
     return job_script(
         system,
-        BatchOptions(**options),
+        (SGEOptions if system.name == "sge" else BatchOptions)(**options),
         EngineOptions(labels=("gpu",)),
         JobPlan(2, 4),
         place=PLACE,
@@ -205,6 +199,13 @@ def test_options_are_checked_before_anything_starts() -> None:
 def test_htcondor_has_no_queues() -> None:
     with pytest.raises(ClusterError, match="htcondor has no queues"):
         HTCondorEngines(PLACE, 1, launcher_options={"queue": "long"}).start()
+
+
+def test_the_parallel_environment_of_grid_engine_can_be_another() -> None:
+    assert "\n#$ -pe smp 4\n" in script(SGE())
+    assert "\n#$ -pe orte 4\n" in script(SGE(), parallel_environment="orte")
+    with pytest.raises(ClusterError, match="slurm has no option 'parallel_environment'"):
+        SlurmEngines(PLACE, 1, launcher_options={"parallel_environment": "orte"})
 
 
 def test_engines_are_spread_evenly() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -69,6 +70,13 @@ def test_jobs_have_what_was_asked_for(tmp_path: Path) -> None:
         assert isinstance(rc.cluster, Cluster)
         jobs = rc.cluster.engine_sets["1"].to_facts().details["jobs"].split()
         assert {each["JOB_ID"] for each in facts} == set(jobs)
+
+
+def test_a_parallel_environment_can_be_chosen(tmp_path: Path) -> None:
+    with sge_cluster(tmp_path, 2, parallel_environment="spare") as rc:
+        assert rc[:].apply_sync(os.getenv, "PE") == ["spare"] * 2
+    with pytest.raises(ClusterError, match=r"\"nosuch\" does not exist[^`]*`qconf -spl` lists"):
+        sge_cluster(tmp_path, 2, parallel_environment="nosuch").start_cluster_sync()
 
 
 def test_a_job_that_never_starts_says_why(tmp_path: Path) -> None:

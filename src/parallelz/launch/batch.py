@@ -6,28 +6,19 @@ are in the log directory of its set.
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
-
-import msgspec
+from typing import Any, ClassVar, Self
 
 from parallelz import settings
-from parallelz.engine_options import EngineOptions, to_size
+from parallelz.engine_options import EngineOptions
 from parallelz.errors import ClusterError
+from parallelz.launch.batch_job import BatchOptions, JobPlan, SGEOptions, job_script, spread
 from parallelz.launch.batch_queue import BatchQueue, QueueError
-from parallelz.launch.batch_system import (
-    BatchSystem,
-    Job,
-    Request,
-    clock,
-    to_walltime_s,
-)
+from parallelz.launch.batch_system import BatchSystem, Job
 from parallelz.launch.ending import Ending
 from parallelz.launch.htcondor import HTCondor
 from parallelz.launch.launcher import LaunchedFacts, LaunchState, Place, last_lines
@@ -37,161 +28,9 @@ from parallelz.launch.lsf import LSF
 from parallelz.launch.pbs import PBS
 from parallelz.launch.sge import SGE
 from parallelz.launch.slurm import Slurm
-from parallelz.launch.template import fill
 
-FILE_WAIT_S = 60.0  # for the connection file, which other hosts may see later
 CANCEL_TIMEOUT_S = 120.0  # for a system to end what it was told to
 REFUSAL_WAIT_S = 5.0  # to learn that jobs which cannot be cancelled have ended already
-
-
-class BatchOptions(msgspec.Struct, frozen=True):
-    """What each job asks for. "" and 0 leave it to the system.
-
-    Attributes
-    ----------
-    nodes
-        How many jobs the engines are spread over.
-    queue
-        Queue or partition.
-    account
-        Account or project that pays.
-    walltime
-        Seconds, or a text such as ``12:00:00``.
-    memory
-        Of each engine, such as ``4GB``.
-    cores
-        Of each engine.
-    directives
-        More lines by which the script asks for something, as the system wants them.
-    template
-        A whole script, or the path of one, instead of ours; with fields such as ``${n}``.
-    drain_s
-        Engines take nothing new for so long before the walltime is over.
-    python
-        Interpreter of the engines; "": the path of the one here.
-    environment
-        Variables of the engines.
-    directory
-        Where engines work; "": where this process does.
-    setup
-        Commands of a POSIX shell to run before, such as ``module load python``.
-    """
-
-    nodes: int = 1
-    queue: str = ""
-    account: str = ""
-    walltime: str | int = ""
-    memory: str = ""
-    cores: int = 1
-    directives: list[str] = []
-    template: str = ""
-    drain_s: int = 60
-    python: str = ""
-    environment: dict[str, str] = {}
-    directory: str = ""
-    setup: str = ""
-
-
-class JobPlan(NamedTuple):
-    """One job before it is submitted."""
-
-    number: int
-    n: int  # engines
-
-
-def spread(n: int, nodes: int) -> list[JobPlan]:
-    """Return how many engines each job gets, the first ones one more if it is uneven."""
-    count = min(n, nodes)
-    each, more = divmod(n, count)
-    return [JobPlan(index + 1, each + (index < more)) for index in range(count)]
-
-
-def job_script(
-    system: BatchSystem,
-    options: BatchOptions,
-    engine: EngineOptions,
-    plan: JobPlan,
-    *,
-    place: Place,
-    set_id: str,
-    log_dir: Path,
-) -> str:
-    """Return the script of one job.
-
-    Raises
-    ------
-    ClusterError
-        If the template, or what it is to be filled with, makes no sense.
-    """
-    log = log_dir / f"job-{plan.number}.log"
-    walltime_s = to_walltime_s(options.walltime)
-    memory = to_size(options.memory) * plan.n if options.memory else 0
-    request = Request(
-        f"parallelz-{place.cluster_id or 'engines'}-{set_id}",
-        str(log),
-        options.cores * plan.n,
-        walltime_s,
-        -(-memory // 1_000_000),
-        options.queue,
-        options.account,
-    )
-    command = _command(system, options, engine, plan, place, log_dir, walltime_s)
-    variables = options.environment.items()
-    body = "\n".join(
-        [
-            *(f"export {name}={shlex.quote(text)}" for name, text in variables),
-            *([options.setup] if options.setup else []),
-            shlex.join(["cd", options.directory or str(Path.cwd())]),
-            f"exec {command}",
-        ]
-    )
-    if not options.template:
-        return system.script([*system.directives(request), *options.directives], body)
-    fields: dict[str, str | int] = {
-        "n": plan.n,
-        "nodes": 1,
-        "cores": request.cores,
-        "memory_mb": request.memory_mb,
-        "walltime": clock(walltime_s) if walltime_s else "",
-        "queue": options.queue,
-        "account": options.account,
-        "name": request.name,
-        "log": request.log,
-        "log_dir": str(log_dir),
-        "profile_dir": str(place.profile_dir),
-        "cluster_id": place.cluster_id,
-        "command": command,
-        "body": body,
-    }
-    return fill(_template(options.template), fields)
-
-
-def _template(given: str) -> str:
-    if "\n" in given:
-        return given
-    try:
-        return Path(given).expanduser().read_text()
-    except OSError as error:
-        raise ClusterError(f"there is no template of a job in {given}: {error}") from None
-
-
-def _command(
-    system: BatchSystem,
-    options: BatchOptions,
-    engine: EngineOptions,
-    plan: JobPlan,
-    place: Place,
-    log_dir: Path,
-    walltime_s: int,
-) -> str:
-    file = settings.connection_file(place.profile_dir, place.cluster_id, "engine")
-    command = [options.python or sys.executable, "-m", "parallelz.engine.process"]
-    command += ["--file", str(file), "-n", str(plan.n), "--wait-s", f"{FILE_WAIT_S:g}"]
-    command += ["--log-dir", str(log_dir / f"job-{plan.number}")]
-    command.append("--leave-signals" if system.passes_signals == "all" else "--pass-signals")
-    if walltime_s > options.drain_s:
-        command += ["--drain-after-s", str(walltime_s - options.drain_s)]
-    return shlex.join([*command, *engine.arguments])
 
 
 class BatchEngines:
@@ -199,7 +38,7 @@ class BatchEngines:
 
     system: ClassVar[BatchSystem]
     queue: ClassVar[BatchQueue]
-    Options = BatchOptions
+    Options: ClassVar[type[BatchOptions]] = BatchOptions
 
     def __init__(
         self,
@@ -210,7 +49,7 @@ class BatchEngines:
         options: EngineOptions = NO_OPTIONS,
         launcher_options: Mapping[str, Any] = NO_LAUNCHER_OPTIONS,
     ) -> None:
-        self._batch = to_options(BatchOptions, launcher_options, self.system.name)
+        self._batch = to_options(self.Options, launcher_options, self.system.name)
         for name in ("nodes", "cores"):
             if getattr(self._batch, name) < 1:
                 raise ClusterError(f"the option {name} must be 1 or more")
@@ -234,7 +73,7 @@ class BatchEngines:
     @classmethod
     def default_count(cls, launcher_options: Mapping[str, Any]) -> int:
         """Return how many engines to start if nobody says: one for each node."""
-        return to_options(BatchOptions, launcher_options, cls.system.name).nodes
+        return to_options(cls.Options, launcher_options, cls.system.name).nodes
 
     @classmethod
     def from_facts(cls, facts: LaunchedFacts, place: Place, *, set_id: str) -> Self:
@@ -474,6 +313,7 @@ class SGEEngines(BatchEngines):
 
     system = SGE()
     queue = BatchQueue(system)
+    Options = SGEOptions
 
 
 class LSFEngines(BatchEngines):

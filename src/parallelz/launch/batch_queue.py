@@ -142,10 +142,15 @@ class BatchQueue:
                 time.sleep(pause_s)
             self._submitted_s = time.monotonic()
         command = list(self.system.submit)
-        if self.system.reads_stdin:
-            output = self.run(command, script=script)
-        else:
-            output = self.run([*command, path])
+        try:
+            if self.system.reads_stdin:
+                output = self.run(command, script=script)
+            else:
+                output = self.run([*command, path])
+        except QueueError as error:
+            if advice := self.system.advice(str(error)):
+                raise QueueError(f"{error}\n{advice}") from error
+            raise
         job_id = self.system.job_id(output)
         if job_id is None:
             raise QueueError(f"{command[0]} told no job id: {output.strip()[:500]!r}")

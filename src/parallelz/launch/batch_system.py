@@ -35,6 +35,7 @@ class Request(NamedTuple):
     memory_mb: int = 0
     queue: str = ""
     account: str = ""
+    parallel_environment: str = ""  # of Grid Engine
 
 
 class BatchSystem(ABC):
@@ -65,6 +66,10 @@ class BatchSystem(ABC):
     @abstractmethod
     def job_id(self, output: str) -> str | None:
         """Return the id in what the submission printed; None: there is none."""
+
+    def advice(self, refusal: str) -> str:
+        """Return what to do about a job that was refused for this; "": nobody knows."""
+        return ""
 
     @abstractmethod
     def status_command(self, job_ids: Sequence[str], user: str) -> list[str]:

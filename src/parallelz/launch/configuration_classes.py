@@ -59,7 +59,14 @@ def write_commented_file(profile_dir: Path, command: Command, *, overwrite: bool
 
 
 def attribute_texts(struct: type[msgspec.Struct]) -> dict[str, str]:
-    """Return what the docstring of a struct says of each attribute."""
+    """Return what the docstrings of a struct and of its bases say of each attribute."""
+    texts: dict[str, str] = {}
+    for each in reversed(struct.__mro__[: struct.__mro__.index(msgspec.Struct)]):
+        texts |= _own_texts(each)
+    return texts
+
+
+def _own_texts(struct: type[object]) -> dict[str, str]:
     _, _, listed = inspect.cleandoc(struct.__doc__ or "").partition("Attributes\n----------\n")
     texts: dict[str, str] = {}
     names: list[str] = []

@@ -18,7 +18,7 @@ class SGE(BatchSystem):
         """Return the lines by which a script asks for what it needs."""
         lines = [f"-N {request.name}", "-V", "-S /bin/sh", "-j y", f"-o {request.log}", "-r n"]
         if request.cores > 1:
-            lines.append(f"-pe smp {request.cores}")
+            lines.append(f"-pe {request.parallel_environment} {request.cores}")
         if request.walltime_s:
             lines.append(f"-l h_rt={clock(request.walltime_s)}")
         if request.memory_mb:  # which it counts for each slot
@@ -33,6 +33,12 @@ class SGE(BatchSystem):
         """Return the id in what the submission printed; None: there is none."""
         found = re.fullmatch(r"\d+", output.strip().splitlines()[-1] if output else "")
         return found[0] if found else None
+
+    def advice(self, refusal: str) -> str:
+        """Return what to do about a job that was refused for this; "": nobody knows."""
+        if "parallel environment" not in refusal:
+            return ""
+        return "The option parallel_environment is to be one that `qconf -spl` lists."
 
     def status_command(self, job_ids: Sequence[str], user: str) -> list[str]:
         """Return what asks for the states of jobs."""
