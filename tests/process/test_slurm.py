@@ -46,7 +46,8 @@ class TestSlurmOverNodes(LauncherSuite):
 
 def test_jobs_have_what_was_asked_for(tmp_path: Path) -> None:
     def job_facts() -> dict[str, str]:
-        
+        import os
+
         names = ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK")
         return {name: os.environ.get(name, "") for name in names}
 
