@@ -250,21 +250,36 @@ class ClusterProcesses:
     # -- stopping and changing ------------------------------------------------------------
 
     def stop_engines_sync(self, engine_set_id: str | None = None) -> None:
-        """Stop one set of engines, or all, and wait for their end."""
+        """Stop one set of engines, or all, and wait for their end.
+
+        Raises
+        ------
+        ClusterError
+            If some cannot be stopped, such as jobs that a batch system does not cancel. All
+            others were.
+        """
         self._take_up_others()
         chosen = self._chosen_sets(engine_set_id)
-        for engines in chosen.values():
-            engines.terminate()
+        errors: dict[str, ClusterError] = {}
         for set_id, engines in chosen.items():
-            engines.stop(self._stop_grace_s)
-            del self._engine_sets[set_id]
+            with _noted(errors, set_id):
+                engines.terminate()
+        for set_id, engines in chosen.items():
+            if set_id not in errors:
+                with _noted(errors, set_id):
+                    engines.stop(self._stop_grace_s)
+                    del self._engine_sets[set_id]
         with (
             contextlib.suppress(ClusterError, FileNotFoundError),  # all is stopped meanwhile
             self._changing_facts() as facts,
         ):
             for set_id, engines in chosen.items():
-                if facts.engine_sets.get(set_id) == engines.to_facts():
+                is_same = facts.engine_sets.get(set_id) == engines.to_facts()
+                if is_same and set_id not in errors:
                     del facts.engine_sets[set_id]
+        if errors:
+            first = next(iter(errors.values()))
+            raise ClusterError("\n".join(map(str, errors.values()))) from first
 
     def stop_controller_sync(self) -> None:
         """Stop the controller, and remove the files of the cluster."""
@@ -293,10 +308,17 @@ class ClusterProcesses:
         """Stop all engines, then the controller; nothing of the cluster is left.
 
         Engines that another process added are stopped too. To stop twice does nothing.
+
+        Raises
+        ------
+        ClusterError
+            If some engines cannot be stopped. All else was; to stop again tries it again.
         """
-        if self._socket_dir:
-            self.stop_engines_sync()
-        self.stop_controller_sync()
+        try:
+            if self._socket_dir or self._engine_sets:
+                self.stop_engines_sync()
+        finally:
+            self.stop_controller_sync()
 
     def mark_watcher(self, log: Path) -> None:
         """Write down that this process is there only to start a dead controller again.
@@ -444,6 +466,14 @@ class ClusterProcesses:
             self.stop_cluster_sync()
         elif self._controller is not None:
             self._controller.leave()
+
+
+@contextlib.contextmanager
+def _noted(errors: dict[str, ClusterError], set_id: str) -> Iterator[None]:
+    try:
+        yield
+    except ClusterError as error:
+        errors[set_id] = error
 
 
 def _await_watcher(watcher: LocalWatcher) -> None:
