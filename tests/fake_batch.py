@@ -4,7 +4,8 @@ Each is this file under the name of the command. Jobs are real processes of this
 at once; what is known of them is in files below ``$FAKE_BATCH/<id>/``. Options in scripts
 are not looked at, but for where the output goes. A file of the directory makes them misbehave:
 ``fail`` (commands fail with its text), ``garbage`` (they print it), ``hang`` (they do not end),
-``hold`` (jobs do not start, for this reason), ``lose`` (jobs are not listed).
+``hold`` (jobs do not start, for this reason), ``lose`` (jobs are not listed), ``refuse`` (jobs
+are not cancelled, for this reason).
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from pathlib import Path
 ROOT = Path(os.environ["FAKE_BATCH"])
 SYSTEM = os.environ["FAKE_BATCH_SYSTEM"]
 OUTPUTS = {
-    "pbs": r"#PBS -o (\S+)",
-    "sge": r"#\$ .*-o (\S+)|#\$ -o (\S+)",
-    "lsf": r"#BSUB -oo (\S+)",
-    "htcondor": r"(?m)^output = (\S+)",
+    "pbs": r"(?m)^#PBS -o (.+)",
+    "sge": r"(?m)^#\$ -o (.+)",
+    "lsf": r"(?m)^#BSUB -oo (.+)",
+    "htcondor": r"(?m)^output = (.+)",
 }
 UNKNOWN = {
     "pbs": ("qstat: Unknown Job Id {}.server", 153),
@@ -46,12 +47,15 @@ def submit(script: str) -> None:
     job.mkdir()
     found = re.search(OUTPUTS[SYSTEM], script)
     assert found, f"no output file in {script}"
-    output = next(filter(None, found.groups()))
+    output = found[1]
     if SYSTEM == "htcondor":
         (arguments,) = re.findall(r"(?m)^arguments = \"(.*)\"$", script)
         quoted = re.fullmatch(r"-c '(.*)'", arguments.replace('""', '"'), re.DOTALL)
         assert quoted, arguments
         script = quoted[1].replace("''", "'")
+    else:
+        (output,) = shlex.split(found[1])
+        output = output.removeprefix(":")
     (job / "script").write_text(script)
     if (reason := switch("hold")) is not None:
         (job / "hold").write_text(reason)
@@ -211,6 +215,9 @@ def main(name: str, arguments: list[str]) -> int:  # noqa: C901, PLR0912 - one a
             kill(bare(arguments), signal.Signals[arguments[1]])
         case "bkill" if arguments[0] == "-s":
             kill(bare(arguments), signal.Signals[f"SIG{arguments[1]}"])
+        case "qdel" | "bkill" | "condor_rm" if (reason := switch("refuse")) is not None:
+            print(reason, file=sys.stderr)
+            return 1
         case "qdel" | "bkill" | "condor_rm":
             kill(bare(arguments), signal.SIGTERM)
         case _:

@@ -50,6 +50,8 @@ class Held:
         self.jobs = dict.fromkeys(job_ids, Job("waiting"))
         self.ended = threading.Event()
 
+    is_stopping = False
+
     @property
     def open_jobs(self) -> Sequence[str]:
         return [job_id for job_id, job in self.jobs.items() if job.state != "ended"]
@@ -135,6 +137,42 @@ def test_jobs_that_end_before_they_are_cancelled_are_stopped(
     programs.write(qstat=GONE, qdel="echo 'qdel: Job has finished 1.s' >&2; exit 35")
     engines.stop()
     assert engines.state == "after"
+
+
+def test_a_system_that_takes_long_to_cancel_is_asked_less_and_less(
+    programs: Programs,
+    engines: BatchEngines,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("parallelz.launch.batch.CANCEL_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(batch_queue, "PERIOD_MAX_S", 15.0)
+    engines.start()
+    asked = tmp_path / "asked"
+    programs.write(qstat=f"echo >> {asked}\n{LISTED}")
+    with pytest.raises(ClusterError, match=r"has not ended jobs 1\.s 2\.s within 3 s"):
+        engines.stop(grace_s=0.0)
+    assert 1 <= len(asked.read_text()) <= 9  # periods add up to 3 s in 7 steps from 0.02 s
+    end(programs, engines)
+
+
+def test_a_job_that_is_not_listed_for_a_moment_has_not_ended(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_queue, "UNSEEN_GRACE_S", 60.0)
+    times = tmp_path / "times"
+    first = f"printf x >> {times}; [ $(wc -c < {times}) = 4 ]"
+    programs.write(qstat=f'[ "$1" = -x ] && exit 1\n{first} && {{ {LISTED}; exit; }}\n{GONE}')
+    held = Held("1.s")
+    queue = BatchQueue(PBS())
+    queue.watch(held)
+    give_up_s = time.monotonic() + TIMEOUT_S
+    while not times.exists() or len(times.read_text()) < 8:
+        assert time.monotonic() < give_up_s
+        assert not held.ended.wait(0.02)
+    assert held.jobs["1.s"] == Job("running")
+    held.is_stopping = True  # then it has, if it is not listed
+    assert held.ended.wait(TIMEOUT_S)
 
 
 def test_a_cancellation_that_is_refused_is_told(

@@ -85,7 +85,7 @@ COMMAND = (
                 "-V",
                 "-S /bin/sh",
                 "-j y",
-                "-o /log",
+                "-o :/log",
                 "-r n",
                 "-pe smp 8",
                 "-l h_rt=1:30:00",
@@ -254,6 +254,11 @@ Job Id: 2.server
 Job Id: 3.server
     job_state = F
     Exit_status = 271
+Job Id: 4.server
+    job_state = Y
+Job Id: 5.server
+    job_state = F
+    Exit_status = -1
 """
 QSTAT = """\
 job-ID  prior   name       user   state submit/start at     queue          slots ja-task-ID
@@ -268,12 +273,13 @@ job-ID  prior   name       user   state submit/start at     queue          slots
     [
         (
             Slurm(),
-            "1|PENDING|Resources\n2|RUNNING|None\n3|COMPLETED|None\n4|NODE_FAIL|None\n",
+            "1|PENDING|Resources\n2|RUNNING|None\n3|COMPLETED|None\n4|NODE_FAIL|None\n5|PONDERING|None\n",
             {
                 "1": Job("waiting", "Resources"),
                 "2": Job("running", "RUNNING"),
                 "3": Job("ended", "COMPLETED"),
                 "4": Job("ended", "NODE_FAIL"),
+                "5": Job("waiting", "in the state PONDERING"),
             },
         ),
         (
@@ -282,7 +288,9 @@ job-ID  prior   name       user   state submit/start at     queue          slots
             {
                 "1.server": Job("waiting", "Not Running: too much memory"),
                 "2.server": Job("running"),
-                "3.server": Job("ended", "", 271),
+                "3.server": Job("ended", "", -15),
+                "4.server": Job("waiting", "in the state Y"),
+                "5.server": Job("ended", "Exit_status -1 of PBS itself", 1),
             },
         ),
         (
@@ -326,13 +334,49 @@ def test_ends() -> None:
     assert Slurm().end(shown) == Job("ended", "OUT_OF_MEMORY OutOfMemory", -9)
     shown = "JobId=1 JobState=TIMEOUT Reason=TimeLimit ExitCode=0:15"
     assert Slurm().end(shown) == Job("ended", "TIMEOUT TimeLimit", -15)
-    assert Slurm().end("slurm_load_jobs error: Invalid job id specified") is None
+    assert Slurm().end("") is None
     account = "qname    all.q\nfailed   37  : qmaster enforced h_rt\nexit_status  137\n"
     assert SGE().end(account) == Job("ended", "37  : qmaster enforced h_rt", 137)
     assert HTCondor().end("1 undefined\n") == Job("ended", "", 1)
     assert HTCondor().end("undefined via condor_rm (by user me)\n") == Job(
         "ended", "via condor_rm (by user me)"
     )
+
+
+@pytest.mark.parametrize(
+    ("state", "told", "exit_code"),
+    [
+        ("COMPLETED", "0:0", 0),
+        ("FAILED", "3:0", 3),
+        ("CANCELLED by 1000", "0:0", -15),  # before it started
+        ("TIMEOUT", "0:0", -15),
+        ("NODE_FAIL", "0:0", 1),
+        ("OUT_OF_MEMORY", "0:125", 1),
+    ],
+)
+def test_what_slurm_ends_is_no_success(state: str, told: str, exit_code: int) -> None:
+    name = state.split()[0]
+    assert Slurm().end(f"{state}|{told}\n") == Job("ended", name, exit_code)  # as sacct says
+    shown = f"JobId=1 JobState={name} Reason=None ExitCode={told}"
+    assert Slurm().end(shown) == Job("ended", name, exit_code)
+
+
+@pytest.mark.parametrize("system", ALL, ids=lambda system: system.name)
+def test_a_path_may_have_blanks(system: BatchSystem) -> None:
+    log = "/home/my lab/50% of $5/job.log"
+    line = next(line for line in system.directives(Request("x", log, 1)) if "my lab" in line)
+    assert line in {
+        '#SBATCH --output="/home/my lab/50%% of $5/job.log"',
+        f'#PBS -o "{log}"',
+        f'#$ -o ":{log}"',
+        f'#BSUB -oo "{log}"',
+        "output = /home/my lab/50% of $(DOLLAR)5/job.log",
+    }
+
+
+def test_a_path_for_which_systems_have_no_rule_is_refused() -> None:
+    with pytest.raises(ClusterError, match="slurm cannot be told a path such as"):
+        Slurm().directives(Request("x", '/a "b" c\'s/job.log', 1))
 
 
 def test_jobs_that_are_forgotten_are_no_failure() -> None:

@@ -41,7 +41,7 @@ class LauncherSuite:
 
     @pytest.fixture
     def cluster(self, tmp_path: Path) -> Cluster:
-        return Cluster(n=N, profile_dir=tmp_path / "profile", **self.options)
+        return Cluster(n=N, profile_dir=tmp_path / "my profile", **self.options)
 
     def test_engines_are_started_used_added_and_stopped(self, cluster: Cluster) -> None:
         with cluster as rc:
@@ -76,7 +76,7 @@ class LauncherSuite:
             assert rc[:].apply_sync(lambda: 1) == [1] * N
 
     def test_another_process_takes_a_cluster_up_and_stops_it(self, tmp_path: Path) -> None:
-        profile_dir = tmp_path / "profile"
+        profile_dir = tmp_path / "my profile"
         cluster = Cluster(n=N, profile_dir=profile_dir, shutdown_atexit=False, **self.options)
         cluster.start_cluster_sync()
         try:

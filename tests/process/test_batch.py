@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import pytest
 from helpers_launchers import TIMEOUT_S, LauncherSuite, N, wait_until
 
-from parallelz import Cluster, ClusterError
-from parallelz.launch import batch
+from parallelz import Cluster, ClusterError, settings
+from parallelz.launch import batch, batch_queue
 from parallelz.launch.batch_queue import FAILURES_MAX, BatchQueue
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -103,7 +103,31 @@ def test_a_job_that_never_starts_says_why(cluster: Cluster, fake: Path) -> None:
     assert cluster.engine_sets == {}
 
 
-def test_a_job_that_is_lost_has_ended(cluster: Cluster, fake: Path) -> None:
+def test_all_that_can_be_stopped_is_if_jobs_are_not_cancelled(
+    cluster: Cluster, fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "REFUSAL_WAIT_S", 0.1)
+    (fake / "hold").write_text("later")
+    cluster.start_cluster_sync()
+    added = cluster.start_engines_sync(1, engines="local")
+    jobs, local = cluster.engine_sets["1"], cluster.engine_sets[added]
+    controller = cluster.controller
+    assert controller is not None
+    (fake / "refuse").write_text("these are not yours")
+    with pytest.raises(ClusterError, match=r"has not cancelled the jobs 1.*: .* not yours"):
+        cluster.stop_cluster_sync()
+    assert [controller.state, local.state, jobs.state] == ["after", "after", "running"]
+    assert not settings.cluster_file(cluster.profile_dir, cluster.cluster_id).exists()
+    (fake / "refuse").unlink()
+    cluster.stop_cluster_sync()
+    assert jobs.state == "after"
+    assert cluster.engine_sets == {}
+
+
+def test_a_job_that_is_lost_has_ended(
+    cluster: Cluster, fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_queue, "UNSEEN_GRACE_S", 0.5)
     with cluster as rc:
         engines = cluster.engine_sets["1"]
         wait_until(rc, lambda: not engines.why_waiting())  # it was listed

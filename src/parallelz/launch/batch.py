@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,7 +20,13 @@ from parallelz.launch.batch_queue import BatchQueue, QueueError
 from parallelz.launch.batch_system import BatchSystem, Job
 from parallelz.launch.ending import Ending
 from parallelz.launch.htcondor import HTCondor
-from parallelz.launch.launcher import LaunchedFacts, LaunchState, Place, last_lines
+from parallelz.launch.launcher import (
+    LaunchedFacts,
+    LaunchState,
+    Place,
+    describe_code,
+    last_lines,
+)
 from parallelz.launch.launcher_options import to_options
 from parallelz.launch.local import NO_LAUNCHER_OPTIONS, NO_OPTIONS
 from parallelz.launch.lsf import LSF
@@ -133,7 +138,7 @@ class BatchEngines:
 
     def _cancel_after(self, error: BaseException, job_ids: list[str]) -> None:
         try:
-            self.queue.run(self.system.cancel_command(job_ids))
+            self.queue.run([*self.system.cancel, *job_ids])
         except QueueError as refusal:
             raise ClusterError(
                 f"{error}. Cancel the {self.system.name} jobs {' '.join(job_ids)} yourself,"
@@ -152,8 +157,6 @@ class BatchEngines:
 
     def take(self, job_id: str, job: Job) -> None:
         """Take in what is known of a job now."""
-        if job.state == "ended" and job.exit_code is None:
-            job = self.queue.end_of(job_id, job)
         self._jobs[job_id] = job
         if job.state == "ended" and not self.open_jobs:
             self._ended.come()
@@ -219,14 +222,18 @@ class BatchEngines:
         job_ids = self.open_jobs
         if self._terminated or not job_ids:
             return
+        self._terminated = True  # from now on jobs that are not listed have ended
         try:
-            self.queue.run(self.system.cancel_command(job_ids))
-        except QueueError:
+            self.queue.run([*self.system.cancel, *job_ids])
+        except QueueError as refusal:
             # All systems but Slurm also refuse what has ended since we last asked.
             self.queue.hurry()
             if not self._ended.wait(REFUSAL_WAIT_S) and self.open_jobs == job_ids:
-                raise
-        self._terminated = True
+                self._terminated = False
+                raise ClusterError(
+                    f"{self.system.name} has not cancelled the jobs {' '.join(job_ids)}:"
+                    f" {refusal}"
+                ) from refusal
         self.queue.hurry()
 
     def stop(self, grace_s: float = settings.STOP_GRACE_S) -> None:
@@ -238,14 +245,11 @@ class BatchEngines:
             If it does not end them in the time that such a thing takes.
         """
         self.terminate()
-        give_up_s = time.monotonic() + max(grace_s, CANCEL_TIMEOUT_S)
-        while not self.wait(0.2):
-            self.queue.hurry()
-            if time.monotonic() > give_up_s:
-                raise ClusterError(
-                    f"{self.system.name} has not ended jobs {' '.join(self.open_jobs)} within"
-                    f" {CANCEL_TIMEOUT_S:g} s: {self.queue.last_error or 'still listed'}"
-                )
+        if not self.wait(max(grace_s, CANCEL_TIMEOUT_S)):
+            raise ClusterError(
+                f"{self.system.name} has not ended jobs {' '.join(self.open_jobs)} within"
+                f" {CANCEL_TIMEOUT_S:g} s: {self.queue.last_error or 'still listed'}"
+            )
 
     # -- what to tell ----------------------------------------------------------------------
 
@@ -274,11 +278,11 @@ class BatchEngines:
     def _explained(self, job_id: str) -> str:
         job = self._jobs[job_id]
         log = self._log_dir / f"job-{self._plans[job_id].number}.log"
-        code = "" if job.exit_code is None else f" with exit code {job.exit_code}"
+        how = "ended" if job.exit_code is None else describe_code(job.exit_code)
         why = f" ({job.why})" if job.why else ""
         said = last_lines(log)
         shown = f"Its last words:\n\n{said}\n\n" if said else "It printed nothing. "
-        return f"{self.system.name} job {job_id} ended{code}{why}. {shown}Its output: {log}"
+        return f"{self.system.name} job {job_id} {how}{why}. {shown}Its output: {log}"
 
     def to_facts(self) -> LaunchedFacts:
         """Return what another process needs to know of them."""

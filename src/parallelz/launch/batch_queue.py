@@ -9,13 +9,14 @@ system, as most are refused for what they ask for.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pwd
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from parallelz.errors import ClusterError
@@ -25,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 COMMAND_TIMEOUT_S = 30.0
 SUBMIT_PERIOD_S = 0.1
-PERIOD_FIRST_S, PERIOD_MAX_S, PERIOD_GROWTH = 0.25, 15.0, 1.5  # between questions
+PERIOD_FIRST_S, PERIOD_MAX_S, PERIOD_GROWTH = 0.25, 15.0, 2.0  # between questions
 FAILURES_MAX = 3  # in a row, then the breaker opens
-UNSEEN_GRACE_S = 30.0  # until a job that was submitted must be listed
+UNSEEN_GRACE_S = 30.0  # a job that is not listed for so long has ended
 
 
 class QueueError(ClusterError):
@@ -42,6 +43,11 @@ class JobHolder(Protocol):
         """Those that have not ended, as far as is known."""
         ...
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether they were cancelled."""
+        ...
+
     def take(self, job_id: str, job: Job) -> None:
         """Take in what is known of a job now."""
         ...
@@ -53,8 +59,7 @@ class BatchQueue:
     def __init__(self, system: BatchSystem) -> None:
         self.system = system
         self._holders: list[JobHolder] = []
-        self._seen: dict[str, float] = {}  # when a job was submitted or listed
-        self._unlisted: set[str] = set()  # submitted and not listed yet
+        self._seen_s: dict[str, float] = {}  # when a job was last listed, or first asked for
         self._failure_count = 0  # of questions, since the last answer
         self._last_error = ""
         self._period_s = PERIOD_FIRST_S
@@ -154,9 +159,6 @@ class BatchQueue:
         job_id = self.system.job_id(output)
         if job_id is None:
             raise QueueError(f"{command[0]} told no job id: {output.strip()[:500]!r}")
-        with self._changed:
-            self._seen[job_id] = time.monotonic()
-            self._unlisted.add(job_id)
         return job_id
 
     # -- asking ----------------------------------------------------------------------------
@@ -181,11 +183,11 @@ class BatchQueue:
         """Ask until nobody wants to know, in a thread of its own."""
         while True:
             with self._changed:
-                self._changed.wait(self._period_s)
                 self._holders = [each for each in self._holders if each.open_jobs]
                 if not self._holders:
                     self._thread = None
                     return
+                self._changed.wait(self._period_s)
                 holders = list(self._holders)
                 self._period_s = min(self._period_s * PERIOD_GROWTH, PERIOD_MAX_S)
             job_ids = [job_id for each in holders for job_id in each.open_jobs]
@@ -196,10 +198,25 @@ class BatchQueue:
                 continue
             self._succeeded()
             for holder in holders:
-                for job_id in holder.open_jobs:
-                    job = states.get(job_id) or self._unlisted_job(job_id)
-                    if job is not None:
-                        holder.take(job_id, job)
+                self._tell(holder, states)
+
+    def _tell(self, holder: JobHolder, states: Mapping[str, Job]) -> None:
+        for job_id in holder.open_jobs:
+            now_s = time.monotonic()
+            job = states.get(job_id)
+            if job is None:
+                unseen_s = now_s - self._seen_s.setdefault(job_id, now_s)
+                is_over = holder.is_stopping or unseen_s >= UNSEEN_GRACE_S
+                job = self._unlisted_job(job_id, is_over=is_over)
+            else:
+                self._seen_s[job_id] = now_s
+                if job.state == "ended" and job.exit_code is None:
+                    with contextlib.suppress(QueueError):  # then it is not known
+                        job = self._ended(job_id) or job
+            if job is not None:
+                if job.state == "ended":
+                    self._seen_s.pop(job_id, None)
+                holder.take(job_id, job)
 
     def _states(self, job_ids: Sequence[str]) -> dict[str, Job]:
         command = self.system.status_command(job_ids, _user())
@@ -209,40 +226,35 @@ class BatchQueue:
             said = (done.stderr or done.stdout).strip()
             raise QueueError(f"{command[0]} failed with exit code {done.returncode}: {said}")
         try:
-            states = self.system.states(done.stdout)
+            return self.system.states(done.stdout)
         except (ValueError, KeyError, IndexError) as error:
             shown = repr(done.stdout[:500])
             text = f"{command[0]} printed what it usually does not ({error!r}): {shown}"
             raise QueueError(text) from error
-        with self._changed:
-            self._unlisted -= states.keys()
-        return states
 
-    def _unlisted_job(self, job_id: str) -> Job | None:
+    def _unlisted_job(self, job_id: str, *, is_over: bool) -> Job | None:
         """Return what became of a job that is not listed; None: it is too early to say."""
         why = f"{self.system.name} does not know it any more"
         try:
             ended = self._ended(job_id)
         except QueueError as error:  # such as of a site that keeps no accounts
             ended, why = None, f"{why}, and {error}"
-        is_new = job_id in self._unlisted
-        if ended or (is_new and time.monotonic() < self._seen[job_id] + UNSEEN_GRACE_S):
-            return ended
-        return Job("ended", why)
+        return ended or (Job("ended", why) if is_over else None)
 
     def _ended(self, job_id: str) -> Job | None:
-        command = self.system.end_command(job_id)
-        if not command:
-            return None
-        done = self._done(command, None)
-        return None if done.returncode else self.system.end(done.stdout)
-
-    def end_of(self, job_id: str, job: Job) -> Job:
-        """Return more of how a job ended, if the system knows that."""
-        try:
-            return self._ended(job_id) or job
-        except QueueError:
-            return job
+        refusal: QueueError | None = None
+        for command in self.system.end_commands(job_id):
+            try:
+                done = self._done(command, None)
+            except QueueError as error:  # the others may know
+                refusal = error
+                continue
+            ended = None if done.returncode else self.system.end(done.stdout)
+            if ended is not None and ended.state == "ended":
+                return ended
+        if refusal is not None:
+            raise refusal
+        return None
 
     def why_waiting(self, job_id: str, job: Job) -> str:
         """Return why a job has not started, as the system tells it."""

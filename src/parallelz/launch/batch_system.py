@@ -14,6 +14,7 @@ from parallelz.errors import ClusterError
 
 JobState = Literal["waiting", "running", "ended"]
 
+_PLAIN_PATH = re.compile(r"[\w%+,./:=@^~-]+")
 _CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d{2})")
 
 
@@ -46,8 +47,14 @@ class BatchSystem(ABC):
     """The command that submits a job."""
     reads_stdin = False
     """Whether it takes the script from its standard input; else its path is added."""
+    submitted: str
+    """Pattern of the line by which that tells the job's id, in its first group."""
+    cancel: tuple[str, ...]
+    """The command that ends jobs, whose ids are added."""
     passes_signals: Literal["", "supervisor", "all"] = ""
     """Who gets a signal by `signal_command`; "": there is no such command."""
+    gone: tuple[str, ...] = ()
+    """By what lines of errors tell that a job does not exist any more; (): by nothing."""
 
     @abstractmethod
     def directives(self, request: Request) -> list[str]:
@@ -63,9 +70,29 @@ class BatchSystem(ABC):
         """Return a whole script, from directives and the commands of a shell."""
         return "\n".join(["#!/bin/sh", *directives, body, ""])
 
-    @abstractmethod
+    def quoted(self, path: str) -> str:
+        """Return a path as an option in a script.
+
+        Raises
+        ------
+        ClusterError
+            If it has characters for which systems have no rule.
+        """
+        if _PLAIN_PATH.fullmatch(path):
+            return path
+        quote = "'" if '"' in path else '"'
+        if quote in path or "\\" in path or not path.isprintable():
+            raise ClusterError(
+                f"{self.name} cannot be told a path such as {path!r}: use a directory without"
+                " quotes, backslashes and control characters"
+            )
+        return f"{quote}{path}{quote}"
+
     def job_id(self, output: str) -> str | None:
         """Return the id in what the submission printed; None: there is none."""
+        told = [re.fullmatch(self.submitted, line.strip()) for line in output.splitlines()]
+        found = [each[1] for each in told if each]
+        return found[-1] if found else None
 
     def advice(self, refusal: str) -> str:
         """Return what to do about a job that was refused for this; "": nobody knows."""
@@ -87,14 +114,15 @@ class BatchSystem(ABC):
 
     def knows_none(self, errors: str) -> bool:
         """Whether the status command failed only since jobs do not exist any more."""
-        return False
+        lines = [line for line in errors.splitlines() if line.strip()]
+        return bool(lines) and all(any(text in line for text in self.gone) for line in lines)
 
-    def end_command(self, job_id: str) -> list[str]:
-        """Return what tells how a job ended; []: there is nothing."""
+    def end_commands(self, job_id: str) -> list[list[str]]:
+        """Return what tells how a job ended; each is asked if those before do not know."""
         return []
 
     def end(self, output: str) -> Job | None:
-        """Return how it ended, from what that printed; None: it has not, or is not known."""
+        """Return how it ended, from what one of them printed; None: it does not know."""
         return None
 
     def why_command(self, job_id: str) -> list[str]:
@@ -105,13 +133,18 @@ class BatchSystem(ABC):
         """Return the reason in what that printed."""
         return output.strip()
 
-    @abstractmethod
-    def cancel_command(self, job_ids: Sequence[str]) -> list[str]:
-        """Return what ends jobs."""
-
     def signal_command(self, job_ids: Sequence[str], signame: str) -> list[str]:
         """Return what sends a signal, such as ``INT``."""
         raise NotImplementedError
+
+
+def job_in(
+    states: Mapping[str, JobState], state: str, why: str = "", exit_code: int | None = None
+) -> Job:
+    """Return a job that is in a state of a system; of one nobody has heard it has not ended."""
+    if state in states:
+        return Job(states[state], why, exit_code)
+    return Job("waiting", "; ".join(filter(None, (f"in the state {state}", why))))
 
 
 def to_walltime_s(given: str | int) -> int:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from parallelz.errors import ClusterError
-from parallelz.launch.batch_system import BatchSystem, Job, JobState, Request
+from parallelz.launch.batch_system import BatchSystem, Job, JobState, Request, job_in
 
 _STATES: dict[str, JobState] = {
     **dict.fromkeys("15", "waiting"),  # idle, held
@@ -20,16 +20,19 @@ class HTCondor(BatchSystem):
 
     name = "htcondor"
     submit = ("condor_submit", "-terse")
+    submitted = r"(\d+)\.\d+ - \d+\.\d+"
+    cancel = ("condor_rm",)
 
     def directives(self, request: Request) -> list[str]:
         """Return the lines by which a description asks for what it needs."""
         if request.queue:
             raise ClusterError("htcondor has no queues: leave out the option queue")
+        log = request.log.replace("$", "$(DOLLAR)")  # blanks and quotes are as any other
         lines = [
             "universe = vanilla",
             f"batch_name = {request.name}",
-            f"output = {request.log}",
-            f"error = {request.log}",
+            f"output = {log}",
+            f"error = {log}",
             f"request_cpus = {request.cores}",
             "getenv = True",
             "max_retries = 0",
@@ -52,11 +55,6 @@ class HTCondor(BatchSystem):
         lines = ["executable = /bin/sh", f'arguments = "{shell}"', "queue"]
         return "\n".join([*directives, *lines, ""])
 
-    def job_id(self, output: str) -> str | None:
-        """Return the id in what the submission printed; None: there is none."""
-        found = re.search(r"(?m)^(\d+)\.\d+ - \d+\.\d+\s*$", output)
-        return found[1] if found else None
-
     def status_command(self, job_ids: Sequence[str], user: str) -> list[str]:
         """Return what asks for the states of jobs."""
         return ["condor_q", *job_ids, "-af", "ClusterId", "JobStatus", "HoldReason"]
@@ -66,15 +64,17 @@ class HTCondor(BatchSystem):
         found: dict[str, Job] = {}
         for line in output.splitlines():
             job_id, state, reason = line.strip().split(" ", 2)
-            found[job_id] = Job(_STATES[state], "" if reason == "undefined" else reason)
+            if not state.isdecimal():
+                raise ValueError(f"not what condor_q prints: {line[:200]!r}")
+            found[job_id] = job_in(_STATES, state, "" if reason == "undefined" else reason)
         return found
 
-    def end_command(self, job_id: str) -> list[str]:
+    def end_commands(self, job_id: str) -> list[list[str]]:
         """Return what tells how a job ended."""
-        return ["condor_history", job_id, "-limit", "1", "-af", "ExitCode", "RemoveReason"]
+        return [["condor_history", job_id, "-limit", "1", "-af", "ExitCode", "RemoveReason"]]
 
     def end(self, output: str) -> Job | None:
-        """Return how it ended, from what that printed."""
+        """Return how it ended, from what one of them printed; None: it does not know."""
         code, _, reason = output.strip().partition(" ")
         if not code:
             return None
@@ -89,7 +89,3 @@ class HTCondor(BatchSystem):
         """Return the reason in what that printed: its last sentences."""
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         return " ".join(lines[-3:])
-
-    def cancel_command(self, job_ids: Sequence[str]) -> list[str]:
-        """Return what ends jobs."""
-        return ["condor_rm", *job_ids]

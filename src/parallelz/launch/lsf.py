@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from parallelz.launch.batch_system import BatchSystem, Job, JobState, Request
+from parallelz.launch.batch_system import BatchSystem, Job, JobState, Request, job_in
 
 _STATES: dict[str, JobState] = {
     **dict.fromkeys(("PEND", "PSUSP", "WAIT"), "waiting"),
@@ -20,13 +19,16 @@ class LSF(BatchSystem):
     name = "lsf"
     submit = ("bsub",)
     reads_stdin = True
+    submitted = r"Job <(\d+)> is submitted .*"
+    cancel = ("bkill",)
     passes_signals = "all"
+    gone = ("is not found",)
 
     def directives(self, request: Request) -> list[str]:
         """Return the lines by which a script asks for what it needs."""
         lines = [
             f"-J {request.name}",
-            f"-oo {request.log}",
+            f"-oo {self.quoted(request.log)}",
             f"-n {request.cores}",
             '-R "span[hosts=1]"',
             "-rn",
@@ -42,11 +44,6 @@ class LSF(BatchSystem):
             lines.append(f"-P {request.account}")
         return [f"#BSUB {line}" for line in lines]
 
-    def job_id(self, output: str) -> str | None:
-        """Return the id in what the submission printed; None: there is none."""
-        found = re.search(r"Job <(\d+)> is submitted", output)
-        return found[1] if found else None
-
     def status_command(self, job_ids: Sequence[str], user: str) -> list[str]:
         """Return what asks for the states of jobs."""
         columns = "jobid stat exit_code pend_reason delimiter='|'"
@@ -57,21 +54,10 @@ class LSF(BatchSystem):
         found: dict[str, Job] = {}
         for line in output.splitlines():
             job_id, state, code, reason = line.strip().split("|", 3)
-            found[job_id] = Job(
-                _STATES[state],
-                "" if reason == "-" else reason,
-                int(code) if code.isdecimal() else None,
-            )
+            why = "" if reason == "-" else reason
+            exit_code = int(code) if code.isdecimal() else None
+            found[job_id] = job_in(_STATES, state, why, exit_code)
         return found
-
-    def knows_none(self, errors: str) -> bool:
-        """Whether the status command failed only since jobs do not exist any more."""
-        lines = [line for line in errors.splitlines() if line.strip()]
-        return bool(lines) and all("is not found" in line for line in lines)
-
-    def cancel_command(self, job_ids: Sequence[str]) -> list[str]:
-        """Return what ends jobs."""
-        return ["bkill", *job_ids]
 
     def signal_command(self, job_ids: Sequence[str], signame: str) -> list[str]:
         """Return what sends a signal, such as ``INT``, to all processes of a job."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from parallelz.launch.batch_system import (
     BatchSystem,
@@ -12,6 +12,7 @@ from parallelz.launch.batch_system import (
     Request,
     attributes,
     clock,
+    job_in,
 )
 
 _STATES: dict[str, JobState] = {
@@ -26,14 +27,23 @@ class PBS(BatchSystem):
 
     name = "pbs"
     submit = ("qsub",)
+    submitted = r"(\d+(?:\.\S+)?)"
+    cancel = ("qdel",)
     passes_signals = "supervisor"
+    gone = ("Unknown Job", "has finished")
 
     def directives(self, request: Request) -> list[str]:
         """Return the lines by which a script asks for what it needs."""
         chunk = f"select=1:ncpus={request.cores}"
         if request.memory_mb:
             chunk += f":mem={request.memory_mb}mb"
-        lines = [f"-N {request.name[:15]}", "-V", "-j oe", f"-o {request.log}", "-r n"]
+        lines = [
+            f"-N {request.name[:15]}",
+            "-V",
+            "-j oe",
+            f"-o {self.quoted(request.log)}",
+            "-r n",
+        ]
         lines.append(f"-l {chunk}")
         if request.walltime_s:
             lines.append(f"-l walltime={clock(request.walltime_s)}")
@@ -42,11 +52,6 @@ class PBS(BatchSystem):
         if request.account:
             lines.append(f"-A {request.account}")
         return [f"#PBS {line}" for line in lines]
-
-    def job_id(self, output: str) -> str | None:
-        """Return the id in what the submission printed; None: there is none."""
-        found = re.fullmatch(r"\d+(\.\S+)?", output.strip().splitlines()[-1] if output else "")
-        return found[0] if found else None
 
     def status_command(self, job_ids: Sequence[str], user: str) -> list[str]:
         """Return what asks for the states of jobs."""
@@ -62,36 +67,32 @@ class PBS(BatchSystem):
         for block in blocks[1:]:
             job_id, _, rest = block.partition("\n")
             facts = attributes(rest)
-            code = facts.get("Exit_status", facts.get("exit_status", ""))
-            found[job_id.strip()] = Job(
-                _STATES[facts["job_state"]],
-                facts.get("comment", ""),
-                int(code) if code.lstrip("-").isdecimal() else None,
-            )
+            found[job_id.strip()] = _job(facts)
         return found
 
-    def knows_none(self, errors: str) -> bool:
-        """Whether the status command failed only since jobs do not exist any more."""
-        lines = [line for line in errors.splitlines() if line.strip()]
-        gone = ("Unknown Job Id", "has finished", "Unknown Job")
-        return bool(lines) and all(any(text in line for text in gone) for line in lines)
-
-    def end_command(self, job_id: str) -> list[str]:
+    def end_commands(self, job_id: str) -> list[list[str]]:
         """Return what tells how a job ended, where a history is kept."""
-        return ["qstat", "-x", "-f", job_id]
+        return [["qstat", "-x", "-f", job_id]]
 
     def end(self, output: str) -> Job | None:
-        """Return how it ended, from what that printed."""
+        """Return how it ended, from what one of them printed; None: it does not know."""
         try:
             found = list(self.states(output).values())
         except (ValueError, KeyError):
             return None
         return found[0] if found and found[0].state == "ended" else None
 
-    def cancel_command(self, job_ids: Sequence[str]) -> list[str]:
-        """Return what ends jobs."""
-        return ["qdel", *job_ids]
-
     def signal_command(self, job_ids: Sequence[str], signame: str) -> list[str]:
         """Return what sends a signal, such as ``INT``."""
         return ["qsig", "-s", f"SIG{signame}", *job_ids]
+
+
+def _job(facts: Mapping[str, str]) -> Job:
+    why = facts.get("comment", "")
+    told = facts.get("Exit_status", facts.get("exit_status", ""))
+    code = int(told) if told.lstrip("-").isdecimal() else None
+    if code is not None and code > 256:
+        code = 256 - code  # it was killed by a signal
+    elif code is not None and code < 0:
+        why, code = "; ".join(filter(None, (why, f"Exit_status {code} of PBS itself"))), 1
+    return job_in(_STATES, facts["job_state"], why, code)

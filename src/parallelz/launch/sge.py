@@ -13,10 +13,14 @@ class SGE(BatchSystem):
 
     name = "sge"
     submit = ("qsub", "-terse")
+    submitted = r"(\d+)"
+    cancel = ("qdel",)
 
     def directives(self, request: Request) -> list[str]:
         """Return the lines by which a script asks for what it needs."""
-        lines = [f"-N {request.name}", "-V", "-S /bin/sh", "-j y", f"-o {request.log}", "-r n"]
+        # The colon ends the name of a host that there may be: paths may have colons too.
+        log = self.quoted(f":{request.log}")
+        lines = [f"-N {request.name}", "-V", "-S /bin/sh", "-j y", f"-o {log}", "-r n"]
         if request.cores > 1:
             lines.append(f"-pe {request.parallel_environment} {request.cores}")
         if request.walltime_s:
@@ -28,11 +32,6 @@ class SGE(BatchSystem):
         if request.account:
             lines.append(f"-P {request.account}")
         return [f"#$ {line}" for line in lines]
-
-    def job_id(self, output: str) -> str | None:
-        """Return the id in what the submission printed; None: there is none."""
-        found = re.fullmatch(r"\d+", output.strip().splitlines()[-1] if output else "")
-        return found[0] if found else None
 
     def advice(self, refusal: str) -> str:
         """Return what to do about a job that was refused for this; "": nobody knows."""
@@ -55,12 +54,12 @@ class SGE(BatchSystem):
             found[job_id] = Job(_state(state), "in the state " + state)
         return found
 
-    def end_command(self, job_id: str) -> list[str]:
-        """Return what tells how a job ended."""
-        return ["qacct", "-j", job_id]
+    def end_commands(self, job_id: str) -> list[list[str]]:
+        """Return what tells how a job ended, some seconds after its end."""
+        return [["qacct", "-j", job_id]]
 
     def end(self, output: str) -> Job | None:
-        """Return how it ended, from what that printed."""
+        """Return how it ended, from what one of them printed; None: it does not know."""
         facts = {
             name: value
             for name, _, value in (line.partition(" ") for line in output.splitlines())
@@ -81,10 +80,6 @@ class SGE(BatchSystem):
         lines = [line.strip() for line in (found[1] if found else "").splitlines()]
         errors = re.findall(r"(?m)^error reason.*?:\s*(.*)$", output)
         return "; ".join(filter(None, [*errors, *lines]))
-
-    def cancel_command(self, job_ids: Sequence[str]) -> list[str]:
-        """Return what ends jobs."""
-        return ["qdel", *job_ids]
 
 
 def _state(code: str) -> JobState:
