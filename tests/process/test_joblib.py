@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
@@ -47,6 +48,16 @@ def test_what_a_job_raises_is_raised_and_the_backend_can_be_used_again() -> None
         joblib.Parallel()(joblib.delayed(fail_at_seven)(x) for x in range(1000))
     assert isinstance(caught.value, RemoteError)
     assert joblib.Parallel()(joblib.delayed(fail_at_seven)(x) for x in range(3)) == [0, 1, 2]
+
+
+def test_a_time_out_is_kept(rc: Client) -> None:
+    def wait() -> None:
+        threading.Event().wait(60)
+
+    with pytest.raises(multiprocessing.TimeoutError):
+        joblib.Parallel(timeout=0.2)([joblib.delayed(wait)()])
+    rc.interrupt()
+    assert joblib.Parallel()([joblib.delayed(abs)(-1)]) == [1]
 
 
 def test_results_can_be_had_as_they_come(tmp_path: Path) -> None:

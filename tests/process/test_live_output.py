@@ -14,7 +14,14 @@ from typing import Any
 
 import pytest
 
-from parallelz import AsyncResult, Client, DirectView, LoadBalancedView, publish_data
+from parallelz import (
+    AsyncResult,
+    Client,
+    DirectView,
+    LoadBalancedView,
+    SerializationError,
+    publish_data,
+)
 
 pytestmark = pytest.mark.process
 
@@ -156,6 +163,26 @@ def test_too_much_data_is_refused(lv: LoadBalancedView) -> None:
 
     with pytest.raises(ValueError, match="1024 kB in all"):
         lv.apply_async(work).get(TIMEOUT_S)
+
+
+def test_data_that_cannot_be_made_here_is_no_trouble_for_the_rest(
+    lv: LoadBalancedView,
+) -> None:
+    def publish() -> None:
+        import sys
+        import types
+
+        module = types.ModuleType("only_there")
+        exec("class Thing: pass", module.__dict__)
+        sys.modules["only_there"] = module
+        publish_data({"thing": module.Thing()})
+        print("published")
+
+    ar = lv.apply_async(publish)
+    ar.get(TIMEOUT_S)
+    assert ar.stdout == "published\n"
+    with pytest.raises(SerializationError, match=r"cannot be made here: .*'only_there'"):
+        ar.data  # noqa: B018 - it raises
 
 
 def test_data_is_published_by_tasks_only() -> None:

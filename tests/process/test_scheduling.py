@@ -227,8 +227,10 @@ def test_engine_of_a_task_that_defies_cancelling_is_killed_and_replaced(
 
 def test_task_that_runs_too_long_is_stopped(rc: Client, tmp_path: Path) -> None:
     lv = rc.load_balanced_view(max_runtime=0.3)
+    stopped = lv.apply_async(begin_and_wait, tmp_path / "begun", 60)
     with pytest.raises(parallelz.TaskTimeout, match="max_runtime"):
-        lv.apply_async(begin_and_wait, tmp_path / "begun", 60).get(TIMEOUT_S)
+        stopped.get(TIMEOUT_S)
+    assert 0.3 <= stopped.metadata["ran_s"] < 60
     assert lv.apply_async(begin_and_wait, tmp_path / "again", 0).get(TIMEOUT_S)
 
 

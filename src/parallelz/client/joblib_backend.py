@@ -35,6 +35,7 @@ class ParallelzBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     """
 
     supports_retrieve_callback = True
+    supports_timeout = True
     default_n_jobs = -1  # all engines
 
     def __init__(self, view: View | None = None, **kwargs: object) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 
+from parallelz.errors import SerializationError
 from parallelz.ids import EngineId
 from parallelz.protocol.messages import LiveOutput
 from parallelz.protocol.outputs import Published
 from parallelz.protocol.payload import load
+from parallelz.protocol.texts import text_of
 
 TEXT_LENGTH_MAX = 1024 * 1024  # of one stream; the beginning of a longer one is left out
 
@@ -58,11 +60,17 @@ class LiveTask:
         self.data = [*self.data, *message.data]
 
 
-def published(parts: list[Published]) -> dict[str, object]:
-    """Return what was published in all, the latest of each name."""
+def published(parts: list[Published]) -> dict[str, object] | SerializationError:
+    """Return what was published in all, the latest of each name; or why that cannot be made."""
     data: dict[str, object] = {}
     for part in parts:
-        loaded = load(part.data, part.frames)
+        try:
+            loaded = load(part.data, part.frames)
+        except Exception as error:  # noqa: BLE001 - runs code of the user's classes
+            return SerializationError(
+                "what the task published cannot be made here:"
+                f" {type(error).__name__}: {text_of(error)}"
+            )
         if isinstance(loaded, Mapping):
             data.update(loaded)
     return data

@@ -7,6 +7,7 @@ from typing import Any
 from parallelz.client.display import GroupBy, show_outputs
 from parallelz.client.streaming import OutputStream
 from parallelz.client.task_group import TaskGroup
+from parallelz.errors import SerializationError
 
 Shown = Any
 """Of one task what it showed, of several a list of that."""
@@ -39,8 +40,18 @@ class ShownTasks(TaskGroup):
 
     @property
     def data(self) -> Shown:
-        """What the task published so far (`publish_data`): a dictionary, or a list of those."""
-        return self._known("data")
+        """What the task published so far (`publish_data`): a dictionary, or a list of those.
+
+        Raises
+        ------
+        SerializationError
+            If something in it cannot be made here; the metadata have that in its place.
+        """
+        data = self._known("data")
+        for each in [data] if self._is_single else data:
+            if isinstance(each, SerializationError):
+                raise each
+        return data
 
     def stream_output(self) -> OutputStream:
         """Show what the tasks print and display while they run: ``with ar.stream_output():``.

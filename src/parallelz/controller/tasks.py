@@ -374,28 +374,35 @@ class Tasks:
     def _end(self, action: EndTask, event: Event, buffers: Sequence[Buffer]) -> None:
         self._forget(action.task_id)
         retries = max(action.run_count - 1, 0)
-        if action.by_result and isinstance(event, TaskFinished):
+        said: TaskFinished | None = None
+        if isinstance(event, TaskFinished) and event.task_id == action.task_id:
+            said = event
+        if said is not None and action.by_result:
             ended = TaskEnded(
                 action.task_id,
                 action.status,
                 action.engine_id,
-                event.started_s,
-                event.completed_s,
-                event.data,
-                event.frame_count,
-                event.error,
-                event.outputs,
+                said.started_s,
+                said.completed_s,
+                said.data,
+                said.frame_count,
+                said.error,
+                said.outputs,
                 retries,
             )
             if ended.status == "ok" and action.task_id in self._wanted:
-                self._values.setdefault(action.task_id, Value(event.data, buffers))
+                self._values.setdefault(action.task_id, Value(said.data, buffers))
         else:
             buffers = ()
             ended = TaskEnded(
                 action.task_id,
                 action.status,
                 action.engine_id,
+                # One that was stopped ran, and has shown something.
+                0.0 if said is None else said.started_s,
+                0.0 if said is None else said.completed_s,
                 error=action.error,
+                outputs=None if said is None else said.outputs,
                 retries=retries,
             )
         session = self._sessions.by_id.get(action.session_id)
