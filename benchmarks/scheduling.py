@@ -6,19 +6,15 @@ processes: they are about the decisions. The others are about a real cluster on 
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
 import psutil
 
-from benchmarks.__main__ import RESULTS_DIR
-from benchmarks.machine import describe_machine
+from benchmarks.parts import Figures, measure_parts
 from parallelz import Client, Cluster
 from parallelz.core.events import EngineArrived, PlaceTask
 from parallelz.core.placement import SCHEMES
@@ -38,8 +34,6 @@ WAITING_COUNT = 1_000_000
 FEW_COUNT = 10
 FAIR_COUNT = 200_000
 
-Figures = dict[str, object]
-
 
 def noop(x: object) -> object:
     return x
@@ -47,29 +41,7 @@ def noop(x: object) -> object:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure the parts that are named, or all; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scheduling")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--json", action="store_true", help="also write results/")
-    args = parser.parse_args(argv)
-    unknown = [part for part in args.parts if part not in PARTS]
-    if unknown:
-        parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
-    begun = datetime.now(UTC)
-    figures: dict[str, Figures] = {}
-    for part in args.parts or PARTS:
-        print(f"-- {part}: {(PARTS[part].__doc__ or '').splitlines()[0]}", flush=True)
-        figures[part] = PARTS[part]()
-        for name, value in figures[part].items():
-            shown = f"{value:,.3g}" if isinstance(value, float) and value < 100 else value
-            shown = f"{shown:,.0f}" if isinstance(shown, float) else shown
-            print(f"   {name:<52} {shown}", flush=True)
-    if args.json:
-        RESULTS_DIR.mkdir(exist_ok=True)
-        path = RESULTS_DIR / f"scheduling-{begun:%Y-%m-%dT%H-%M-%SZ}.json"
-        entry = {"date": begun.isoformat(timespec="seconds"), "machine": describe_machine()}
-        path.write_text(json.dumps({**entry, "figures": figures}, indent=1) + "\n")
-        print(path)
-    return 0
+    return measure_parts("scheduling", PARTS, argv)
 
 
 # -- the core alone --------------------------------------------------------------------------
