@@ -16,7 +16,7 @@ class ControllerLimits(msgspec.Struct, frozen=True):
         Seconds after which an engine of another host that gives no sign of life is given up;
         its tasks end with EngineError or are run again.
     client_grace_s
-        The same for a client, whose tasks are given up then.
+        The same for a client. Its tasks go on, and their results wait in the history.
     unrecorded_s
         If nothing could be recorded for so many seconds, tasks go on without the history.
     unrecorded_bytes_max

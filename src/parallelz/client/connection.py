@@ -135,7 +135,7 @@ class Connection:
         )
         self._tunnel = tunnel
         disowned_by_forks(self)
-        self._join(timeout_s, origin)
+        self._join(timeout_s, origin, endpoint.urls)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -143,7 +143,7 @@ class Connection:
             " there: Client()"
         )
 
-    def _join(self, timeout_s: float, origin: str) -> None:
+    def _join(self, timeout_s: float, origin: str, urls: Sequence[str]) -> None:
         try:
             is_welcome = self.pump.wait(
                 lambda: bool(self.ledger.refusal) or all(self.ledger.welcomed.values()),
@@ -160,8 +160,8 @@ class Connection:
             )
         if not is_welcome:
             raise ClusterError(
-                f"the cluster of {origin} did not answer within {timeout_s:g} s; does it run?"
-                " `ipclusterz start -n 4` starts one"
+                f"the cluster of {origin} did not answer within {timeout_s:.3g} s at"
+                f" {', '.join(urls)}; does it run? `ipclusterz start -n 4` starts one"
             )
 
     def close(self) -> None:
