@@ -83,7 +83,10 @@ def test_a_file_appears_while_it_is_waited_for(cluster: ThreadCluster, tmp_path:
 
 def test_a_cluster_that_is_gone_does_not_answer(cluster: ThreadCluster) -> None:
     info = msgspec.structs.replace(cluster.info, ipc_url=cluster.info.ipc_url + "-gone")
-    with pytest.raises(ClusterError, match=r"did not answer within 0.1.* s at ipc://.*-gone; .*ipclusterz start"):
+    with pytest.raises(
+        ClusterError,
+        match=r"did not answer within 0.1.* s at ipc://.*-gone; .*ipclusterz start",
+    ):
         Client(info, timeout=0.1)
 
 

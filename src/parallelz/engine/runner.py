@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
+from parallelz.engine.missing import add_hint
 from parallelz.engine.namespace import Main
 from parallelz.engine.output import output, sendable_text
 from parallelz.engine.workqueue import Job
@@ -128,12 +129,14 @@ class Runner:
             except UnmetDependency:
                 raise  # it is about the engine, so all of the chunk goes elsewhere
             except Exception as error:  # noqa: BLE001 - the user asked for it in place of a result
+                add_hint(error)
                 results.append(FailedItem.of(error, _files_to_skip()))
         return results
 
     def _failed(
         self, job: Job, error: BaseException, started_s: float
     ) -> tuple[TaskFinished, Sequence[Buffer]]:
+        add_hint(error)
         described, pickled = describe(error, _files_to_skip())
         info = ErrorInfo(
             sendable_text(described.ename),

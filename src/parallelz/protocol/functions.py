@@ -42,6 +42,7 @@ from parallelz.protocol.pickling import (
     Globals,
     Supplies,
     global_names,
+    goes_by_value,
     is_importable,
     set_namespace,
     use_supplies,
@@ -231,12 +232,14 @@ class _ByValue:
         self._name = (function.__qualname__, function.__module__)
         self._own = _own_parts(function)
         self._watch = watch
+        self._is_by_choice = goes_by_value(function.__module__)
 
     def holds(self, function: FunctionType) -> bool:
         if (
             function.__code__ is not self._code
             or function.__globals__ is not self._globals
             or (function.__qualname__, function.__module__) != self._name
+            or (self._is_by_choice and not goes_by_value(function.__module__))
         ):
             return False
         if self._own or _has_own_parts(function):
@@ -290,6 +293,7 @@ class _Watch:
         if isinstance(value, ModuleType):
             if hasattr(value, "__path__"):
                 self._module_count = len(sys.modules)
+            self.complete &= not goes_by_value(value.__name__)
         elif isinstance(value, FunctionType):
             if id(value) not in self._seen and not is_importable(value):
                 self._seen.add(id(value))
@@ -299,8 +303,10 @@ class _Watch:
             for item in value:
                 self._check(item)
         elif isinstance(value, type):
-            self.complete &= value.__module__ not in MAIN_MODULES and (
-                "<locals>" not in value.__qualname__
+            self.complete &= (
+                value.__module__ not in MAIN_MODULES
+                and "<locals>" not in value.__qualname__
+                and not goes_by_value(value.__module__)
             )
         elif value is not MISSING and type(value) not in _ATOMS:
             self.complete = False

@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType
 from typing import Any, NamedTuple, TypeVar
 
+from cloudpickle import list_registry_pickle_by_value
+
 from parallelz.errors import SerializationError
 from parallelz.protocol.last_resort import dump_otherwise
 from parallelz.protocol.pickling import ByValuePickler, Raw, SerializerTable, serializers
@@ -102,7 +104,7 @@ def dump(obj: object) -> Payload:
             stream = _dump_registered(lean, buffers)
         else:
             stream = pickle.dumps(lean, 5, buffer_callback=buffers.append)
-        by_value = _MAIN_MARK in stream
+        by_value = _MAIN_MARK in stream or _names_by_value(stream)
     except Exception:  # noqa: BLE001 - the user's own __reduce__ may raise anything
         by_value = True
     if by_value:
@@ -162,6 +164,12 @@ def _lay_out(stream: bytes, buffers: Sequence[pickle.PickleBuffer]) -> Payload:
     if len(stream) < INLINE_BYTES_MAX:
         return Payload(stream, tuple(large))
     return Payload(b"", (stream, *large))
+
+
+def _names_by_value(stream: bytes) -> bool:
+    """Return whether a pickle may name something that the user wants sent by value."""
+    registered = list_registry_pickle_by_value()
+    return bool(registered) and any(name.encode() in stream for name in registered)
 
 
 def _dump_registered(obj: object, buffers: list[pickle.PickleBuffer]) -> bytes:

@@ -14,7 +14,8 @@ of the global names that its code reads. Where it arrives,
 A global value that is large or cannot be pickled stays at home, and a `NameError` about it on
 the engine gets a hint that says so.
 
-Only reading and showing source lines touches files, through `linecache`.
+What is in modules that the user has named to cloudpickle (`register_pickle_by_value`) counts as
+not importable.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import copyreg
 import dis
 import functools
 import io
-import linecache
 import marshal
 import pickle
 import sys
@@ -34,6 +34,9 @@ from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import cloudpickle
+from cloudpickle import list_registry_pickle_by_value
+
+from parallelz.protocol.source_lines import show_source, source_of
 
 MAIN_MODULES = (None, "__main__", "__mp_main__")
 VALUE_BYTES_MAX = 64 * 1024
@@ -83,6 +86,10 @@ class Supplies:
             if supplied is not MISSING and self.namespace.get(name, MISSING) is supplied:
                 del self.namespace[name]
 
+    def explain(self, reasons: Mapping[str, str]) -> None:
+        """Remember why these names did not come along with a function of another module."""
+        self._withheld.update(reasons)
+
     def hint(self, name: str) -> str:
         """Return why `name` did not come along; empty if it never was to."""
         reason = self._withheld.get(name)
@@ -130,9 +137,17 @@ class FunctionState(NamedTuple):
     source: tuple[str, int, str]  # file name, number of the first line, the lines
 
 
+def goes_by_value(module_name: str | None) -> bool:
+    """Whether the user wants what is in this module, or a package around it, sent by value."""
+    registered = list_registry_pickle_by_value()
+    if not registered or module_name is None:
+        return False
+    return any(f"{module_name}.".startswith(f"{name}.") for name in registered)
+
+
 def is_importable(function: FunctionType) -> bool:
     """Whether another process gets this function by importing its module."""
-    if function.__module__ in MAIN_MODULES:
+    if function.__module__ in MAIN_MODULES or goes_by_value(function.__module__):
         return False
     module = sys.modules.get(function.__module__)
     if module is None or getattr(module, "__spec__", None) is None:
@@ -176,6 +191,8 @@ def _globals_to_send(function: FunctionType) -> tuple[dict[str, object], dict[st
     """Return the global values to send along, and why others are not."""
     supplied: dict[str, object] = {}
     withheld: dict[str, str] = {}
+    is_of_main = function.__module__ in MAIN_MODULES
+    remedy = "push it, or make it an argument" if is_of_main else "make it an argument"
     for name in global_names(function.__code__):
         value = function.__globals__.get(name, MISSING)
         if value is MISSING:
@@ -183,9 +200,11 @@ def _globals_to_send(function: FunctionType) -> tuple[dict[str, object], dict[st
         if isinstance(value, ModuleType):
             submodules = submodules_of(value, function.__code__)
             supplied[name] = _Package(value, submodules) if submodules else value
-        elif isinstance(value, FunctionType | type) or not (reason := _why_withheld(value)):
+        elif isinstance(value, FunctionType | type) or not (
+            reason := _why_withheld(value, remedy)
+        ):
             supplied[name] = value
-        elif function.__module__ in MAIN_MODULES:
+        elif is_of_main or goes_by_value(function.__module__):
             withheld[name] = reason
         else:
             supplied[name] = _Attribute(function.__module__, name)
@@ -216,7 +235,7 @@ def _reduce_function(
         cells,
         dict(vars(function)),
         *_globals_to_send(function),
-        _source_of(function),
+        source_of(function),
     )
     made_of = (function.__code__, own, len(function.__closure__ or ()))
     return (_make_function, made_of, tuple(state), None, None, _set_function)
@@ -257,40 +276,13 @@ def _set_function(function: FunctionType, values: tuple[object, ...]) -> None:
     show_source(*state.source)
     if function.__globals__ is not _current.namespace:
         function.__globals__.update(state.supplied)
+        _current.explain(state.withheld)
         return
     _current.supply(state.supplied)
     _current.withhold(state.withheld)
     if _current.collected is not None:
         _current.collected.supplied.update(state.supplied)
         _current.collected.withheld.update(state.withheld)
-
-
-# -- source lines, for tracebacks ---------------------------------------------------------
-
-
-def _source_of(function: FunctionType) -> tuple[str, int, str]:
-    code = function.__code__
-    lines = linecache.getlines(code.co_filename, function.__globals__)
-    first = code.co_firstlineno
-    return (code.co_filename, first, "".join(lines[first - 1 : _last_line(code)]))
-
-
-def _last_line(code: CodeType) -> int:
-    last = max((line for _, _, line in code.co_lines() if line is not None), default=0)
-    inner = [_last_line(const) for const in code.co_consts if isinstance(const, CodeType)]
-    return max([last, *inner])
-
-
-def show_source(filename: str, first: int, text: str) -> None:
-    """Let tracebacks show these lines, whatever file of that name there is here."""
-    if not text:
-        return
-    lines = list(linecache.getlines(filename))
-    new = text.splitlines(keepends=True)
-    lines += ["\n"] * (first - 1 + len(new) - len(lines))
-    lines[first - 1 : first - 1 + len(new)] = new
-    # No time of modification: `linecache.checkcache` leaves such entries alone.
-    linecache.cache[filename] = (sum(map(len, lines)), None, lines, filename)
 
 
 # -- the picklers -------------------------------------------------------------------------
@@ -472,14 +464,14 @@ class _Probe(ByValuePickler):
         return super().reducer_override(obj)
 
 
-def _why_withheld(value: object) -> str:
+def _why_withheld(value: object, remedy: str) -> str:
     if type(value) in (int, float, bool, type(None)):
         return ""
     scale = _Scale()
     try:
         _Probe(scale, scale.add_buffer).dump(value)  # type: ignore[arg-type]
     except _TooLarge:
-        return f"is larger than {VALUE_BYTES_MAX // 1024} kB; push it, or make it an argument"
+        return f"is larger than {VALUE_BYTES_MAX // 1024} kB; {remedy}"
     except Exception as error:  # noqa: BLE001 - the user's own __reduce__ may raise anything
         return f"cannot be pickled ({error})"
     return ""
