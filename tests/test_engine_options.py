@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
 
+from parallelz import settings
 from parallelz.engine_options import (
     EngineOptions,
+    add_arguments,
+    from_arguments,
     size_text,
     to_labels,
     to_resources,
@@ -84,6 +89,35 @@ def test_options_survive_the_command_line_and_the_cluster_file() -> None:
     ]
     assert msgspec.json.decode(msgspec.json.encode(options), type=EngineOptions) == options
     assert options.but() == options
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"labels": ["a", "b"], "resources": {"gpu": 1.0}, "memory_limit": 5, "restart": True},
+        {
+            "startup_file": "/a b/c.py",
+            "startup_code": "x = 'a'\ny = \"b\"",
+            "stop_grace_s": 30.0,
+        },
+    ],
+    ids=["nothing", "what they have", "what they do"],
+)
+def test_who_is_told_the_options_understands_them(given: dict[str, Any]) -> None:
+    options = EngineOptions().but(**given)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert from_arguments(parser.parse_args(options.arguments)) == options
+
+
+@pytest.mark.parametrize(
+    ("stop_grace_s", "engine_grace_s"), [(60.0, 57.0), (settings.STOP_GRACE_S, 2.0), (1.0, 0.4)]
+)
+def test_those_who_use_force_get_a_part_of_the_grace(
+    stop_grace_s: float, engine_grace_s: float
+) -> None:
+    assert EngineOptions(stop_grace_s=stop_grace_s).engine_grace_s == engine_grace_s
 
 
 @pytest.mark.parametrize(

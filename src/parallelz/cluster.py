@@ -188,6 +188,7 @@ class Cluster(ClusterProcesses):
         if needs_network and controller_ip is None and not chosen.ip:
             chosen = chosen._replace(ip=ALL_ADDRESSES)
         settings.to_cluster_id(cluster_id or "")
+        stop_grace_s = of_cluster.get("stop_grace_s", settings.STOP_GRACE_S)
         super().__init__(
             directory,
             cluster_id,
@@ -205,9 +206,10 @@ class Cluster(ClusterProcesses):
                 restart=restart,
                 startup_file=startup_file,
                 startup_code=startup_code,
+                stop_grace_s=stop_grace_s,
             ),
             start_timeout_s=of_cluster.get("engine_timeout", settings.START_TIMEOUT_S),
-            stop_grace_s=of_cluster.get("stop_grace_s", settings.STOP_GRACE_S),
+            stop_grace_s=stop_grace_s,
             shutdown_atexit=shutdown_atexit,
         )
         self._client: Client | None = None  # the one of `with`

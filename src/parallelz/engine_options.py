@@ -6,6 +6,7 @@ that it starts; they are read and written here, so that nonsense is refused wher
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -13,7 +14,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from parallelz import settings
 from parallelz.errors import ClusterError
+
+STOP_MARGIN_S = 3.0
+STOP_SHARE = 0.4  # where the margin would leave less
 
 _NAME = re.compile(r"[^\s,=]+")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kMGT])(i?))?B?", re.IGNORECASE)
@@ -29,6 +34,13 @@ class EngineOptions(NamedTuple):
     restart: bool = False  # whether one that died is replaced
     startup_file: str = ""  # Python that each runs first, in its namespace; "": nothing
     startup_code: str = ""  # the same as text, after that
+    file_wait_s: float = settings.FILE_WAIT_S  # where the connection file may come late
+    stop_grace_s: float = settings.STOP_GRACE_S  # from asking the set to end to using force
+
+    @property
+    def engine_grace_s(self) -> float:
+        """What an engine gets of `stop_grace_s`; the rest is for those who use force."""
+        return max(self.stop_grace_s - STOP_MARGIN_S, STOP_SHARE * self.stop_grace_s)
 
     def but(
         self,
@@ -39,6 +51,8 @@ class EngineOptions(NamedTuple):
         restart: bool | None = None,
         startup_file: str | os.PathLike[str] | None = None,
         startup_code: str | None = None,
+        file_wait_s: float | None = None,
+        stop_grace_s: float | None = None,
     ) -> EngineOptions:
         """Return the same with what is not None instead; texts are as on command lines.
 
@@ -54,6 +68,8 @@ class EngineOptions(NamedTuple):
             self.restart if restart is None else restart,
             self.startup_file if startup_file is None else os.fspath(startup_file),
             self.startup_code if startup_code is None else to_code(startup_code),
+            self.file_wait_s if file_wait_s is None else file_wait_s,
+            self.stop_grace_s if stop_grace_s is None else stop_grace_s,
         )
 
     @property
@@ -80,7 +96,43 @@ class EngineOptions(NamedTuple):
             arguments.append(f"--memory-limit={self.memory_limit}")
         if self.restart:
             arguments.append("--restart")
+        if self.stop_grace_s != settings.STOP_GRACE_S:
+            arguments.append(f"--stop-grace-s={self.stop_grace_s:g}")
         return arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Let a parser understand `EngineOptions.arguments`, for `from_arguments`."""
+    parser.add_argument("--labels", help="what the engines are good for")
+    parser.add_argument("--resources", help="how much each has of what")
+    parser.add_argument("--memory-limit", help="how much memory each may use")
+    parser.add_argument("--restart", action="store_true", help="replace those that died")
+    parser.add_argument("--startup-file", help="Python to run first, in the namespace")
+    parser.add_argument(
+        "--startup-code", type=json.loads, help="the same as text, a string of JSON"
+    )
+    parser.add_argument(
+        "--stop-grace-s", type=float, help="from asking all of them to end to using force"
+    )
+
+
+def from_arguments(args: argparse.Namespace) -> EngineOptions:
+    """Return what the arguments say of the engines.
+
+    Raises
+    ------
+    ClusterError
+        If something of it makes no sense.
+    """
+    return EngineOptions().but(
+        labels=args.labels,
+        resources=args.resources,
+        memory_limit=args.memory_limit,
+        restart=args.restart,
+        startup_file=args.startup_file,
+        startup_code=args.startup_code,
+        stop_grace_s=args.stop_grace_s,
+    )
 
 
 def to_labels(labels: Sequence[str] | str) -> tuple[str, ...]:

@@ -34,6 +34,9 @@ DEFAULT_PROFILE = "default"
 CONNECTION_FILE_TIMEOUT_S = 10.0
 """How long a client waits for a cluster to appear before it says that there is none."""
 
+FILE_WAIT_S = 60.0
+"""How long engines wait for their connection file where it may come late."""
+
 START_TIMEOUT_S = 60.0
 """How long a controller and its engines may take until all are ready."""
 

@@ -32,7 +32,7 @@ def script(system: BatchSystem, **options: Any) -> str:
     return job_script(
         system,
         (SGEOptions if system.name == "sge" else BatchOptions)(**options),
-        EngineOptions(labels=("gpu",)),
+        EngineOptions(labels=("gpu",), file_wait_s=90.0),
         JobPlan(2, 4),
         place=PLACE,
         set_id="1",
@@ -42,7 +42,7 @@ def script(system: BatchSystem, **options: Any) -> str:
 
 COMMAND = (
     "python3 -m parallelz.engine.process --file /p/security/ipcontrollerz-c-engine.json -n 4"
-    " --wait-s 60 --log-dir /p/log/engines-1/job-2 --pass-signals"
+    " --wait-s 90 --log-dir /p/log/engines-1/job-2 --pass-signals"
 )
 
 

@@ -17,13 +17,12 @@ PLACE = Place(Path("/p"), "7", 42)
 
 def test_each_rank_is_an_engine() -> None:
     mpi = MPIOptions(mpiexec="srun", args=["--mpi=pmix"], python="/opt/python")
-    command = mpi_command(
-        PLACE, 4, mpi, log_dir="/logs", engine_options=EngineOptions(labels=("big",))
-    )
+    options = EngineOptions(labels=("big",), file_wait_s=90.0)
+    command = mpi_command(PLACE, 4, mpi, log_dir="/logs", engine_options=options)
     assert command == [
         *["srun", "-n", "4", "--mpi=pmix", "/opt/python", "-m", "parallelz.engine.process"],
         *["--mpi", "mpi4py", "--file", "/p/security/ipcontrollerz-7-engine.json"],
-        *["--wait-s", "30", "--log-dir", "/logs", "--labels=big"],
+        *["--wait-s", "90", "--log-dir", "/logs", "--labels=big"],
     ]
 
 

@@ -55,6 +55,22 @@ class LauncherSuite:
             assert list(cluster.engine_sets) == ["1"]
             assert rc.load_balanced_view().map_sync(abs, range(-9, 0)) == [*range(9, 0, -1)]
 
+    def test_engines_are_what_they_were_told_to_be(self, tmp_path: Path) -> None:
+        told = "text = 'with \"quotes\" and $HOME'\nnumber = 7"
+        cluster = Cluster(
+            n=N,
+            profile_dir=tmp_path / "profile",
+            labels=["big"],
+            startup_code=told,
+            **self.options,
+        )
+        with cluster as rc:
+            assert (
+                rc[:].pull(("text", "number"), block=True)
+                == [['with "quotes" and $HOME', 7]] * N
+            )
+            assert rc.load_balanced_view(labels=["big"]).apply_sync(abs, -1) == 1
+
     def test_a_set_is_restarted_with_the_same_options(self, cluster: Cluster) -> None:
         with cluster as rc:
             before = rc[:].apply_sync(os.getpid)
@@ -106,3 +122,30 @@ class LauncherSuite:
                 assert "MPI program 1" in launched.explain_end()
             else:
                 assert rc[rc.ids[-1]].apply_sync(lambda: 1) == 1
+
+
+class GraceSuite:
+    """For launchers whose engines are ended by a supervisor that we ask to."""
+
+    options: dict[str, Any]
+
+    def test_what_cleans_up_when_it_is_ended_has_the_time_that_is_configured(
+        self, tmp_path: Path
+    ) -> None:
+        def work(directory: str) -> None:
+            def clean_up(*_: object) -> None:
+                time.sleep(4)
+                Path(directory, "cleaned").touch()
+                os._exit(0)
+
+            signal.signal(signal.SIGTERM, clean_up)
+            Path(directory, "begun").touch()
+            time.sleep(TIMEOUT_S)
+
+        profile_dir = tmp_path / "profile"
+        grace = {"Cluster": {"stop_grace_s": 60.0}}
+        with Cluster(n=1, profile_dir=profile_dir, config=grace, **self.options) as rc:
+            rc[0].apply_async(work, str(tmp_path))
+            wait_until(rc, (tmp_path / "begun").exists)
+            Cluster.from_file(profile_dir=profile_dir).stop_engines_sync()
+            assert (tmp_path / "cleaned").exists()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import pytest
-from helpers_launchers import LauncherSuite
+from helpers_launchers import GraceSuite, LauncherSuite
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
-class TestLocal(LauncherSuite):
+class TestLocal(LauncherSuite, GraceSuite):
     options: ClassVar[dict[str, Any]] = {}

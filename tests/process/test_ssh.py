@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import psutil
 import pytest
-from helpers_launchers import TIMEOUT_S, LauncherSuite, wait_until
+from helpers_launchers import TIMEOUT_S, GraceSuite, LauncherSuite, wait_until
 from helpers_sshd import SSHD
 
 from parallelz import Cluster, ClusterError, EngineError
@@ -22,7 +22,7 @@ def options(hosts: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"engines": "ssh", "launcher_options": {"hosts": hosts, **more}}
 
 
-class TestSSH(LauncherSuite):
+class TestSSH(LauncherSuite, GraceSuite):
     options: ClassVar[dict[str, Any]] = options({"there": 4})
 
 

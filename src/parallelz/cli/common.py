@@ -227,7 +227,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 def engine_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return what the options of `add_engine_options` say, as keywords; None: not given."""
-    return {name: getattr(args, name) for name in EngineOptions._fields}
+    return {name: each for name, each in vars(args).items() if name in EngineOptions._fields}
 
 
 def refusing(parse: Callable[[str], T]) -> Callable[[str], T]:

@@ -97,22 +97,26 @@ def run(args: argparse.Namespace) -> int:
         return common.FAILED
     options = engine_options(configuration).but(**common.engine_options(args))
     n = args.n or configuration.get("Engine", {}).get("n", 1)
-    wait_s = configuration.get("Engine", {}).get("file_wait_s", process.FILE_WAIT_S)
     if not file.exists():
-        print(f"Waiting up to {wait_s:g} s for {file}, which a controller writes", flush=True)
+        wait = f"{options.file_wait_s:g} s"
+        print(f"Waiting up to {wait} for {file}, which a controller writes", flush=True)
     argv = ["-n", str(n), *options.arguments]
     if args.mpi:
         argv += ["--mpi", args.mpi]
     if args.log_dir:
         argv += ["--log-dir", str(args.log_dir)]
     if args.ssh is None:
-        return process.main(["--file", str(file), "--wait-s", f"{wait_s:g}", *argv])
+        return process.main(
+            ["--file", str(file), "--wait-s", f"{options.file_wait_s:g}", *argv]
+        )
 
     from parallelz.engine import tunnelled
     from parallelz.transport.tunnel import SSHServer
 
     server = SSHServer.of(args.ssh, args.sshkey)
-    return tunnelled.run_through(server, process.read_connection(file, wait_s), argv)
+    return tunnelled.run_through(
+        server, process.read_connection(file, options.file_wait_s), argv
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import logging
 import os
 import sys
@@ -12,11 +11,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from parallelz import settings
 from parallelz.engine.children import Plan, run_engine
 from parallelz.engine.orders import Orders, from_stdin
 from parallelz.engine.started import StartedTasks
 from parallelz.engine.supervisor import Supervisor
-from parallelz.engine_options import EngineOptions
+from parallelz.engine_options import add_arguments, from_arguments
 from parallelz.errors import ConnectionFileError, ParallelzError
 from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo
@@ -24,7 +24,6 @@ from parallelz.transport.security import read_connection_file
 from parallelz.transport.sockets import new_session_id
 
 FILE_CHECK_PERIOD_S = 0.01
-FILE_WAIT_S = 60.0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,17 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--wait-s",
         type=float,
-        default=FILE_WAIT_S,
+        default=settings.FILE_WAIT_S,
         help="how long to wait for the connection file",
     )
-    parser.add_argument("--labels", default="", help="what the engines are good for")
-    parser.add_argument("--resources", default="", help="how much each has of what")
-    parser.add_argument("--memory-limit", help="how much memory each may use")
-    parser.add_argument("--restart", action="store_true", help="replace those that died")
-    parser.add_argument("--startup-file", help="Python to run first, in the namespace")
-    parser.add_argument(
-        "--startup-code", type=json.loads, help="the same as text, a string of JSON"
-    )
+    add_arguments(parser)
     parser.add_argument(
         "--mpi", help="be one engine, the rank of an MPI program, with MPI of this module"
     )
@@ -70,24 +62,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--alive-fd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--started-fd", type=int, help=argparse.SUPPRESS)
     return parser
-
-
-def options_from(args: argparse.Namespace) -> EngineOptions:
-    """Return what the arguments say of the engines.
-
-    Raises
-    ------
-    ClusterError
-        If something of it makes no sense.
-    """
-    return EngineOptions().but(
-        labels=args.labels,
-        resources=args.resources,
-        memory_limit=args.memory_limit,
-        restart=args.restart,
-        startup_file=args.startup_file,
-        startup_code=args.startup_code,
-    )
 
 
 def read_connection(path: Path, wait_s: float) -> ConnectionInfo:
@@ -126,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, orders: Orders | None) -> int:
-    options = options_from(args)
+    options = from_arguments(args)
     info = read_connection(args.file, args.wait_s)
     if sys.path[0] != "":
         sys.path.insert(0, "")  # modules in the working directory, as at a prompt

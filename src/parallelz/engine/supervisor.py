@@ -41,7 +41,6 @@ from parallelz.transport.sockets import Waker, new_session_id, term_context
 logger = logging.getLogger(__name__)
 
 FINAL_CODES = (0, EXIT_REFUSED, EXIT_STARTUP)  # another engine would end in the same way
-STOP_GRACE_S = 2.0  # from SIGTERM to SIGKILL
 PARENT_CHECK_PERIOD_S = 1.0
 MEMORY_CHECK_PERIOD_S = 0.5
 RESTARTS_MAX = 5  # of engines that died of themselves, all together, in
@@ -260,7 +259,7 @@ class Supervisor:
         """End all children: kindly, then by force."""
         for child in self._children.values():
             child.signal(signal.SIGTERM)
-        give_up_s = time.monotonic() + STOP_GRACE_S
+        give_up_s = time.monotonic() + self._plan.options.engine_grace_s
         self._reap()
         while self._children and time.monotonic() < give_up_s:
             PeerPoller(waker).poll(0.1)

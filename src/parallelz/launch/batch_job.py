@@ -16,8 +16,6 @@ from parallelz.launch.batch_system import BatchSystem, Request, clock, to_wallti
 from parallelz.launch.launcher import Place
 from parallelz.launch.template import fill
 
-FILE_WAIT_S = 60.0  # for the connection file, which other hosts may see later
-
 
 class BatchOptions(msgspec.Struct, frozen=True):
     """What each job asks for. "" and 0 leave it to the system.
@@ -174,7 +172,7 @@ def _command(
 ) -> str:
     file = settings.connection_file(place.profile_dir, place.cluster_id, "engine")
     command = [options.python or sys.executable, "-m", "parallelz.engine.process"]
-    command += ["--file", str(file), "-n", str(plan.n), "--wait-s", f"{FILE_WAIT_S:g}"]
+    command += ["--file", str(file), "-n", str(plan.n), "--wait-s", f"{engine.file_wait_s:g}"]
     command += ["--log-dir", str(log_dir / f"job-{plan.number}")]
     command.append("--leave-signals" if system.passes_signals == "all" else "--pass-signals")
     if walltime_s > options.drain_s:

@@ -44,7 +44,9 @@ class ClusterSection(msgspec.Struct, frozen=True):
     engine_timeout
         Seconds until controller and engines must be ready.
     stop_grace_s
-        Seconds from asking a controller or a set of engines to end to ending it by force.
+        Seconds from asking a controller or a set of engines to end to ending it by force. An
+        engine that does not end at once, as what it runs handles SIGTERM or holds the GIL, is
+        killed 3 s before that. Jobs get what their system gives.
     """
 
     n: int | None = None
@@ -138,7 +140,8 @@ class EngineSection(msgspec.Struct, frozen=True):
     startup_code
         The same as text, after the file.
     file_wait_s
-        Seconds for which ipenginez waits for its connection file.
+        Seconds for which engines wait for their connection file where it may come late:
+        ipenginez, jobs of batch systems, ranks of MPI.
     """
 
     n: int = 1
@@ -148,7 +151,7 @@ class EngineSection(msgspec.Struct, frozen=True):
     restart: bool = False
     startup_file: str = ""
     startup_code: str = ""
-    file_wait_s: float = 60.0
+    file_wait_s: float = settings.FILE_WAIT_S
 
 
 CONTROLLER_SECTIONS: Mapping[str, type[msgspec.Struct]] = {

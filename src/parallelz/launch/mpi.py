@@ -20,8 +20,6 @@ from parallelz.launch.launcher import Place
 from parallelz.launch.launcher_options import to_options
 from parallelz.launch.local import NO_LAUNCHER_OPTIONS, NO_OPTIONS, LocalEngines
 
-FILE_WAIT_S = 30.0  # for the connection file, which another host may see later
-
 
 class MPIOptions(msgspec.Struct, frozen=True):
     """How the ranks are started.
@@ -62,7 +60,7 @@ def mpi_command(
         "--file",
         str(file),
         "--wait-s",
-        f"{FILE_WAIT_S:g}",
+        f"{engine_options.file_wait_s:g}",
         "--log-dir",
         log_dir,
         *engine_options.described,

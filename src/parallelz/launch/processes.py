@@ -55,7 +55,7 @@ class ClusterProcesses:
     start_timeout_s
         Until the controller must be ready.
     stop_grace_s
-        From asking a controller or a set of engines to end to ending it by force.
+        From asking a controller to end to ending it by force; sets of engines know theirs.
     shutdown_atexit
         Whether all ends with this process, be it by SIGKILL.
     """
@@ -267,7 +267,7 @@ class ClusterProcesses:
         for set_id, engines in chosen.items():
             if set_id not in errors:
                 with _noted(errors, set_id):
-                    engines.stop(self._stop_grace_s)
+                    engines.stop(engines.options.stop_grace_s)
                     del self._engine_sets[set_id]
         with (
             contextlib.suppress(ClusterError, FileNotFoundError),  # all is stopped meanwhile

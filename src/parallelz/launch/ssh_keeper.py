@@ -23,8 +23,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from parallelz import settings
-from parallelz.engine_options import EngineOptions
+from parallelz.engine_options import EngineOptions, add_arguments, from_arguments
 from parallelz.errors import ParallelzError
 from parallelz.launch.launcher import describe_code, last_lines
 from parallelz.launch.ssh import (
@@ -48,7 +47,8 @@ logger = logging.getLogger(__name__)
 
 PARENT_CHECK_PERIOD_S = 1.0
 SSH_FAILED = 255  # its exit code for what is not the command's
-END_GRACE_S = 0.8 * settings.STOP_GRACE_S  # then the logins are ended themselves
+END_MARGIN_S = 1.0  # so long before the end of all grace the logins are ended themselves
+END_SHARE = 0.8  # of all grace, where the margin would leave less
 
 
 class Login(NamedTuple):
@@ -147,7 +147,9 @@ class Keeper:
         if not self._is_ending:
             logger.info("= ends all engines: %s", reason)
             self._is_ending = True
-            self._give_up_s = time.monotonic() + END_GRACE_S
+            grace_s = self._engine_options.stop_grace_s
+            until_s = max(grace_s - END_MARGIN_S, END_SHARE * grace_s)
+            self._give_up_s = time.monotonic() + until_s
             for login in self._logins:
                 assert login.process.stdin is not None
                 login.process.stdin.close()
@@ -194,20 +196,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--launcher-options", required=True, help="as JSON")
     parser.add_argument("--log-dir", type=Path, required=True, help="a log for each host")
     parser.add_argument("--parent-pid", type=int, help="end when this process has ended")
-    parser.add_argument("--labels")
-    parser.add_argument("--resources")
-    parser.add_argument("--memory-limit")
-    parser.add_argument("--restart", action="store_true")
+    add_arguments(parser)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         options = to_ssh_options(msgspec.json.decode(args.launcher_options))
-        engine_options = EngineOptions().but(
-            labels=args.labels,
-            resources=args.resources,
-            memory_limit=args.memory_limit,
-            restart=args.restart,
-        )
+        engine_options = from_arguments(args)
         info = read_connection_file(args.file, "engine")
         hosts = chosen_hosts(options, args.n)
     except (ParallelzError, FileNotFoundError) as error:
