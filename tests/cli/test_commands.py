@@ -13,6 +13,7 @@ from helpers_shell import TIMEOUT_S, Shell, read_until
 
 from parallelz.client.client import Client
 from parallelz.launch import cluster_file
+from parallelz.launch.launcher import LaunchedFacts
 from parallelz.settings import connection_file
 
 pytestmark = pytest.mark.process
@@ -62,10 +63,45 @@ def test_kill_9_of_the_foreground_leaves_nothing(shell: Shell) -> None:
 
 def test_a_controller_whose_launcher_is_gone_removes_the_files(shell: Shell) -> None:
     socket_dir = cluster_file.establish(shell.profile_dir, "")
-    ran = shell.run("ipcontrollerz --launched --store=none --parent-pid=1")
+    ran = shell.run(f"ipcontrollerz --launched={socket_dir} --store=none --parent-pid=1")
     assert ran.returncode == 0, ran.stderr
     assert list((shell.profile_dir / "security").iterdir()) == []
     assert not Path(socket_dir).exists()
+
+
+@pytest.mark.parametrize("parent", ["", "--parent-pid=1"], ids=["alone", "orphan"])
+def test_a_controller_that_comes_too_late_leaves_the_next_cluster_alone(
+    shell: Shell, parent: str
+) -> None:
+    """It was started again just before all of its cluster was killed."""
+    first = cluster_file.establish(shell.profile_dir, "")
+    cluster_file.release(shell.profile_dir, "", socket_dir=first)
+    second = cluster_file.establish(shell.profile_dir, "")
+    try:
+        files = sorted((shell.profile_dir / "security").iterdir())
+        shell.run(f"ipcontrollerz --launched={first} --store=none {parent} --resume")
+        assert sorted((shell.profile_dir / "security").iterdir()) == files
+        assert list(Path(second).iterdir()) == []
+    finally:
+        cluster_file.release(shell.profile_dir, "", socket_dir=second)
+
+
+def test_a_controller_is_found_whose_launcher_was_killed_before_it_had_written_it_down(
+    shell: Shell,
+) -> None:
+    socket_dir = cluster_file.establish(shell.profile_dir, "")
+    with cluster_file.changing(shell.profile_dir, "", socket_dir=socket_dir) as facts:
+        facts.owner = None
+        facts.controller = LaunchedFacts("local", 1, "long ago", "/log")
+    command = f"ipcontrollerz --launched={socket_dir} --store=none --resume"
+    with shell.popen(command) as process:
+        with Client(str(connection_file(shell.profile_dir, "", "client"))):
+            pass
+        status = shell.run("ipclusterz status -o json")
+        assert json.loads(status.stdout)["controller"]["pid"] == process.pid
+        assert shell.run("ipclusterz stop").returncode == 0
+        assert process.wait(TIMEOUT_S) == 0
+    assert list((shell.profile_dir / "security").iterdir()) == []
 
 
 def test_stopping_a_cluster_ends_its_foreground(shell: Shell) -> None:

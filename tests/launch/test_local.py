@@ -24,7 +24,7 @@ from parallelz.launch.local import (
 )
 from parallelz.launch.local_controller import LocalController, controller_command
 
-PLACE = Place(Path("/p"), "big", 17)
+PLACE = Place(Path("/p"), "big", 17, "/tmp/parallelz-x")
 
 
 class Script(LocalProcess):
@@ -72,7 +72,8 @@ def test_a_controller_is_told_who_it_is_and_whose() -> None:
         python="py",
     )
     assert command == [
-        *("py", "-P", "-m", "parallelz.cli.ipcontrollerz", "--launched"),
+        *("py", "-P", "-m", "parallelz.cli.ipcontrollerz"),
+        *("--launched", "/tmp/parallelz-x"),
         *("--profile-dir", "/p", "--cluster-id", "big", "--store", "none"),
         *("--scheme", "leastload", "--history-max-age-s=9", "--hwm", "3"),
         *("--ip", "*", "--port", "7", "--ready-fd", "5", "--parent-pid", "17", "--resume"),

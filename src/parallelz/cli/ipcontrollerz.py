@@ -55,8 +55,9 @@ def build_parser() -> common.Parser:
     for name, kind in (("--ready-fd", int), ("--parent-pid", int), ("--log-file", str)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
     parser.add_argument("--limits", help=argparse.SUPPRESS)
-    for name in ("--launched", "--resume"):
-        parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
+    # Its files are there already; the directory of its socket tells which cluster that is.
+    parser.add_argument("--launched", metavar="SOCKET_DIR", help=argparse.SUPPRESS)
+    parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
@@ -76,17 +77,7 @@ def run(args: argparse.Namespace) -> int:
     )
     options = controller_options(configuration)
     if args.launched:
-        socket_dir = cluster_file.read_launched(profile_dir, args.cluster_id).socket_dir
-        has_crashed = True
-        try:
-            status = _serve(args, profile_dir, options.arguments)
-            has_crashed = False
-            return status
-        finally:
-            # After a crash the file is what engines that are left are found by, unless they
-            # end like us because the launcher is gone.
-            if not has_crashed or args.parent_pid not in (None, os.getppid()):
-                cluster_file.release(profile_dir, args.cluster_id, socket_dir=socket_dir)
+        return _run_launched(args, profile_dir, options.arguments)
     common.end_on_signals()  # until it serves, which has its own way to end
     try:
         socket_dir = cluster_file.establish(
@@ -112,6 +103,27 @@ def run(args: argparse.Namespace) -> int:
         return _serve(args, profile_dir, options.arguments)
     finally:
         cluster_file.release(profile_dir, args.cluster_id, socket_dir=socket_dir)
+
+
+def _run_launched(args: argparse.Namespace, profile_dir: Path, arguments: Sequence[str]) -> int:
+    """Be the controller of the cluster that we were started for, and of no later one."""
+    from parallelz.launch import cluster_file
+
+    has_crashed = True
+    try:
+        if args.parent_pid in (None, os.getppid()):
+            cluster_file.join_launched(profile_dir, args.cluster_id, socket_dir=args.launched)
+            arguments = [*arguments, "--socket-dir", args.launched]
+            status = _serve(args, profile_dir, arguments)
+        else:
+            status = common.DONE
+        has_crashed = False
+        return status
+    finally:
+        # After a crash the file is what engines that are left are found by, unless they
+        # end like us because the launcher is gone.
+        if not has_crashed or args.parent_pid not in (None, os.getppid()):
+            cluster_file.release(profile_dir, args.cluster_id, socket_dir=args.launched)
 
 
 def _serve(args: argparse.Namespace, profile_dir: Path, arguments: Sequence[str]) -> int:

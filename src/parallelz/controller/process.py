@@ -35,6 +35,7 @@ from parallelz.transport.security import (
     read_secrets,
     read_secrets_file,
     remove_runtime_dir,
+    runtime_dir_of,
     write_secrets,
 )
 from parallelz.transport.shared_memory import make_directory
@@ -69,6 +70,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--parent-pid", type=int, help="end when this process has ended")
     parser.add_argument(
         "--reuse", action="store_true", help="use the connection files that are there"
+    )
+    parser.add_argument(
+        "--socket-dir", help="only if they are of the cluster that has its socket there"
     )
     parser.add_argument("--file", type=Path, help="the same, from this file of a controller")
     parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)
@@ -107,6 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         make_directory(settings.shared_memory_dir(runtime_dir))
         written = write_secrets(secrets, args.profile_dir)
+    if args.socket_dir not in (None, str(runtime_dir_of(secrets))):
+        sys.stderr.write("ipcontrollerz: the cluster was stopped, and another one started\n")
+        return 1
     _allow_many_connections()
     try:
         return _serve(args, secrets)

@@ -259,19 +259,36 @@ def no_cluster(path: Path) -> NoCluster:
     return NoCluster(f"no cluster runs here ({path}); start one with: ipclusterz start")
 
 
-def read_launched(profile_dir: Path, cluster_id: str) -> ClusterFacts:
-    """Return what the file says of the cluster that this process was just started for.
+def join_launched(
+    profile_dir: Path, cluster_id: str, *, socket_dir: str, launcher: str = "local"
+) -> None:
+    """See to it that the file names this process, which was just started as the controller.
+
+    Who started it writes that, under the same lock, unless it was killed just then. Nobody
+    could find a controller that serves and is not written down.
 
     Raises
     ------
     NoCluster
-        If that was stopped meanwhile.
+        If that cluster was stopped meanwhile, even if there is another with its id by now.
     """
     path = settings.cluster_file(profile_dir, cluster_id)
-    facts = read(path)
-    if facts is None or facts.is_stopping:
-        raise NoCluster(f"the cluster was stopped before its controller had started ({path})")
-    return facts
+    try:
+        with changing(profile_dir, cluster_id, socket_dir=socket_dir) as facts:
+            if facts.is_stopping:
+                raise ClusterError("it is being stopped")
+            written = facts.controller
+            if written is None or not is_alive(written.pid, written.started):
+                me = ProcessId.current()
+                log = settings.log_file(profile_dir, cluster_id, "controller")
+                found = written or LaunchedFacts(launcher, 0, "", str(log))
+                facts.controller = msgspec.structs.replace(
+                    found, pid=me.pid, started=me.started
+                )
+    except (ClusterError, FileNotFoundError) as error:
+        raise NoCluster(
+            f"the cluster was stopped before its controller had started ({path})"
+        ) from error
 
 
 def read(path: Path) -> ClusterFacts | None:

@@ -34,6 +34,7 @@ class Place(NamedTuple):
     profile_dir: Path
     cluster_id: str
     parent_pid: int | None  # what is launched ends when this process does; None: it stays
+    socket_dir: str = ""  # tells the cluster from others with its id; for its controller
 
 
 class HistoryLimits(NamedTuple):

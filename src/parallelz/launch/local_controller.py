@@ -53,7 +53,8 @@ def controller_command(
 ) -> list[str]:
     """Return the command line of a controller that also removes its files at its end."""
     # -P: a random.py of the user's must not end up in the controller.
-    command = [python, "-P", "-m", "parallelz.cli.ipcontrollerz", "--launched"]
+    command = [python, "-P", "-m", "parallelz.cli.ipcontrollerz"]
+    command += ["--launched", place.socket_dir]
     command += ["--profile-dir", str(place.profile_dir), "--cluster-id", place.cluster_id]
     command += options.arguments
     if options.ip:

@@ -398,7 +398,7 @@ class ClusterProcesses:
 
     def _place(self) -> Place:
         parent_pid = os.getpid() if self.shutdown_atexit else None
-        return Place(self.profile_dir, self.cluster_id, parent_pid)
+        return Place(self.profile_dir, self.cluster_id, parent_pid, self._socket_dir)
 
     def _engine_count(self, n: int | None) -> int:
         chosen = n if n is not None else self.n

@@ -118,6 +118,7 @@ class SSHController(LocalController):
         place, options = self._place, self._options
         command = [sys.executable, "-P", "-m", "parallelz.launch.ssh_controller_keeper"]
         command += ["--profile-dir", str(place.profile_dir), "--cluster-id", place.cluster_id]
+        command += ["--socket-dir", place.socket_dir]
         command += ["--launcher-options", msgspec.json.encode(self.launcher_options).decode()]
         command += ["--ip", options.ip, "--port", str(options.port)]
         command += ["--location", options.location]

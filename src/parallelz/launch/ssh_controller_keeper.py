@@ -254,6 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="parallelz.launch.ssh_controller_keeper")
     parser.add_argument("--profile-dir", type=Path, required=True)
     parser.add_argument("--cluster-id", default="")
+    parser.add_argument("--socket-dir", required=True, help="which cluster that is")
     parser.add_argument("--launcher-options", required=True, help="as JSON")
     parser.add_argument("--ip", default="")
     parser.add_argument("--port", type=int, default=0)
@@ -292,10 +293,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, arguments = _parser().parse_known_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s")
     profile_dir = args.profile_dir
-    socket_dir = ""
+    socket_dir = args.socket_dir
     is_orderly = False
     try:
-        socket_dir = cluster_file.read_launched(profile_dir, args.cluster_id).socket_dir
+        cluster_file.join_launched(
+            profile_dir, args.cluster_id, socket_dir=socket_dir, launcher="ssh"
+        )
         keeper = Keeper(
             _order(args, arguments),
             to_ssh_controller_options(msgspec.json.decode(args.launcher_options)),
@@ -312,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     finally:
         # As a controller of this host does: after a crash somebody may start another one.
-        if socket_dir and (is_orderly or args.parent_pid not in (None, os.getppid())):
+        if is_orderly or args.parent_pid not in (None, os.getppid()):
             cluster_file.release(profile_dir, args.cluster_id, socket_dir=socket_dir)
 
 
