@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers_processes import processes_of
 
 from parallelz import settings
 from parallelz.cluster import Cluster, ClusterRunning, NoCluster
@@ -34,18 +35,6 @@ def cluster(profile_dir: Path) -> Iterator[Cluster]:
     cluster = Cluster(1, profile_dir=profile_dir, store="none")
     yield cluster
     cluster.stop_cluster_sync()
-
-
-def processes_of(profile_dir: Path) -> list[psutil.Process]:
-    """All processes that were started for a cluster of this profile."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if str(profile_dir) in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return [each for each in found if each.pid != os.getpid()]
 
 
 def test_a_cluster_in_a_with_statement_is_ready_and_leaves_nothing(profile_dir: Path) -> None:

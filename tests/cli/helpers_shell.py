@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers_processes import processes_of
 
 TIMEOUT_S = 30
 
@@ -42,14 +43,7 @@ class Shell:
 
     def processes(self) -> list[psutil.Process]:
         """All that were started for this profile."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if str(self.profile_dir) in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return [each for each in found if each.pid != os.getpid()]
+        return processes_of(self.profile_dir)
 
 
 def read_until(process: subprocess.Popen[bytes], words: str) -> None:

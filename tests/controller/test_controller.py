@@ -19,7 +19,6 @@ from parallelz.protocol.messages import (
     ClearNamespace,
     DefineFunction,
     EngineDied,
-    EngineJoined,
     EngineLeft,
     NamespaceCleared,
     Notice,
@@ -42,25 +41,6 @@ F = Digest(b"f")
 def secrets() -> Iterator[ClusterSecrets]:
     with running_controller() as secrets:
         yield secrets
-
-
-@pytest.fixture
-def client(secrets: ClusterSecrets) -> Iterator[RawPeer]:
-    peer = RawPeer(secrets, "client")
-    peer.wait_for(Welcome)
-    peer.wait_for(Welcome)
-    yield peer
-    peer.close()
-
-
-@pytest.fixture
-def engine(secrets: ClusterSecrets, client: RawPeer) -> Iterator[RawPeer]:
-    peer = RawPeer(secrets, "engine")
-    peer.wait_for(Welcome)
-    peer.wait_for(Welcome)
-    client.wait_for(EngineJoined)
-    yield peer
-    peer.close()
 
 
 def run_one_task(client: RawPeer, engine: RawPeer, number: int) -> None:

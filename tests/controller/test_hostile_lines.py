@@ -21,7 +21,6 @@ from parallelz.protocol.envelope import pack
 from parallelz.protocol.messages import (
     PROTOCOL_VERSION,
     DefineFunction,
-    EngineJoined,
     Hello,
     PeerInfo,
     Refused,
@@ -50,25 +49,6 @@ def secrets() -> Iterator[ClusterSecrets]:
         for role, info in secrets.infos.items():
             secrets.infos[role] = msgspec.structs.replace(info, ipc_url="")
         yield secrets
-
-
-@pytest.fixture
-def client(secrets: ClusterSecrets) -> Iterator[RawPeer]:
-    peer = RawPeer(secrets, "client")
-    peer.wait_for(Welcome)
-    peer.wait_for(Welcome)
-    yield peer
-    peer.close()
-
-
-@pytest.fixture
-def engine(secrets: ClusterSecrets, client: RawPeer) -> Iterator[RawPeer]:
-    peer = RawPeer(secrets, "engine")
-    peer.wait_for(Welcome)
-    peer.wait_for(Welcome)
-    client.wait_for(EngineJoined)
-    yield peer
-    peer.close()
 
 
 def assert_served(client: RawPeer, engine: RawPeer, number: int = 0) -> None:

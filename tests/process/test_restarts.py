@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+from helpers_processes import processes_of
 
 from parallelz import Client, Cluster
 
@@ -35,18 +35,6 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def rc(cluster: Cluster) -> Iterator[Client]:
     with cluster.start_and_connect_sync() as rc:
         yield rc
-
-
-def processes_of(profile_dir: Path) -> list[psutil.Process]:
-    """All processes that were started for a cluster of this profile."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if str(profile_dir) in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return [each for each in found if each.pid != os.getpid()]
 
 
 def controller_pid(cluster: Cluster) -> int:
