@@ -260,6 +260,14 @@ def test_texts_become_values(texts: tuple[str, ...], value: object) -> None:
         ([("Cluster", "n", "x")], "--Cluster.n: expected an int, not 'x'"),
         ([("cluster", "n", "1")], "--cluster.n: there is no section 'cluster'; did you mean"),
         ([("Cluster", "n", "1"), ("Cluster", "n", "2")], "--Cluster.n: given 2 times"),
+        (
+            [("Engine", "resources", "gpu=x")],
+            "--Engine.resources: expected a dict, not 'gpu=x'; give it once for each item",
+        ),
+        (
+            [("Engine", "resources", "{'gpu': 1")],
+            "--Engine.resources: expected a dict, not \"{'gpu': 1\"; give it once",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(

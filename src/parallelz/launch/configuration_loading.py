@@ -151,9 +151,11 @@ def _brief(error: Exception, value: object) -> str:
     expected = re.search(r"expected (.*?), not ", str(error))
     if expected is None:
         return str(error)
-    if isinstance(shown, DeferredConfigList):
-        shown = ", ".join(shown)
-    return f"expected {expected[1]}, not {shown!r}"
+    if not isinstance(shown, DeferredConfigList | DeferredConfigString):
+        return f"expected {expected[1]}, not {shown!r}"
+    text = ", ".join(shown) if isinstance(shown, DeferredConfigList) else str(shown)
+    how = "; give it once for each item, NAME=VALUE, or as a whole, {'NAME': VALUE}"
+    return f"expected {expected[1]}, not {text!r}{how if expected[1] == 'a dict' else ''}"
 
 
 class _PyLoader(PyFileConfigLoader):

@@ -144,7 +144,7 @@ def to_ssh_options(launcher_options: Mapping[str, Any]) -> SSHOptions:
     if not options.hosts:
         raise ClusterError(
             "the launcher ssh needs hosts, and how many engines each may have:"
-            ' launcher_options={"hosts": {"node1": 4, "node2": 4}}'
+            ' launcher_options={"hosts": {"node1": 4, "node2": 4}} (--SSH.hosts=node1=4)'
         )
     for host, n, _ in _all_hosts(options):
         server_of(options, host)
