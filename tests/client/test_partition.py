@@ -2,13 +2,21 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelz.client.partition import as_sliceable, columns, join, partition
+from parallelz.client.partition import (
+    as_sliceable,
+    chunks_of_columns,
+    columns,
+    join,
+    partition,
+)
 
 
 def test_blocks_are_runs_of_neighbours_and_the_first_are_longer() -> None:
@@ -53,6 +61,35 @@ def test_columns_end_with_the_shortest() -> None:
     assert columns([iter([1, 2])]) == ([1, 2],)
     with pytest.raises(ValueError, match="at least one"):
         columns([])
+
+
+KINDS = [list, tuple, iter, range, np.array, deque]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 12)), min_size=1, max_size=3),
+    st.integers(1, 9),
+)
+def test_chunks_have_the_items_that_zip_gives(
+    given_kinds: list[tuple[Callable[..., Any], int]], length: int
+) -> None:
+    def sequences() -> list[Any]:
+        return [
+            kind(length if kind is range else range(length)) for kind, length in given_kinds
+        ]
+
+    chunks = list(chunks_of_columns(sequences(), length))
+    rows = [row for chunk in chunks for row in zip(*chunk, strict=True)]
+    assert rows == list(zip(*sequences(), strict=False))
+    assert all(len(chunk[0]) == length for chunk in chunks[:-1])
+
+
+def test_a_class_whose_parts_may_be_something_else_is_read_item_by_item() -> None:
+    class Fibers(list[int]):
+        def __getitem__(self, key: Any) -> Any:
+            raise AssertionError("items are asked for by iterating")
+
+    assert list(chunks_of_columns([Fibers([1, 2, 3])], 2)) == [((1, 2),), ((3,),)]
 
 
 def test_a_map_over_a_frame_goes_over_its_columns_as_the_built_in_one() -> None:

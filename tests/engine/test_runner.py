@@ -105,6 +105,13 @@ def test_reference_stands_for_what_is_there(stage: Stage) -> None:
     assert stage.value(operator.neg, PLAIN, Reference("y")) == -5
 
 
+def test_references_in_a_chunk_are_resolved(stage: Stage) -> None:
+    stage.main.names["y"] = 5
+    assert stage.value(operator.add, CHUNK, [Reference("y"), 2], range(2)) == [5, 3]
+    many = [1] * 20_000  # in a frame of its own, in which nobody looks for references
+    assert stage.value(operator.neg, CHUNK, [*many, Reference("y")])[-1] == -5
+
+
 @pytest.mark.parametrize(
     ("error", "name"),
     [

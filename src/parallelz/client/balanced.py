@@ -18,7 +18,12 @@ from parallelz.client.graphs import Graph, as_call, order_of, predecessors_of
 from parallelz.client.interop import JOBLIB_NAME, register_joblib_backend
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
-from parallelz.client.partition import Sliceable, check_chunksize, chunked, partition
+from parallelz.client.partition import (
+    Sliceable,
+    check_chunksize,
+    chunks_of_columns,
+    partition,
+)
 from parallelz.client.past_session import PastSession
 from parallelz.client.results import AsyncResult
 from parallelz.client.view import View
@@ -272,18 +277,17 @@ class LoadBalancedView(View):
             raise ValueError("map needs at least one sequence")
         size = 1 if chunksize is None else check_chunksize(chunksize)
         is_bound = self.bound if bound is None else bound
-        items = zip(*sequences, strict=False)
         lengths: list[int] | None = None
         calls: list[Call]
         if size == 1:
             kind = BOUND if is_bound else PLAIN
-            calls = [(kind, item, {}) for item in items]
+            calls = [(kind, item, {}) for item in zip(*sequences, strict=False)]
         else:
             kind = BOUND_CHUNK if is_bound else CHUNK
             kwargs: dict[str, object] = {"return_exceptions": True} if return_exceptions else {}
-            chunks = list(chunked(items, size))
-            lengths = [len(chunk) for chunk in chunks]
-            calls = [(kind, tuple(zip(*chunk, strict=True)), kwargs) for chunk in chunks]
+            chunks = list(chunks_of_columns(sequences, size))
+            lengths = [len(chunk[0]) for chunk in chunks]
+            calls = [(kind, chunk, kwargs) for chunk in chunks]
         return AsyncMapResult(
             self._connection,
             self._submit_map(f, calls),

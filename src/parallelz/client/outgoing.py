@@ -40,4 +40,4 @@ def marks_of(options: TaskOptions | None) -> tuple[str, dict[str, TagValue]]:
 
 def unix_now_s() -> float:
     """Return the Unix time as exactly as datetimes have it, so that both compare as equal."""
-    return round(time.time(), 6)
+    return time.time_ns() // 1000 / 1e6  # `round` takes many times as long

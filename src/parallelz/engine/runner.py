@@ -23,7 +23,11 @@ from parallelz.ids import TaskId
 from parallelz.protocol import inputs, payload
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.failures import FailedItem, describe
-from parallelz.protocol.functions import may_refer, resolve_references
+from parallelz.protocol.functions import (
+    column_may_refer,
+    may_mention_reference,
+    resolve_references,
+)
 from parallelz.protocol.messages import ErrorInfo, TaskFinished
 
 Call = tuple[int, tuple[object, ...], dict[str, object]]
@@ -91,13 +95,14 @@ class Runner:
             raise UnknownFunction(f"the function of task {job.task_id} was never sent here")
         kind, args, kwargs = cast("Call", _load_call(job))
         function = job.function.resolve()
+        may_refer = not job.data or bool(job.inputs) or may_mention_reference(job.data)
+        if kind in (CHUNK, BOUND_CHUNK):
+            return self._call_chunk(function, kind, args, kwargs, may_refer=may_refer)
+        if may_refer:
+            args, kwargs = resolve_references(args, kwargs, self._main.names)
         if kind == PLAIN:
-            args, kwargs = resolve_references(args, kwargs, self._main.names)
             return function(*args, **kwargs)
-        if kind == BOUND:
-            args, kwargs = resolve_references(args, kwargs, self._main.names)
-            return function(self._main.namespace, *args, **kwargs)
-        return self._call_chunk(function, kind, args, kwargs)
+        return function(self._main.namespace, *args, **kwargs)
 
     def _call_chunk(
         self,
@@ -105,6 +110,8 @@ class Runner:
         kind: int,
         args: tuple[object, ...],
         kwargs: dict[str, object],
+        *,
+        may_refer: bool,
     ) -> list[object]:
         sequences = cast("tuple[Sequence[object], ...]", args)
         if kind == BOUND_CHUNK:
@@ -114,7 +121,7 @@ class Runner:
             def function(*items: object) -> object:
                 return inner(namespace, *items)
 
-        if any(map(may_refer, sequences)):
+        if may_refer and any(map(column_may_refer, sequences)):
             with_values = function
 
             def function(*items: object) -> object:

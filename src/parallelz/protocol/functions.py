@@ -103,6 +103,14 @@ class Reference:
         return eval(self.name, namespace)
 
 
+def may_mention_reference(pickled: bytes) -> bool:
+    """Whether there may be a `Reference` in what was pickled; for most calls there is none."""
+    return _REFERENCE_MARK in pickled
+
+
+_REFERENCE_MARK = Reference.__name__.encode()
+
+
 def resolve_references(
     args: tuple[object, ...], kwargs: dict[str, object], namespace: dict[str, object]
 ) -> tuple[tuple[object, ...], dict[str, object]]:
@@ -114,7 +122,7 @@ def resolve_references(
     return args, kwargs
 
 
-def may_refer(column: Sequence[object]) -> bool:
+def column_may_refer(column: Sequence[object]) -> bool:
     """Whether there may be a `Reference` in what a chunk of a map has for one argument."""
     return isinstance(column, list | tuple) and not _REFERRING.isdisjoint(map(type, column))
 

@@ -190,6 +190,7 @@ def _dump_by_value(obj: object, buffers: list[pickle.PickleBuffer]) -> bytes:
 
 
 def _has_raw(items: Iterable[object], depth: int) -> bool:
+    """Whether there are large bytes and the like, not deeper than `depth`."""
     for item in items:
         kind = type(item)
         if kind in _SEARCHED_TYPES:
