@@ -80,3 +80,29 @@ def test_each_controller_numbers_envelopes_from_somewhere_else(cluster):
     assert cluster.controllers.crashes_s
     assert first.controller_id != second.controller_id
     assert abs(first.received - second.received) > 1000
+
+
+def test_the_cause_of_a_death_is_waited_for_if_its_supervisor_is_slow(cluster):
+    engine = cluster.engines[0]
+    supervisor = next(s for s in cluster.supervisors if s.peer.host == engine.peer.host)
+    supervisor.freeze()
+    engine.die("it was killed")
+    cluster.advance(0.5)
+    assert engine.engine_id in engine_ids(cluster)
+    supervisor.thaw()
+    cluster.advance(0.5)
+    assert engine.engine_id not in engine_ids(cluster)
+    roster = cluster.controllers.scheduler.roster
+    assert "it was killed" in roster.why_gone(engine.engine_id)
+
+
+def test_no_cause_is_waited_for_that_a_dead_supervisor_would_have_told(cluster):
+    engine = cluster.engines[0]
+    supervisor = next(s for s in cluster.supervisors if s.peer.host == engine.peer.host)
+    supervisor.freeze()
+    engine.die("it was killed")
+    cluster.advance(0.1)
+    assert engine.engine_id in engine_ids(cluster)
+    supervisor.die("it was killed, too")
+    cluster.advance(1.0)
+    assert engine.engine_id not in engine_ids(cluster)

@@ -33,7 +33,14 @@ from parallelz.transport.sockets import host_id
 
 logger = logging.getLogger(__name__)
 
-SUPERVISOR_GRACE_S = 0.025  # for the exact cause, when the process is known to be dead
+SUPERVISOR_GRACE_S = 2.0
+"""For the cause of a death and what had started there, which only the supervisor knows.
+
+It says so within milliseconds, on a host that is overloaded after seconds. Without it all that
+was placed on the engine counts as started.
+"""
+
+ENDED = "its process has ended"
 RETURN_GRACE_S = 2.0  # the same for one that died while the controller was restarted
 HELD_COUNT_MAX = 100_000
 
@@ -245,11 +252,8 @@ class Attendance:
         grace_s = self.limits.away_grace_s
         cause = f"{host} has been unreachable for {grace_s:g} s: no sign of life from it"
         if verdict is Verdict.DEAD:
-            supervised = session.role == "engine" and any(
-                s.peer.host_id == session.peer.host_id
-                for s in self._sessions.of_role("supervisor")
-            )
-            grace_s, cause = SUPERVISOR_GRACE_S if supervised else 0.0, "its process has ended"
+            supervised = self._sessions.supervisor_of(session) is not None
+            grace_s, cause = SUPERVISOR_GRACE_S if supervised else 0.0, ENDED
         elif session.role == "client":
             grace_s = self.limits.client_grace_s
         self._suspects.setdefault(session.id, (now_s + grace_s, cause, session))
@@ -260,7 +264,7 @@ class Attendance:
         if session.role == "client":
             grace_s = self.limits.client_grace_s
         elif self._judge(session.peer, self._host_id) is Verdict.DEAD:
-            grace_s, cause = RETURN_GRACE_S, "its process has ended"
+            grace_s, cause = RETURN_GRACE_S, ENDED
         else:
             grace_s = self.limits.away_grace_s
         self._suspects[session.id] = (now_s + grace_s, cause, session)
@@ -314,6 +318,15 @@ class Attendance:
         if session.role == "client":
             self._recording.delivered(session.bulk, all_of_them=True)
             self._tasks.handle(ClientForgotten(session.id), session.id, now_s)
+        if session.role == "supervisor":
+            self._stop_waiting_for(session, now_s)
+
+    def _stop_waiting_for(self, supervisor: Session, now_s: float) -> None:
+        """Do not wait for what this supervisor would have said of its dead engines."""
+        for session_id in supervisor.children:
+            suspect = self._suspects.get(session_id)
+            if suspect is not None and suspect[1] == ENDED:
+                self._suspects[session_id] = (min(suspect[0], now_s), ENDED, suspect[2])
 
     # -- time ------------------------------------------------------------------------------
 
