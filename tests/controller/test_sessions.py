@@ -25,6 +25,13 @@ def test_an_engine_is_back_if_either_of_its_links_was_let_in_before(first: LinkN
     assert sessions.link_of(hello(second, "before")).session.is_returning
 
 
+def test_what_an_engine_has_said_already_is_not_waited_for() -> None:
+    """Its control link, on which it says that, was let in first, and never before."""
+    sessions = Sessions(ClusterSecrets("", [], "", {}), "now")
+    sessions.link_of(hello("control", "")).session.is_introduced = True
+    assert not sessions.link_of(hello("bulk", "before")).session.is_returning
+
+
 def test_an_engine_whose_links_are_both_new_is_new() -> None:
     sessions = Sessions(ClusterSecrets("", [], "", {}), "now")
     sessions.link_of(hello("bulk", ""))

@@ -42,9 +42,13 @@ def submission(
 
 
 def map_submission(
-    first: int, items: list[bytes], options: TaskOptions | None = None, submitted_s: float = 1.0
+    first: int,
+    items: list[bytes],
+    options: TaskOptions | None = None,
+    submitted_s: float = 1.0,
+    times_s: tuple[float, ...] = (),
 ) -> Record:
-    message = SubmitMap(first, F, submitted_s, items, options)
+    message = SubmitMap(first, F, submitted_s, items, options, list(times_s))
     return record.decode(record.submitted(ME, message, "f", (), submitted_s + 0.1))
 
 

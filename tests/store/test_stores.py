@@ -179,6 +179,15 @@ def test_each_item_of_a_map_is_a_task(store: Store) -> None:
     ]
 
 
+def test_items_that_were_submitted_one_by_one_keep_their_times(store: Store) -> None:
+    one_by_one = map_submission(3, [b"a", b"b"], times_s=(1.25, 1.5))
+    nonsense = map_submission(5, [b"c", b"d"], submitted_s=2.0, times_s=(1.25,))
+    store.apply([one_by_one, nonsense])
+    found = store.query({}, ["submitted"])
+    times_s = {each["msg_id"]: each["submitted"].timestamp() for each in found}
+    assert times_s == {tid(3): 1.25, tid(4): 1.5, tid(5): 2.0, tid(6): 2.0}
+
+
 TAGGED = [
     submission(1, options=TaskOptions(tags={"run": 7, "kind": "train"})),
     map_submission(2, [b"a"], TaskOptions(tags={"run": 8.5, "kind": "test"})),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from parallelz.client.ledger import Submission
+from parallelz.client.merging import Outgoing
 from parallelz.client.outgoing import marks_of
-from parallelz.client.pump import Outgoing
 from parallelz.ids import EngineId
 from parallelz.protocol.functions import Definition
 from parallelz.protocol.messages import SubmitDirect, SubmitTask, TaskOptions

@@ -22,8 +22,9 @@ from parallelz.client.forks import disowned_by_forks
 from parallelz.client.inbox import Inbox
 from parallelz.client.ledger import Ledger, Submission
 from parallelz.client.limits import OUTSTANDING_MAX, WhenFull
+from parallelz.client.merging import Outgoing
 from parallelz.client.outgoing import marks_of, submit_message, unix_now_s, with_inputs
-from parallelz.client.pump import Outgoing, Pump
+from parallelz.client.pump import Pump
 from parallelz.errors import ClientClosed, ClusterError, QueueFull
 from parallelz.ids import EngineId, TaskId, task_id_of
 from parallelz.protocol.connection import ConnectionInfo

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from parallelz.client.pump import Outgoing
+from parallelz.client.merging import Outgoing
 from parallelz.ids import Digest
 from parallelz.protocol.conditions import dependent
 from parallelz.protocol.functions import (

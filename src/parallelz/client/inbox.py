@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from parallelz.client.definitions import Definitions
 from parallelz.client.ledger import Answer, Ledger
-from parallelz.client.pump import Outgoing, Pump
+from parallelz.client.merging import Outgoing
+from parallelz.client.pump import Pump
 from parallelz.ids import TaskId
 from parallelz.protocol.envelope import Buffer, Item
 from parallelz.protocol.messages import (

@@ -7,7 +7,7 @@ import time
 import msgspec
 
 from parallelz.client import arguments
-from parallelz.client.pump import Outgoing
+from parallelz.client.merging import Outgoing
 from parallelz.ids import TaskId
 from parallelz.protocol.functions import Definition
 from parallelz.protocol.messages import SubmitTask, TaskOptions

@@ -25,8 +25,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
+from parallelz.client.merging import Outgoing, taken_out
 from parallelz.errors import ClusterError
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import Message
@@ -43,16 +44,9 @@ GOODBYE_LINGER_S = 1.0
 IDLE_S = 60.0
 AWAY_NOTICE_S = 5.0
 # An envelope is encoded, sent again after a break, and taken in by the controller as a whole:
-# so many messages cost it about 10 ms, and as long all other peers wait.
-ENVELOPE_COUNT_MAX = 5000
+# so many tasks cost it about 25 ms, and as long all other peers wait.
+ENVELOPE_COUNT_MAX = 1000
 ENVELOPE_BYTES_MAX = 4 * 1024 * 1024
-
-
-class Outgoing(NamedTuple):
-    """A message on its way to a link."""
-
-    message: Message
-    buffers: Sequence[Buffer] = ()
 
 
 class EndWatcher(Protocol):
@@ -369,12 +363,11 @@ class Pump:
             # what the functions are.
             if link.welcome is not None:
                 count = nbytes = 0
-                for _ in range(len(waiting)):
-                    message, buffers = waiting.popleft()
+                for message, buffers in taken_out(waiting):
                     link.put(message, buffers)
-                    count += 1
+                    count += len(getattr(message, "items", ())) or 1
                     nbytes += _size_of(message, buffers)
-                    if count == ENVELOPE_COUNT_MAX or nbytes >= ENVELOPE_BYTES_MAX:
+                    if count >= ENVELOPE_COUNT_MAX or nbytes >= ENVELOPE_BYTES_MAX:
                         link.flush()
                         count = nbytes = 0
                 link.flush()

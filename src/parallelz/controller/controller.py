@@ -65,7 +65,9 @@ from parallelz.transport.sockets import Waker
 
 logger = logging.getLogger(__name__)
 
-ARRIVALS_MAX = 256  # per turn, so that timers and broken lines are seen to
+# Per turn, so that timers and broken lines are seen to.
+ARRIVALS_MAX = 256
+TURN_S = 0.05
 UNTOLD_COUNT_MAX = 32
 TELL_PERIOD_S = 0.1
 FLUSH_PERIOD_S = 0.002
@@ -134,6 +136,7 @@ class Controller:
         self._dirty: dict[int, Link] = {}
         self._tell_by_s = 0.0
         self._flushed_s = 0.0
+        self._timers_seen_s = 0.0
         self._stop_reason = ""
         self._memory = MemoryReturn()
         self._shared = SharedMemory(shared_memory)
@@ -192,32 +195,40 @@ class Controller:
 
     def turn(self) -> None:
         """Wait for something to come, or to be due, and see to it."""
-        self._router.poll(self._timeout_s())
+        due_s = self._due_s()
+        self._router.poll(max(due_s - self._clock(), 0.0))
         self._attendance.begin_turn()
         now_s = self._clock()
         for arrival in self._router.receive(ARRIVALS_MAX):
             self._take_in(arrival, now_s)
+            if self._clock() - now_s > TURN_S:
+                break
         self._attendance.part_with_broken_lines(now_s)
-        self._see_to_timers(now_s)
+        if now_s >= due_s or self._returning.is_open or not self._restoring.is_over:
+            self._see_to_timers(now_s)
+        self._memory.see(len(self._scheduler.tasks), now_s)
+        if self._recording.notices:
+            self._pass_on_notices()
         self._flush()
         if self._requests.hub_is_to_stop and not self._stop_reason:
             self._stop_reason = "a client asked for it"
 
-    def _timeout_s(self) -> float:
-        deadlines = [
+    def _due_s(self) -> float:
+        """Return when there is something to do even if nothing comes."""
+        due_s = self._timers_seen_s + IDLE_S
+        for deadline_s in (
             self._scheduler.next_deadline_s(),
             self._recording.next_deadline_s(),
             self._memory.next_deadline_s(),
             self._returning.next_deadline_s(),
             self._restoring.next_deadline_s(),
             *self._attendance.deadlines_s(),
-        ]
-        if self._attendance.untold:
-            deadlines.append(self._tell_by_s)
-        until_s = min((d for d in deadlines if d is not None), default=None)
-        if until_s is None:
-            return IDLE_S
-        return min(max(until_s - self._clock(), 0.0), IDLE_S)
+        ):
+            if deadline_s is not None and deadline_s < due_s:
+                due_s = deadline_s
+        if self._attendance.untold and self._tell_by_s < due_s:
+            due_s = self._tell_by_s
+        return due_s
 
     def remains(self) -> dict[str, int]:
         """Return how much there is of what must not last: all 0 when nothing is going on."""
@@ -363,6 +374,7 @@ class Controller:
     # -- time and sending ------------------------------------------------------------------
 
     def _see_to_timers(self, now_s: float) -> None:
+        self._timers_seen_s = now_s
         deadline_s = self._scheduler.next_deadline_s()
         if deadline_s is not None and deadline_s <= now_s:
             self._tasks.handle(Tick(), SessionId(""), now_s)
@@ -371,14 +383,15 @@ class Controller:
         self._restoring.see_to_timers(now_s)
         self._recording.see_to_timers(now_s)
         self._shared.see_to_timers(now_s)
+        if self._parent_pid is not None and os.getppid() != self._parent_pid:
+            self._stop_reason = "the process that started it is gone"
+
+    def _pass_on_notices(self) -> None:
         while self._recording.notices:
             notice = Notice(self._recording.notices.popleft())
             for session in self._sessions.of_role("client"):
                 session.control.put(notice)
                 self._touch(session.control)
-        self._memory.see(len(self._scheduler.tasks), now_s)
-        if self._parent_pid is not None and os.getppid() != self._parent_pid:
-            self._stop_reason = "the process that started it is gone"
 
     def _touch(self, link: Link) -> None:
         self._dirty[id(link)] = link

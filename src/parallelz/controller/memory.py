@@ -49,7 +49,8 @@ class MemoryReturn:
 
     def see(self, live_count: int, now_s: float) -> None:
         """Take in how many tasks are live; give memory back when that is due."""
-        self._peak_count = max(self._peak_count, live_count)
+        if live_count > self._peak_count:
+            self._peak_count = live_count
         if self._peak_count >= WAVE_COUNT_MIN and live_count * EBB < self._peak_count:
             self._peak_count = live_count
             self._due_s = [now_s + delay_s for delay_s in DELAYS_S]

@@ -163,6 +163,7 @@ class Returning:
 
     def engine_returned(self, session: Session, message: EngineReturned, now_s: float) -> None:
         """Take in what an engine had started, and then what it said before that."""
+        session.is_introduced = True
         if not session.is_returning:
             return  # it says again what it told a controller before us
         self._until_s = now_s + self._attendance.limits.client_grace_s

@@ -85,6 +85,7 @@ class Session:
         self.has_joined = False  # an engine that is there for the core
         self.is_expected = False  # one that the core waits for
         self.is_returning = False
+        self.is_introduced = False  # an engine that has said what it brings along
         self.backlog: list[tuple[Link, int, Message | None, Sequence[Buffer]]] = []
         self.children: list[SessionId] = []  # of a supervisor
         self.known: KnownDefinitions[Definition] = KnownDefinitions()  # a client told us
@@ -150,7 +151,7 @@ class Sessions:
             )
             if session.role == "engine":
                 self._name_engine(session, hello)
-        if session.role == "engine" and not session.has_joined:
+        if session.role == "engine" and not (session.has_joined or session.is_introduced):
             # One link may never have been let in where the other was: it tells what it had.
             is_other = hello.controller_id not in ("", session.controller_id)
             session.is_returning = session.is_returning or is_other

@@ -17,7 +17,17 @@ from parallelz.core.dependencies import News, Wait, Waits
 from parallelz.core.ended import NOWHERE, Blame, EndedTasksByClient
 from parallelz.core.events import Action, EndTask, PlaceTask, RecallTasks, ReleaseEngine
 from parallelz.core.roster import Engine, Lane, Roster
-from parallelz.core.task import InvalidTransition, Stop, Task, TaskState, Transition
+from parallelz.core.task import (
+    ENDED,
+    PLACED,
+    READY,
+    WAITING,
+    InvalidTransition,
+    Stop,
+    Task,
+    TaskState,
+    Transition,
+)
 from parallelz.ids import EngineId, SessionId, TaskId
 from parallelz.protocol.messages import ErrorInfo, Status
 
@@ -108,7 +118,7 @@ class Board:
             return
         if options is None and task.engine_ids is not None:
             engine = self.roster.engines[task.engine_ids[0]]
-            self.move(task, TaskState.READY, cause)
+            self.move(task, READY, cause)
             engine.direct.push(task, first=first)
             self.look_at(engine)
             return
@@ -119,7 +129,7 @@ class Board:
             if why:
                 self.end(task, "impossible", error=ErrorInfo("ImpossibleDependency", why))
                 return
-        self.move(task, TaskState.READY, cause)
+        self.move(task, READY, cause)
         lane.queue.push(task, first=first)
         self.roster.awake[lane.number] = lane
         if options is None or options.wait_timeout_s <= 0:
@@ -200,7 +210,7 @@ class Board:
 
     def place(self, task: Task, engine: Engine) -> None:
         """Put a ready task on an engine."""
-        self.move(task, TaskState.PLACED, "placed", engine.id)
+        self.move(task, PLACED, "placed", engine.id)
         task.placed_count += 1
         if not engine.placed:
             engine.since_s = self.now_s
@@ -218,8 +228,8 @@ class Board:
         options = task.options
         if options is not None and options.engine_ids is not None:
             task.engine_ids = tuple(options.engine_ids)
-        self.move(task, TaskState.READY, f"was started on {engine.id} before the restart")
-        self.move(task, TaskState.PLACED, "is still there", engine.id)
+        self.move(task, READY, f"was started on {engine.id} before the restart")
+        self.move(task, PLACED, "is still there", engine.id)
         task.placed_count = run
         later = list(engine.placed.values())
         self.roster.place(engine, task)
@@ -297,9 +307,9 @@ class Board:
         raised
             What the result says that it failed by; `error` is what we say.
         """
-        if task.state is TaskState.READY:
+        if task.state is READY:
             self._skip(task)
-        self.move(task, TaskState.ENDED, status if error is None else error.evalue or status)
+        self.move(task, ENDED, status if error is None else error.evalue or status)
         task_id = task.id
         self.without_inputs.pop(task_id, None)
         del self.tasks[task_id]
@@ -338,7 +348,7 @@ class Board:
         """Do what decided waits mean for their tasks."""
         for wait in waits:
             task = wait.task
-            if task.state is not TaskState.WAITING:
+            if task.state is not WAITING:
                 continue  # another of its dependencies ended it first
             error = self.apply(wait)
             if error is not None:
@@ -401,11 +411,11 @@ class Board:
             for task in engine.placed.values():
                 assert task.engine_id == engine.id, task
         for task in self.tasks.values():
-            is_placed = task.state is TaskState.PLACED
+            is_placed = task.state is PLACED
             assert (task.engine_id is not None) == is_placed, task
-            assert (task.state is TaskState.WAITING) == bool(task.unresolved), task
-            assert queued.get(task.id, 0) == (task.state is TaskState.READY), task
-            assert task.state is not TaskState.ENDED, task
+            assert (task.state is WAITING) == bool(task.unresolved), task
+            assert queued.get(task.id, 0) == (task.state is READY), task
+            assert task.state is not ENDED, task
             if task.engine_id is not None:
                 assert task.id in self.roster.engines[task.engine_id].placed, task
         self.roster.validate()

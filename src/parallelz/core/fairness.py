@@ -13,7 +13,7 @@ import heapq
 from bisect import insort
 from collections import Counter, deque
 
-from parallelz.core.task import Task, TaskState
+from parallelz.core.task import READY, Task
 from parallelz.ids import SessionId
 
 LINES_KEPT_MAX = 16  # of clients that have nothing ready
@@ -135,7 +135,7 @@ class FairQueue:
             else:
                 break
         tasks = line.tasks
-        while tasks[0].state is not TaskState.READY:
+        while tasks[0].state is not READY:
             tasks.popleft()
         return tasks[0]
 
@@ -144,11 +144,14 @@ class FairQueue:
 
         Looking changes nothing that counts: else what is decided would hang on who looks.
         """
-        return next(
-            level
-            for priority in reversed(self._priorities)
-            if (level := self._levels[priority]).ready_count
-        )
+        priorities = self._priorities
+        if len(priorities) == 1:
+            return self._levels[priorities[0]]
+        for priority in reversed(priorities):
+            level = self._levels[priority]
+            if level.ready_count:
+                return level
+        raise IndexError("nothing is ready")
 
     def pop(self) -> None:
         """Take away what `head` has just returned."""
@@ -163,7 +166,7 @@ class FairQueue:
         line = level.lines[task.session_id]
         self._count_down(level, line)
         if len(line.tasks) > 2 * line.ready_count + STALE_SLACK:
-            line.tasks = deque(t for t in line.tasks if t.state is TaskState.READY)
+            line.tasks = deque(t for t in line.tasks if t.state is READY)
 
     def _count_down(self, level: _Level, line: _Line) -> None:
         self.count -= 1
@@ -194,5 +197,5 @@ class FairQueue:
             for priority in reversed(self._priorities)
             for line in self._levels[priority].lines.values()
             for task in line.tasks
-            if task.state is TaskState.READY
+            if task.state is READY
         ]

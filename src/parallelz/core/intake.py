@@ -22,7 +22,7 @@ from parallelz.core.events import (
     Warn,
 )
 from parallelz.core.recovery import Recovery
-from parallelz.core.task import Task, TaskState
+from parallelz.core.task import READY, WAITING, Task
 from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
 from parallelz.protocol.messages import (
     Dependency,
@@ -104,7 +104,7 @@ class Intake:
         if task.unresolved:
             return
         board.make_ready(task, "submitted")
-        if task.state is TaskState.READY and (options.labels or options.resources):
+        if task.state is READY and (options.labels or options.resources):
             lane = self._roster.lane_of(task)
             if self._roster.engines and not lane.engines:
                 text = f"no engine {lane.needs}: tasks that need this wait until one joins"
@@ -140,8 +140,8 @@ class Intake:
     def _fetch_inputs(self, task: Task, cause: str) -> None:
         """Let a task that is to run again wait for its inputs, which an engine had got."""
         assert task.options is not None
-        if task.state is not TaskState.WAITING:
-            self._board.move(task, TaskState.WAITING, cause)
+        if task.state is not WAITING:
+            self._board.move(task, WAITING, cause)
         for _ in self._waits_for_inputs(task, task.options.inputs):
             task.unresolved += 1
 

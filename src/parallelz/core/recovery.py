@@ -22,7 +22,7 @@ from typing import NamedTuple
 from parallelz.core.board import Board
 from parallelz.core.ended import NOWHERE
 from parallelz.core.events import AnnounceLoss, EngineLost, StopTask
-from parallelz.core.task import Task, TaskState
+from parallelz.core.task import PLACED, WAITING, Task
 from parallelz.ids import EngineId, SessionId, TaskId
 from parallelz.protocol.messages import EngineInfo, EngineReturned, ErrorInfo
 
@@ -163,7 +163,7 @@ class Recovery:
         """Let all that is held go on, in the order in which it came."""
         held, self._held = self._held, {}
         for task, is_old in held.values():
-            if task.state is not TaskState.WAITING:
+            if task.state is not WAITING:
                 continue  # it was aborted, or is where it had started
             task.unresolved -= 1
             if not (is_old and self._is_over_for(task)):
@@ -198,7 +198,7 @@ class Recovery:
         for task_id, run in zip(event.started, event.runs, strict=False):
             held = self._held.get(task_id)
             is_stale = False
-            if held is not None and held[0].state is TaskState.WAITING:
+            if held is not None and held[0].state is WAITING:
                 del self._held[task_id]  # it may wait again, but not for this
                 held[0].unresolved = 0
                 self._board.adopt(held[0], engine, run)
@@ -219,7 +219,7 @@ class Recovery:
 
     def _has_come_from(self, task: Task, run: int) -> bool:
         """Take a task from an engine that was said to have it and had an earlier run of it."""
-        if task.state is not TaskState.PLACED or task.placed_count >= run:
+        if task.state is not PLACED or task.placed_count >= run:
             return False
         assert task.engine_id is not None
         other = self._roster.engines[task.engine_id]
@@ -254,7 +254,7 @@ class Recovery:
         error = ErrorInfo("EngineError", text)
         for task_id in event.started:
             held = self._held.get(task_id)
-            if held is not None and held[0].state is TaskState.WAITING:
+            if held is not None and held[0].state is WAITING:
                 self._lose_started(held[0], error, engine_id)
             elif task_id not in self._board.tasks and not self._board.has_ended(task_id):
                 self._claim(task_id, error)

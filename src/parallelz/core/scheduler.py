@@ -40,7 +40,7 @@ from parallelz.core.events import (
 from parallelz.core.intake import Intake
 from parallelz.core.placement import Draw, LeastLoad, Room
 from parallelz.core.roster import PREFETCH_S, Engine, Lane, Roster
-from parallelz.core.task import Stop, Task, TaskState, Transition
+from parallelz.core.task import ENDED, READY, WAITING, Stop, Task, Transition
 from parallelz.ids import EngineId, SessionId, TaskId, task_id_of
 from parallelz.protocol.messages import (
     AbortTasks,
@@ -244,7 +244,7 @@ class Scheduler:
             return
         self.board.make_ready(task, f"{cause}, to be retried", first=True)
         lane = self.roster.lane_of(task)
-        if task.state is TaskState.READY and lane.queue.head() is task:
+        if task.state is READY and lane.queue.head() is task:
             other = self.roster.room_for(lane, task.digest, avoid)
             if other is not None:
                 lane.queue.pop()
@@ -252,7 +252,7 @@ class Scheduler:
 
     def _delay(self, task: Task, delay_s: float, cause: str) -> None:
         task.unresolved += 1
-        self.board.move(task, TaskState.WAITING, cause)
+        self.board.move(task, WAITING, cause)
         self.board.alarms.set(task.id, Alarm.DELAY, self.board.now_s + delay_s)
 
     def _take_back(self, event: TasksDropped, source: SessionId) -> None:
@@ -319,7 +319,7 @@ class Scheduler:
     def _give_up(self, unplaced: list[Task]) -> None:
         """Abort tasks that were asked to stop, also those that depend on others of them."""
         for task in unplaced:
-            if task.state is not TaskState.ENDED:
+            if task.state is not ENDED:
                 self.board.end(task, "aborted")
 
     def _stop(self, task: Task, engine: Engine, grace_s: float) -> None:
@@ -434,7 +434,7 @@ class Scheduler:
         board = self.board
         match alarm:
             case Alarm.UNPLACED:
-                if task.state is TaskState.WAITING:
+                if task.state is WAITING:
                     error = ErrorInfo("DependencyTimeout", "what it depends on took too long")
                 else:
                     error = ErrorInfo("TaskTimeout", "no engine had room for it in time")

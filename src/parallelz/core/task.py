@@ -48,6 +48,12 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
 }
 
 
+# As plain names: to look up a member of an enum takes several times as long (Python 3.11).
+WAITING = TaskState.WAITING
+READY = TaskState.READY
+PLACED = TaskState.PLACED
+ENDED = TaskState.ENDED
+
 for _state, _successors in TRANSITIONS.items():
     _state.successors = sum(successor.bit for successor in _successors)
 
@@ -74,6 +80,9 @@ class Stop(enum.Enum):
     ABORT = "aborted"  # unless it has started
     CANCEL = "cancelled"  # also if it has started
     OVERRUN = "ran for too long"
+
+
+_GOES_ON = Stop.NO
 
 
 class Task:
@@ -113,13 +122,13 @@ class Task:
         self.options = options  # None for most
         self.engine_ids = engine_ids  # where it may run; None: anywhere
         self.refused: tuple[EngineId, ...] = ()  # by these engines (`UnmetDependency`)
-        self.state = TaskState.WAITING
+        self.state = WAITING
         self.engine_id: EngineId | None = None  # not None if and only if PLACED
         self.expected_s = 0.0  # its part of its engine's load, while PLACED
         self.retries_left = max(options.retries, 0) if options is not None else 0
         self.placed_count = 0  # also counts what an engine gave back unstarted
         self.run_count = 0
-        self.stop = Stop.NO
+        self.stop = _GOES_ON
         self.unresolved = 0  # what it waits for: dependencies, values, the end of a delay
 
     @property

@@ -169,7 +169,7 @@ class SubmitTask(Message, frozen=True):
 
 
 class SubmitMap(Message, frozen=True):
-    """Client to controller: one function, many tasks, each with its own arguments.
+    """Client to controller: one function, many tasks, by one call or by many in a row.
 
     The tasks are ``task_id_of(session_id, first_number + i)`` for each of `items`.
     """
@@ -179,6 +179,7 @@ class SubmitMap(Message, frozen=True):
     submitted_s: float
     items: list[bytes]  # each is what `SubmitTask.data` is
     options: TaskOptions | None = None
+    times_s: list[float] = []  # `submitted_s` of each, if it was not one call
 
 
 class SubmitDirect(Message, frozen=True):

@@ -95,7 +95,7 @@ def keeps_payload(message: Submission, buffers: Sequence[Buffer]) -> bool:
     if isinstance(message, SubmitMap):
         return sum(map(len, message.items)) <= RECORD_BYTES_MAX
     count = len(message.engine_ids) if isinstance(message, SubmitDirect) else 1
-    return keeps(len(message.data) + _size_of(buffers), count)
+    return keeps(len(message.data) + (_size_of(buffers) if buffers else 0), count)
 
 
 def keeps_result(message: TaskEnded, buffers: Sequence[Buffer]) -> bool:

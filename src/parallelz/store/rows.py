@@ -150,8 +150,7 @@ class Batch:
 
     def _submit(self, record: SubmissionRecord) -> None:
         client, message = record.client, record.message
-        # Databases do not agree about NaN.
-        submitted_s = None if isnan(message.submitted_s) else message.submitted_s
+        submitted_s = _number(message.submitted_s)
         head: Row = (record.name, message.digest, submitted_s, record.arrived_s)
         match message:
             case SubmitTask():
@@ -169,7 +168,7 @@ class Batch:
                     ),
                 )
             case SubmitMap():
-                self._submit_map(record, message, (*head, *_marks(message.options)))
+                self._submit_map(record, message)
             case SubmitDirect():
                 payload = _payload(message.data, record.frames, record.sizes)
                 tags = packed(message.tags)
@@ -183,15 +182,18 @@ class Batch:
             case _:
                 assert_never(message)
 
-    def _submit_map(self, record: SubmissionRecord, message: SubmitMap, tail: Row) -> None:
+    def _submit_map(self, record: SubmissionRecord, message: SubmitMap) -> None:
         client, sizes = record.client, record.sizes
+        times_s = [_number(time_s) for time_s in message.times_s]
+        if len(times_s) != len(message.items):
+            times_s = [_number(message.submitted_s)] * len(message.items)
+        head: Row = (record.name, message.digest)
+        tail: Row = (record.arrived_s, *_marks(message.options))
         for index, data in enumerate(message.items):
             task_id = task_id_of(client, message.first_number + index)
             payload = (None, None, sizes[index]) if sizes else (data, None, len(data))
-            self.tasks.setdefault(
-                task_id,
-                (task_id, client, "balanced", *tail, *payload, None, PENDING),
-            )
+            submission: Row = (task_id, client, "balanced", *head, times_s[index], *tail)
+            self.tasks.setdefault(task_id, (*submission, *payload, None, PENDING))
 
     def _end(self, record: EndRecord) -> None:
         ended = record.message
@@ -254,6 +256,11 @@ def legible(record: dict[str, object]) -> dict[str, object]:
     if isinstance(tags, bytes):
         record["tags"] = msgspec.json.decode(tags)
     return record
+
+
+def _number(value: float) -> float | None:
+    """Return it, None instead of NaN: databases do not agree about that."""
+    return None if isnan(value) else value
 
 
 def _marks(options: TaskOptions | None) -> Row:

@@ -1,0 +1,71 @@
+"""What is to be sent: tasks that were submitted one by one leave as one message.
+
+To the controller, and to the recorder behind it, a task costs less as one of a map than by
+itself. So what waits together, and differs in arguments and time only, is sent as a map.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.messages import Message, SubmitMap, SubmitTask
+
+MERGED_COUNT_MAX = 100  # the controller lets engines begin after each message
+
+
+class Outgoing(NamedTuple):
+    """A message on its way to a link."""
+
+    message: Message
+    buffers: Sequence[Buffer] = ()
+
+
+def taken_out(waiting: deque[Outgoing]) -> Iterator[Outgoing]:
+    """Take out all that waits now, in order, with tasks put together where that can be.
+
+    To be iterated to the end: what was taken out and not yielded would be lost.
+    """
+    alike: list[SubmitTask] = []
+    for _ in range(len(waiting)):
+        outgoing = waiting.popleft()
+        message = outgoing.message
+        if not isinstance(message, SubmitTask) or outgoing.buffers:
+            yield from _merged(alike)
+            alike = []
+            yield outgoing
+            continue
+        if alike and not (
+            message.digest == alike[0].digest
+            and message.options is alike[0].options
+            and len(alike) < MERGED_COUNT_MAX
+        ):
+            yield from _merged(alike)
+            alike = []
+        alike.append(message)
+    yield from _merged(alike)
+
+
+def _merged(tasks: Sequence[SubmitTask]) -> Iterator[Outgoing]:
+    """Yield tasks of one function and the same options, as one message if that can be."""
+    if not tasks:
+        return
+    first = tasks[0]
+    if len(tasks) > 1:
+        number = _number_of(first)
+        if _number_of(tasks[-1]) - number == len(tasks) - 1:  # they only ever grow
+            items = [task.data for task in tasks]
+            times_s = [task.submitted_s for task in tasks]
+            yield Outgoing(
+                SubmitMap(
+                    number, first.digest, first.submitted_s, items, first.options, times_s
+                )
+            )
+            return
+    yield from map(Outgoing, tasks)
+
+
+def _number_of(task: SubmitTask) -> int:
+    return int(task.task_id.rpartition("-")[2])
