@@ -78,7 +78,6 @@ def test_every_task_leaves_once_in_order(
             said.append((message.task_id, message.digest, message.options))
         else:
             assert isinstance(message, SubmitMap)
-            first = message.first_number
-            for number in range(first, first + len(message.items)):
-                said.append((TaskId(f"c-{number}"), message.digest, message.options))
+            numbers = range(message.first_number, message.first_number + len(message.items))
+            said += [(TaskId(f"c-{n}"), message.digest, message.options) for n in numbers]
     assert said == [(f"c-{number}", *kind) for number, kind in enumerate(kinds)]
