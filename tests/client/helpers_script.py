@@ -11,8 +11,16 @@ from pathlib import Path
 import msgspec
 
 from parallelz import Client
+from parallelz.ids import task_id_of
 from parallelz.protocol.envelope import Buffer, Envelope, Sender, pack
-from parallelz.protocol.messages import Goodbye, Hello, Message, Welcome
+from parallelz.protocol.messages import (
+    Goodbye,
+    Hello,
+    Message,
+    SubmitMap,
+    SubmitTask,
+    Welcome,
+)
 from parallelz.protocol.roles import FromClient
 from parallelz.transport.router import Router
 from parallelz.transport.security import new_secrets
@@ -29,9 +37,10 @@ class ScriptedController(threading.Thread):
     Attributes
     ----------
     told
-        What the client said, and the buffers of each.
+        What the client said, and the buffers of each. Tasks that were submitted one by one
+        stand there one by one, also if the client has put them together.
     envelopes
-        How many messages each of its envelopes held.
+        How many tasks and other messages each of its envelopes held.
     """
 
     def __init__(self, directory: Path, answer: Callable[[Message], list[Said]]) -> None:
@@ -69,19 +78,34 @@ class ScriptedController(threading.Thread):
         answers: list[Said] = []
         for message in envelope.messages:
             if isinstance(message, Hello):
+                self.told.append((message, ()))
                 self._lines[message.link] = line
                 self._senders[line] = Sender()
                 self._router.send(line, [pack(0, 0, [Welcome("scripted", 0)])])
                 continue
             count = getattr(message, "frame_count", 0)
             own, buffers = [bytes(each) for each in buffers[:count]], buffers[count:]
-            with self._changed:
-                self.told.append((message, own))
-                self._changed.notify_all()
-            answers += self._answer(message)
+            for each in self._apart(message):
+                with self._changed:
+                    self.told.append((each, own))
+                    self._changed.notify_all()
+                answers += self._answer(each)
         if envelope.number:
-            self.envelopes.append(len(envelope.messages))
+            counts = (len(getattr(message, "items", ())) or 1 for message in envelope.messages)
+            self.envelopes.append(sum(counts))
             self._say(line, answers, envelope.number)
+
+    def _apart(self, message: Message) -> list[Message]:
+        if not isinstance(message, SubmitMap) or not message.times_s:
+            return [message]
+        client = next(each.session_id for each, _ in self.told if isinstance(each, Hello))
+        first, digest, options = message.first_number, message.digest, message.options
+        return [
+            SubmitTask(task_id_of(client, number), digest, time_s, data, 0, options)
+            for number, (data, time_s) in enumerate(
+                zip(message.items, message.times_s, strict=True), first
+            )
+        ]
 
     def _say(self, line: bytes, said: list[Said], acknowledged: int = 0) -> None:
         for message, buffers in said:

@@ -169,12 +169,9 @@ class SubmitTask(Message, frozen=True):
 
 
 class SubmitMap(Message, frozen=True):
-    """Client to controller: one function, many tasks, by one call or by many in a row.
+    """Client to controller: one function, many tasks, by one call or by many in a row."""
 
-    The tasks are ``task_id_of(session_id, first_number + i)`` for each of `items`.
-    """
-
-    first_number: int
+    first_number: int  # that of `items[i]` is this and `i`: see `task_id_of`
     digest: Digest
     submitted_s: float
     items: list[bytes]  # each is what `SubmitTask.data` is
