@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks are run from there, and not installed
 
+from benchmarks import parts  # noqa: E402
 from benchmarks.__main__ import build_parser, ledger_entry, take_in  # noqa: E402
 from benchmarks.figures import Cell, Figures, best_peer, render, show  # noqa: E402
 from benchmarks.machine import Speed, noise  # noqa: E402
@@ -109,6 +111,27 @@ def test_a_ledger_entry_has_what_a_comparison_needs(figures: Figures) -> None:
     measured = entry["figures"]
     assert isinstance(measured, dict)
     assert measured["round_trip"]["peers"]["pool"] == {"samples": [250.0], "note": ""}
+
+
+def test_parts_are_measured_as_named_and_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def one() -> dict[str, object]:
+        """the first part"""
+        return {"seconds": 1.234, "skipped": "not here"}
+
+    monkeypatch.setattr(parts, "RESULTS_DIR", tmp_path)
+    assert parts.measure_parts("some", {"one": one, "two": one}, ["one", "--json"]) == 0
+    (path,) = tmp_path.glob("some-*.json")
+    entry = json.loads(path.read_text())
+    assert entry["figures"] == {"one": {"seconds": 1.234, "skipped": "not here"}}
+    assert "cores" in entry["machine"]
+    shown = capsys.readouterr().out
+    assert "-- one: the first part\n" in shown
+    assert "1.23\n" in shown
+    with pytest.raises(SystemExit):
+        parts.measure_parts("some", {"one": one}, ["three"])
+    assert "there is no part 'three'; there are one" in capsys.readouterr().err
 
 
 def test_noise_is_how_much_the_machine_itself_changed() -> None:
