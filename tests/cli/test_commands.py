@@ -13,6 +13,7 @@ from helpers_shell import TIMEOUT_S, Shell, read_until
 
 from parallelz.client.client import Client
 from parallelz.launch import cluster_file
+from parallelz.launch.cluster_file import ProcessId
 from parallelz.launch.launcher import LaunchedFacts
 from parallelz.settings import connection_file
 
@@ -63,20 +64,27 @@ def test_kill_9_of_the_foreground_leaves_nothing(shell: Shell) -> None:
 
 def test_a_controller_whose_launcher_is_gone_removes_the_files(shell: Shell) -> None:
     socket_dir = cluster_file.establish(shell.profile_dir, "")
+    with cluster_file.changing(shell.profile_dir, "", socket_dir=socket_dir) as facts:
+        facts.owner = ProcessId(1, "long ago")
     ran = shell.run(f"ipcontrollerz --launched={socket_dir} --store=none --parent-pid=1")
     assert ran.returncode == 0, ran.stderr
     assert list((shell.profile_dir / "security").iterdir()) == []
     assert not Path(socket_dir).exists()
 
 
-@pytest.mark.parametrize("parent", ["", "--parent-pid=1"], ids=["alone", "orphan"])
+@pytest.mark.parametrize(
+    ("parent", "reuse"),
+    [("", False), ("--parent-pid=1", False), ("--parent-pid=1", True)],
+    ids=["alone", "orphan", "orphan with the same files"],
+)
 def test_a_controller_that_comes_too_late_leaves_the_next_cluster_alone(
-    shell: Shell, parent: str
+    shell: Shell, parent: str, reuse: bool
 ) -> None:
     """It was started again just before all of its cluster was killed."""
-    first = cluster_file.establish(shell.profile_dir, "")
+    first = cluster_file.establish(shell.profile_dir, "", reuse=reuse)
     cluster_file.release(shell.profile_dir, "", socket_dir=first)
-    second = cluster_file.establish(shell.profile_dir, "")
+    second = cluster_file.establish(shell.profile_dir, "", reuse=reuse)
+    assert (first == second) is reuse
     try:
         files = sorted((shell.profile_dir / "security").iterdir())
         shell.run(f"ipcontrollerz --launched={first} --store=none {parent} --resume")

@@ -109,10 +109,11 @@ def _run_launched(args: argparse.Namespace, profile_dir: Path, arguments: Sequen
     """Be the controller of the cluster that we were started for, and of no later one."""
     from parallelz.launch import cluster_file
 
+    which = {"socket_dir": args.launched, "owner_pid": args.parent_pid}
     has_crashed = True
     try:
         if args.parent_pid in (None, os.getppid()):
-            cluster_file.join_launched(profile_dir, args.cluster_id, socket_dir=args.launched)
+            cluster_file.join_launched(profile_dir, args.cluster_id, **which)
             arguments = [*arguments, "--socket-dir", args.launched]
             status = _serve(args, profile_dir, arguments)
         else:
@@ -123,7 +124,7 @@ def _run_launched(args: argparse.Namespace, profile_dir: Path, arguments: Sequen
         # After a crash the file is what engines that are left are found by, unless they
         # end like us because the launcher is gone.
         if not has_crashed or args.parent_pid not in (None, os.getppid()):
-            cluster_file.release(profile_dir, args.cluster_id, socket_dir=args.launched)
+            cluster_file.release(profile_dir, args.cluster_id, **which)
 
 
 def _serve(args: argparse.Namespace, profile_dir: Path, arguments: Sequence[str]) -> int:

@@ -82,6 +82,19 @@ class ClusterFacts(msgspec.Struct):
         processes = [self.owner, self.controller, self.watcher, *self.engine_sets.values()]
         return any(is_alive(each.pid, each.started) for each in processes if each)
 
+    def is_that_of(self, socket_dir: str, owner_pid: int | None = None) -> bool:
+        """Whether this is a certain cluster, and no other with the same id.
+
+        Parameters
+        ----------
+        socket_dir
+            Of each cluster another one, unless it uses the connection files of before.
+        owner_pid
+            Who must be the owner, if there is one; None: whoever.
+        """
+        is_owner = owner_pid is None or self.owner is None or self.owner.pid == owner_pid
+        return self.socket_dir == socket_dir and is_owner
+
     def state_of(self, launched: LaunchedFacts | None) -> str:
         """Return ``running``, ``ended`` or, if nobody can tell, ``unknown``, for people."""
         if not self.is_local:
@@ -260,7 +273,12 @@ def no_cluster(path: Path) -> NoCluster:
 
 
 def join_launched(
-    profile_dir: Path, cluster_id: str, *, socket_dir: str, launcher: str = "local"
+    profile_dir: Path,
+    cluster_id: str,
+    *,
+    socket_dir: str,
+    owner_pid: int | None = None,
+    launcher: str = "local",
 ) -> None:
     """See to it that the file names this process, which was just started as the controller.
 
@@ -275,8 +293,8 @@ def join_launched(
     path = settings.cluster_file(profile_dir, cluster_id)
     try:
         with changing(profile_dir, cluster_id, socket_dir=socket_dir) as facts:
-            if facts.is_stopping:
-                raise ClusterError("it is being stopped")
+            if facts.is_stopping or not facts.is_that_of(socket_dir, owner_pid):
+                raise ClusterError("it was stopped, or is going to be")
             written = facts.controller
             if written is None or not is_alive(written.pid, written.started):
                 me = ProcessId.current()
@@ -387,12 +405,22 @@ def changing(profile_dir: Path, cluster_id: str, *, socket_dir: str) -> Iterator
         write(path, facts)
 
 
-def release(profile_dir: Path, cluster_id: str, *, socket_dir: str) -> None:
-    """Remove the files of a cluster that ended, unless they are of another by now."""
+def release(
+    profile_dir: Path, cluster_id: str, *, socket_dir: str, owner_pid: int | None = None
+) -> None:
+    """Remove the files of a cluster that ended, unless they are of another by now.
+
+    Parameters
+    ----------
+    profile_dir, cluster_id, socket_dir, owner_pid
+        Which cluster; see `ClusterFacts.is_that_of`.
+    """
     with contextlib.suppress(FileNotFoundError), locked(profile_dir):
         facts = read(settings.cluster_file(profile_dir, cluster_id))
-        if facts is not None and facts.socket_dir == socket_dir:
+        if facts is not None and facts.is_that_of(socket_dir, owner_pid):
             _remove_files(profile_dir, facts)
+        elif facts is not None and facts.socket_dir == socket_dir:
+            return
     remove_runtime_dir(Path(socket_dir))
 
 

@@ -293,17 +293,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, arguments = _parser().parse_known_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(message)s")
     profile_dir = args.profile_dir
-    socket_dir = args.socket_dir
+    which = {"socket_dir": args.socket_dir, "owner_pid": args.parent_pid}
     is_orderly = False
     try:
-        cluster_file.join_launched(
-            profile_dir, args.cluster_id, socket_dir=socket_dir, launcher="ssh"
-        )
+        cluster_file.join_launched(profile_dir, args.cluster_id, **which, launcher="ssh")
         keeper = Keeper(
             _order(args, arguments),
             to_ssh_controller_options(msgspec.json.decode(args.launcher_options)),
             profile_dir,
-            f"{socket_dir}/controller.sock",
+            f"{args.socket_dir}/controller.sock",
             ready_fd=args.ready_fd,
             parent_pid=args.parent_pid,
         )
@@ -316,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         # As a controller of this host does: after a crash somebody may start another one.
         if is_orderly or args.parent_pid not in (None, os.getppid()):
-            cluster_file.release(profile_dir, args.cluster_id, socket_dir=socket_dir)
+            cluster_file.release(profile_dir, args.cluster_id, **which)
 
 
 if __name__ == "__main__":
