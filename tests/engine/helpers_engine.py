@@ -18,7 +18,7 @@ import zmq
 from parallelz.ids import EngineId, SessionId, TaskId
 from parallelz.protocol import payload
 from parallelz.protocol.connection import ConnectionInfo
-from parallelz.protocol.envelope import Buffer, Envelope, Receiver, Sender, pack
+from parallelz.protocol.envelope import Buffer, Envelope, Frame, Receiver, Sender, pack
 from parallelz.protocol.functions import named_definition
 from parallelz.protocol.messages import (
     DefineFunction,
@@ -31,7 +31,7 @@ from parallelz.protocol.messages import (
     Welcome,
 )
 from parallelz.protocol.roles import FromEngine, FromSupervisor
-from parallelz.transport.frames import receive_buffers, send_frames
+from parallelz.transport.frames import receive_frames, send_frames
 from parallelz.transport.sockets import host_id
 
 TIMEOUT_S = 20.0
@@ -86,10 +86,10 @@ class FakeController:
             if self._router.poll(5):
                 routing_id = self._router.recv()
                 frame = self._router.recv(copy=False)
-                self._take_in(routing_id, *receive_buffers(self._router, frame))
+                self._take_in(routing_id, *receive_frames(self._router, frame))
         return found
 
-    def _take_in(self, routing_id: bytes, first: Buffer, *buffers: Buffer) -> None:
+    def _take_in(self, routing_id: bytes, first: Frame, buffers: Sequence[Buffer]) -> None:
         envelope = _decode(first)
         line = self.lines.get(routing_id)
         if line is not None and not line.receiver.accept(envelope.number):

@@ -67,6 +67,7 @@ logger = logging.getLogger(__name__)
 
 # Per turn, so that timers and broken lines are seen to.
 ARRIVALS_MAX = 256
+PIECES_MAX = 256  # of large buffers that are sent, if not one envelope has more
 TURN_S = 0.05
 UNTOLD_COUNT_MAX = 32
 TELL_PERIOD_S = 0.1
@@ -137,6 +138,7 @@ class Controller:
         self._tell_by_s = 0.0
         self._flushed_s = 0.0
         self._timers_seen_s = 0.0
+        self._piece_count = 0  # of large buffers, sent in this turn
         self._stop_reason = ""
         self._memory = MemoryReturn()
         self._shared = SharedMemory(shared_memory)
@@ -198,6 +200,7 @@ class Controller:
         due_s = self._due_s()
         self._router.poll(max(due_s - self._clock(), 0.0))
         self._attendance.begin_turn()
+        self._piece_count = 0
         now_s = self._clock()
         for arrival in self._router.receive(ARRIVALS_MAX):
             self._take_in(arrival, now_s)
@@ -215,6 +218,8 @@ class Controller:
 
     def _due_s(self) -> float:
         """Return when there is something to do even if nothing comes."""
+        if self._dirty:
+            return self._clock()
         due_s = self._timers_seen_s + IDLE_S
         for deadline_s in (
             self._scheduler.next_deadline_s(),
@@ -399,8 +404,13 @@ class Controller:
     def _flush(self) -> None:
         self._flushed_s = self._clock()
         dirty, self._dirty = self._dirty, {}
-        for link in dirty.values():
+        for key, link in dirty.items():
             if link.routing_id is not None and link.sender.waiting:
+                count = link.sender.waiting_piece_count
+                if count and self._piece_count > PIECES_MAX:
+                    self._dirty[key] = link  # its turn comes: what is small goes first
+                    continue
+                self._piece_count += count
                 self._router.send(link.routing_id, link.sender.take(link.receiver.tell()))
         if not self._attendance.untold:
             return

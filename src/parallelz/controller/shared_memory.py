@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from parallelz.ids import SessionId
-from parallelz.protocol.envelope import Buffer, Envelope, Frame, with_shared
+from parallelz.protocol.envelope import Buffer, Envelope, WireFrame, with_shared
 from parallelz.protocol.messages import Message
 from parallelz.protocol.shared import Gone, SharedBuffer, SharedRef
 from parallelz.transport.shared_memory import Leases, Sweeper
@@ -35,7 +35,7 @@ class SharedMemory:
         self._sweep_s = 0.0
 
     def buffers_of(
-        self, envelope: Envelope[Message], frames: Sequence[Frame], source: SessionId
+        self, envelope: Envelope[Message], frames: Sequence[WireFrame], source: SessionId
     ) -> Sequence[Buffer]:
         """Return all buffers of an envelope of this peer.
 

@@ -24,7 +24,16 @@ import msgspec
 
 from parallelz.errors import SerializationError
 from parallelz.protocol.messages import Message
-from parallelz.protocol.shared import Buffer, Frame, SharedBuffer, SharedRef, size_of
+from parallelz.protocol.shared import (
+    Buffer,
+    Frame,
+    Pieces,
+    SharedBuffer,
+    SharedRef,
+    WireFrame,
+    size_of,
+    view_of,
+)
 
 __all__ = [
     "Buffer",
@@ -33,8 +42,10 @@ __all__ = [
     "Item",
     "Receiver",
     "Sender",
+    "WireFrame",
     "decode_raw",
     "pack",
+    "piece_count_of",
     "with_shared",
 ]
 
@@ -77,7 +88,7 @@ def pack(
 
 
 def with_shared(
-    frames: Sequence[Frame],
+    frames: Sequence[WireFrame],
     shared: Sequence[tuple[int, SharedRef]],
     take: Callable[[SharedRef], Buffer],
 ) -> Sequence[Buffer]:
@@ -96,6 +107,11 @@ def with_shared(
         raise msgspec.ValidationError("the places of shared buffers are impossible")
     rest = iter(frames)
     return [take(refs[place]) if place in refs else next(rest) for place in range(count)]
+
+
+def piece_count_of(buffers: Sequence[Buffer]) -> int:
+    """Return in how many pieces those lie that lie in pieces."""
+    return sum(len(each.pieces) for each in buffers if isinstance(each, Pieces))
 
 
 class Sender:
@@ -118,7 +134,7 @@ class Sender:
         self._buffers: list[Buffer] = []
         self._number = 0
         # Number, count, frames, and what must stay in shared memory.
-        self._kept: deque[tuple[int, int, list[Frame], list[SharedBuffer]]] = deque()
+        self._kept: deque[tuple[int, int, list[WireFrame], list[SharedBuffer]]] = deque()
         self.kept_bytes = 0
         self.taken_count = 0
         self.acknowledged_count = 0
@@ -129,7 +145,12 @@ class Sender:
         if buffers:
             self._buffers.extend(buffers)
 
-    def take(self, acknowledged: int) -> list[Frame]:
+    @property
+    def waiting_piece_count(self) -> int:
+        """How many pieces of large buffers are in the next envelope."""
+        return piece_count_of(self._buffers) if self._buffers else 0
+
+    def take(self, acknowledged: int) -> list[WireFrame]:
         """Return the frames of the next envelope; it is kept until acknowledged."""
         messages, self.waiting = self.waiting, []
         buffers, self._buffers = self._buffers, []
@@ -143,8 +164,8 @@ class Sender:
         acknowledged: int,
         messages: Sequence[Message],
         buffers: Sequence[Buffer],
-    ) -> list[Frame]:
-        frames: list[Frame] = [b""]
+    ) -> list[WireFrame]:
+        frames: list[WireFrame] = [b""]
         shared: list[SharedBuffer] = []
         refs: list[tuple[int, SharedRef]] = []
         for place, buffer in enumerate(buffers):
@@ -168,7 +189,7 @@ class Sender:
         except SerializationError:
             return None
 
-    def _keep(self, count: int, frames: list[Frame], shared: list[SharedBuffer]) -> None:
+    def _keep(self, count: int, frames: list[WireFrame], shared: list[SharedBuffer]) -> None:
         self._kept.append((self._number, count, frames, shared))
         self.kept_bytes += sum(map(size_of, frames))
 
@@ -183,11 +204,11 @@ class Sender:
         """Forget all envelopes, acknowledged or not."""
         self.acknowledge(self._number)
 
-    def resend(self, received: int) -> list[list[Frame]]:
+    def resend(self, received: int) -> list[list[WireFrame]]:
         """Return the kept envelopes that the same process on the other side lacks."""
         return [frames for number, _, frames, _ in self._kept if number > received]
 
-    def restart(self, first: Sequence[Item] = (), start: int = 0) -> list[list[Frame]]:
+    def restart(self, first: Sequence[Item] = (), start: int = 0) -> list[list[WireFrame]]:
         """Number anew what is kept, for a new process on the other side, and return it.
 
         Parameters
@@ -206,7 +227,7 @@ class Sender:
             self._make(0, 0, messages, [each for _, buffers in first for each in buffers])
         for _, count, frames, shared in kept:
             self._number += 1
-            raw = decode_raw(frames[0])
+            raw = decode_raw(view_of(frames[0]))
             frames[0] = _encoder.encode((self._number, 0, raw.messages, raw.shared))
             self._keep(count, frames, shared)
         return [frames for _, _, frames, _ in self._kept]

@@ -24,7 +24,7 @@ from parallelz.protocol.messages import (
     SubmitTask,
     TaskEnded,
 )
-from parallelz.protocol.shared import Buffer, Frame, size_of
+from parallelz.protocol.shared import Buffer, Frame, Pieces, size_of, view_of
 from parallelz.settings import PAYLOAD_BYTES_MAX
 
 RECORD_BYTES_MAX = 16 * 1024 * 1024
@@ -135,7 +135,7 @@ def submitted(
             sizes = [size]
             message = msgspec.structs.replace(message, data=b"")
         elif buffers:
-            frames = _encode(buffers)
+            frames = _encode_frames(buffers)
     return msgspec.Raw(
         _encode(SubmissionRecord(client, message, name, arrived_s, frames, sizes))
     )
@@ -160,7 +160,7 @@ def ended(
         if size > PAYLOAD_BYTES_MAX:
             message = msgspec.structs.replace(message, data=b"")
         else:
-            frames = _encode(buffers)
+            frames = _encode_frames(buffers)
     return msgspec.Raw(
         _encode(EndRecord(message, SessionId(engine_uuid), ended_s, frames, size))
     )
@@ -175,8 +175,12 @@ def function_defined(
     digest: Digest, name: str, data: bytes, buffers: Sequence[Buffer]
 ) -> msgspec.Raw:
     """Return the encoded record of a function's definition, of any size."""
-    frames = _encode(buffers) if buffers else b""
+    frames = _encode_frames(buffers) if buffers else b""
     return msgspec.Raw(_encode(FunctionRecord(digest, name, data, frames)))
+
+
+def _encode_frames(buffers: Sequence[Buffer]) -> bytes:
+    return _encode([view_of(each) if isinstance(each, Pieces) else each for each in buffers])
 
 
 def _size_of(buffers: Sequence[Buffer]) -> int:

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from parallelz.errors import ParallelzError
-from parallelz.protocol.envelope import Buffer, Frame
+from parallelz.protocol.envelope import Buffer, WireFrame
 from parallelz.protocol.messages import Hello, Message
+from parallelz.protocol.shared import Pieces, size_of, view_of
 from parallelz.testing.timeline import Timeline
 from parallelz.transport.link import LinkEnd
 from parallelz.transport.router import Arrival
@@ -37,6 +38,7 @@ RECONNECT_MIN_S = 0.02
 RECONNECT_MAX_S = 1.0
 RECEIVE_COUNT_MAX = 256
 FIRST_FD = 10
+PIECE_BYTES_MAX = 4096
 
 
 @dataclass
@@ -72,9 +74,22 @@ class _Parcel:
 
     __slots__ = ("due_s", "frames")
 
-    def __init__(self, frames: list[Frame]) -> None:
+    def __init__(self, frames: list[WireFrame]) -> None:
         self.frames = frames
         self.due_s = 0.0
+
+
+def _in_pieces(frames: list[WireFrame]) -> list[WireFrame]:
+    """Return frames as they arrive: the first whole, of the others the large ones in pieces."""
+    arrived = frames[:1]
+    for frame in frames[1:]:
+        if isinstance(frame, Pieces) or size_of(frame) < PIECE_BYTES_MAX:
+            arrived.append(frame)
+        else:
+            view = view_of(frame)
+            starts = range(0, len(view) + 1, PIECE_BYTES_MAX)
+            arrived.append(Pieces(view[start : start + PIECE_BYTES_MAX] for start in starts))
+    return arrived
 
 
 class _Way:
@@ -106,7 +121,7 @@ class SimLine:
         """What goes wrong on this line now."""
         return NO_MISHAPS if self.link.is_spared else self.network.mishaps
 
-    def send(self, way: _Way, frames: Sequence[Frame]) -> None:
+    def send(self, way: _Way, frames: Sequence[WireFrame]) -> None:
         """Put frames on their way."""
         chance = self.network.timeline.random.random
         mishaps = self.mishaps
@@ -141,9 +156,9 @@ class SimLine:
             return  # stuck, put off, or lost
         way.parcels.remove(parcel)
         if way is self.up and self.is_open_here:
-            self.network.router.deliver(self, parcel.frames)
+            self.network.router.deliver(self, _in_pieces(parcel.frames))
         elif way is self.down and self.is_open_there:
-            self.link.deliver(parcel.frames)
+            self.link.deliver(_in_pieces(parcel.frames))
 
     # -- silence and breaks ----------------------------------------------------------------
 
@@ -203,7 +218,7 @@ class SimLine:
         if self.is_open_here and not self.up.is_silent:
             self._after_all(self.up, self.break_here)
 
-    def _cut(self, way: _Way) -> list[list[Frame]]:
+    def _cut(self, way: _Way) -> list[list[WireFrame]]:
         """Lose some of what is on its way; return what was not even sent."""
         if not (self.is_open_here or self.is_open_there):
             self.network.lines.pop(self.routing_id, None)
@@ -242,13 +257,13 @@ class SimLink(LinkEnd[Message]):
         self.is_spared = hello.role == "recorder"
         self.line: SimLine | None = None
         self._network = network
-        self._outbox: deque[list[Frame]] = deque()
-        self._inbox: deque[list[Frame]] = deque()
+        self._outbox: deque[list[WireFrame]] = deque()
+        self._inbox: deque[list[WireFrame]] = deque()
         self._news: deque[bool] = deque()  # of the connection: True when there is one
         self._greet()
         network.connect(self)
 
-    def _send(self, frames: Sequence[Frame]) -> None:
+    def _send(self, frames: Sequence[WireFrame]) -> None:
         self._outbox.append(list(frames))
         self._drain()
 
@@ -264,7 +279,7 @@ class SimLink(LinkEnd[Message]):
         self._drain()
         self.owner.notice(self)
 
-    def lose(self, line: SimLine, unsent: list[list[Frame]]) -> None:
+    def lose(self, line: SimLine, unsent: list[list[WireFrame]]) -> None:
         """Take in that the line broke; `unsent` goes out on the next one."""
         self.line = None
         self._outbox.extendleft(reversed(unsent))
@@ -272,7 +287,7 @@ class SimLink(LinkEnd[Message]):
         self.owner.notice(self)
         self._network.reconnect(self)
 
-    def deliver(self, frames: list[Frame]) -> None:
+    def deliver(self, frames: list[WireFrame]) -> None:
         """Take in what has arrived; it is read by `receive`."""
         self._inbox.append(frames)
         self.owner.notice(self)
@@ -287,7 +302,7 @@ class SimLink(LinkEnd[Message]):
         items: list[tuple[Message, Sequence[Buffer]]] = []
         for _ in range(min(len(self._inbox), RECEIVE_COUNT_MAX)):
             first, *buffers = self._inbox.popleft()
-            self._take_in(first, buffers, items)
+            self._take_in(view_of(first), buffers, items)
         self._took_all()
         if self._inbox:
             self.owner.notice(self)
@@ -314,9 +329,9 @@ class SimRouter:
         self._broken: list[int] = []
         self._ending: dict[bytes, None] = {}  # broken, and sends still seem to succeed
 
-    def deliver(self, line: SimLine, frames: list[Frame]) -> None:
+    def deliver(self, line: SimLine, frames: list[WireFrame]) -> None:
         """Take in what has arrived."""
-        self._inbox.append(Arrival(line.routing_id, frames[0], frames[1:]))
+        self._inbox.append(Arrival(line.routing_id, view_of(frames[0]), frames[1:]))
 
     def lose(self, line: SimLine) -> None:
         """Take in that a line broke."""
@@ -346,7 +361,7 @@ class SimRouter:
         """Return where a message came from."""
         return LineInfo(self._network.fds[arrival.routing_id], "")
 
-    def send(self, routing_id: bytes, frames: Sequence[Frame]) -> bool:
+    def send(self, routing_id: bytes, frames: Sequence[WireFrame]) -> bool:
         """Send, and return whether the line still exists."""
         self._use()
         line = self.lines.get(routing_id)

@@ -24,6 +24,7 @@ from parallelz.protocol.envelope import (
     Item,
     Receiver,
     Sender,
+    WireFrame,
     pack,
     with_shared,
 )
@@ -96,7 +97,7 @@ class LinkEnd(ABC, Generic[M]):
         self._tell_by_s = 0.0
 
     @abstractmethod
-    def _send(self, frames: Sequence[Frame]) -> None:
+    def _send(self, frames: Sequence[WireFrame]) -> None:
         """Hand frames to the connection, which sends them now or when it is there again."""
 
     # -- sending ---------------------------------------------------------------------------
@@ -145,7 +146,10 @@ class LinkEnd(ABC, Generic[M]):
     # -- receiving -------------------------------------------------------------------------
 
     def _take_in(
-        self, first: Frame, frames: Sequence[Frame], items: list[tuple[M, Sequence[Buffer]]]
+        self,
+        first: Frame,
+        frames: Sequence[WireFrame],
+        items: list[tuple[M, Sequence[Buffer]]],
     ) -> None:
         try:
             envelope = self._decode(first)

@@ -16,7 +16,7 @@ import zmq
 
 from parallelz.ids import SessionId
 from parallelz.protocol.connection import ConnectionInfo, Heartbeat
-from parallelz.protocol.envelope import Buffer, Frame
+from parallelz.protocol.envelope import Buffer, WireFrame
 from parallelz.protocol.messages import (
     PROTOCOL_VERSION,
     Hello,
@@ -26,7 +26,7 @@ from parallelz.protocol.messages import (
     Role,
 )
 from parallelz.transport.attempts import Attempts
-from parallelz.transport.frames import MESSAGE_BYTES_MAX, receive_buffers, send_frames
+from parallelz.transport.frames import MESSAGE_BYTES_MAX, receive_frames, send_frames
 from parallelz.transport.link import LinkEnd
 from parallelz.transport.shared_memory import Leases
 from parallelz.transport.sockets import (
@@ -173,7 +173,7 @@ class PeerLink(LinkEnd[M]):
         dealer.connect(self._attempts.url)
         return dealer
 
-    def _send(self, frames: Sequence[Frame]) -> None:
+    def _send(self, frames: Sequence[WireFrame]) -> None:
         send_frames(self.socket, frames)
 
     # -- receiving -------------------------------------------------------------------------
@@ -192,7 +192,7 @@ class PeerLink(LinkEnd[M]):
             if not int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 break
             frame = self.socket.recv(zmq.NOBLOCK, copy=False)
-            first, *buffers = receive_buffers(self.socket, frame)
+            first, buffers = receive_frames(self.socket, frame)
             self._take_in(first, buffers, items)
         self._took_all()
         return items

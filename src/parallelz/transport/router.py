@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol
 import zmq
 
 from parallelz.errors import ClusterError
-from parallelz.protocol.envelope import Frame
-from parallelz.transport.frames import MESSAGE_BYTES_MAX, receive_buffers, send_frames
+from parallelz.protocol.envelope import Frame, WireFrame, piece_count_of
+from parallelz.transport.frames import MESSAGE_BYTES_MAX, receive_frames, send_frames
 from parallelz.transport.security import ClusterSecrets
 from parallelz.transport.sockets import (
     Waker,
@@ -35,7 +35,7 @@ class Arrival(NamedTuple):
 
     routing_id: bytes  # of the line; a peer that reconnects has another
     first: Frame
-    buffers: list[Frame]
+    buffers: list[WireFrame]
     frame: zmq.Frame | None = None  # libzmq's, which knows the line; see `line_of`
 
 
@@ -55,7 +55,7 @@ class MessageRouter(Protocol):
     def line_of(self, arrival: Arrival) -> Line:
         """Return where a message came from."""
 
-    def send(self, routing_id: bytes, frames: Sequence[Frame]) -> bool:
+    def send(self, routing_id: bytes, frames: Sequence[WireFrame]) -> bool:
         """Send without waiting; return whether the line still exists."""
 
     def broken_fds(self) -> list[int]:
@@ -127,16 +127,20 @@ class Router:
                 ) from error
 
     def receive(self, count_max: int) -> Iterable[Arrival]:
-        """Yield what has arrived, at most `count_max`, without waiting."""
+        """Yield what has arrived, at most `count_max`, without waiting.
+
+        A piece of a large buffer counts like a message: it takes as long.
+        """
         receive = self.socket.recv
-        for _ in range(count_max):
+        while count_max > 0:
             # Asking costs less than the exception of a receive in vain.
             if not int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 return
             routing_id = receive(zmq.NOBLOCK)
             frame = receive(zmq.NOBLOCK, copy=False)
-            first, *buffers = receive_buffers(self.socket, frame)
+            first, buffers = receive_frames(self.socket, frame)
             yield Arrival(routing_id, first, buffers, frame)
+            count_max -= 1 + piece_count_of(buffers) if buffers else 1
 
     def line_of(self, arrival: Arrival) -> Line:
         """Return where a message came from."""
@@ -146,7 +150,7 @@ class Router:
             key = str(arrival.frame.get("User-Id"))
         return Line(int(arrival.frame.get(zmq.SRCFD)), self._roles.get(key, ""))
 
-    def send(self, routing_id: bytes, frames: Sequence[Frame]) -> bool:
+    def send(self, routing_id: bytes, frames: Sequence[WireFrame]) -> bool:
         """Send without waiting; return whether the line still exists."""
         try:
             send_frames(self.socket, [routing_id, *frames], zmq.NOBLOCK)

@@ -1,0 +1,95 @@
+"""Large buffers that go by sockets: through breaks, and in nobody's way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+from helpers_proxy import Proxy, Way
+
+from parallelz import Client, Cluster, Reference, settings
+from parallelz.protocol.connection import ConnectionInfo
+
+np = pytest.importorskip("numpy")
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+TIMEOUT_S = 60
+MIB = 1024 * 1024
+LARGE_MIB = 48
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Return a cluster without shared memory, which other hosts could reach."""
+    monkeypatch.setenv(settings.SHARED_MEMORY_VARIABLE, "0")
+    cluster = Cluster(n=2, profile_dir=tmp_path, controller_ip="127.0.0.1")
+    with cluster:
+        yield cluster
+
+
+def large() -> object:
+    return np.arange(LARGE_MIB * MIB // 8)
+
+
+def info_of(cluster: Cluster) -> ConnectionInfo:
+    return ConnectionInfo.decode(Path(cluster.client_connection_file).read_bytes())
+
+
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_what_is_cut_off_in_the_middle_is_sent_again_whole(cluster: Cluster, way: Way) -> None:
+    info = info_of(cluster)
+    port = urlsplit(info.tcp_urls[0]).port
+    assert port is not None
+    array = large()
+    with Proxy(("127.0.0.1", port)) as proxy:
+        urls = [f"tcp://127.0.0.1:{proxy.port}"]
+        with Client(msgspec.structs.replace(info, ipc_url="", tcp_urls=urls)) as rc:
+            engine = rc[0]
+            proxy.cut(way, LARGE_MIB // 2 * MIB)
+            engine.push({"a": array}, block=False).get(TIMEOUT_S)
+            total = engine.apply_async(np.sum, Reference("a")).get(TIMEOUT_S)
+            assert total == array.sum()
+            got = engine.pull("a", block=False).get(TIMEOUT_S)
+            assert (got == array).all()
+            assert engine.apply_async(abs, -1).get(TIMEOUT_S) == 1
+        assert proxy.cut_count == 1
+
+
+def test_others_go_on_while_large_buffers_pass(cluster: Cluster) -> None:
+    info = info_of(cluster)
+    with Client(info) as rc, Client(info) as other:
+        array = large()
+        pushed = rc[0].push({"a": array}, block=False)
+        count = 0
+        while not pushed.ready():
+            assert other[1].apply_sync(abs, -count) == count
+            count += 1
+        assert pushed.successful()
+        assert count > 1
+
+
+def peak_nbytes(pid: int) -> int:
+    """Return how much memory a process has had at most."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def test_what_passes_is_once_in_the_memory_of_the_controller(
+    cluster: Cluster,
+) -> None:
+    assert cluster.controller is not None
+    pid = cluster.controller.pid
+    with Client(info_of(cluster)) as rc:
+        dv = rc[:]
+        assert dv.apply_sync(abs, -1) == [1, 1]
+        before = peak_nbytes(pid)
+        dv.push({"a": large()}, block=True)
+        grown = peak_nbytes(pid) - before
+    assert LARGE_MIB * MIB / 2 < grown < LARGE_MIB * MIB * 1.5
