@@ -21,12 +21,17 @@ class ControllerLimits(msgspec.Struct, frozen=True):
         If nothing could be recorded for so many seconds, tasks go on without the history.
     unrecorded_bytes_max
         How much waits for a recorder that does not keep up; what is more is not recorded.
+    peer_bytes_max
+        How much the controller keeps of the arguments of each client, and of the results of
+        each engine, that go by sockets; what is more waits where it is. May be exceeded by one
+        call or result.
     """
 
     away_grace_s: float = 15.0
     client_grace_s: float = 60.0
     unrecorded_s: float = 10.0
     unrecorded_bytes_max: int = 512 * 1024 * 1024
+    peer_bytes_max: int = 4 * 1024 * 1024 * 1024
 
     def encode(self) -> str:
         """Return it as the text of a command line."""

@@ -81,3 +81,17 @@ def test_every_task_leaves_once_in_order(
             numbers = range(message.first_number, message.first_number + len(message.items))
             said += [(TaskId(f"c-{n}"), message.digest, message.options) for n in numbers]
     assert said == [(f"c-{number}", *kind) for number, kind in enumerate(kinds)]
+
+
+def test_what_waits_on_when_it_is_full_leaves_later_in_order() -> None:
+    large = [Outgoing(task(number).message, [b"x" * 9]) for number in (2, 5)]
+    everything = [task(0), task(1), large[0], task(3), task(4), large[1], task(6)]
+    waiting = deque(everything)
+    rounds = []
+    while waiting:
+        rounds.append([message for message, _ in taken_out(waiting, lambda: True)])
+    assert rounds == [
+        [*sent(task(0), task(1)), large[0].message],
+        [*sent(task(3), task(4)), large[1].message],
+        [task(6).message],
+    ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from parallelz.controller.recording import RECORD_PERIOD_S, RECORDS_COUNT_MAX, Recording
 from parallelz.controller.sessions import UNKNOWN_PEER, Session
 from parallelz.controller_limits import ControllerLimits
-from parallelz.ids import Digest, SessionId
+from parallelz.ids import Digest, EngineId, SessionId, TaskId
+from parallelz.protocol.messages import LinkName, TaskEnded
+from parallelz.settings import PAYLOAD_BYTES_MAX
 
 
 class Running:
@@ -79,3 +83,52 @@ def test_what_is_more_than_may_wait_for_the_recorder_is_lost() -> None:
     for number in range(RECORDS_COUNT_MAX + 2):
         recording.function_defined(Digest(bytes([number % 256, number // 256])), "f", b"", ())
     assert recording.dump()["lost_records"] == 2
+
+
+def test_a_long_task_with_large_arguments_is_no_sign_of_a_failing_database() -> None:
+    now_s = 0.0
+    recording = Recording(Running, clock=lambda: now_s)
+    client = Session(SessionId("c"), "client", UNKNOWN_PEER, "")
+    recorder = recording.attach(Session(SessionId("r"), "recorder", UNKNOWN_PEER, "").bulk)
+    assert client.bulk.receiver.accept(1)
+    recording.hold_until_ended(client.bulk, [TaskId("t")])
+    recording.when_safe(client.bulk, 1)
+    now_s = 1000.0
+    recording.ended(TaskEnded(TaskId("t"), "ok", EngineId(0)), (), None, client)
+    recording.see_to_timers(now_s + RECORD_PERIOD_S)
+    assert not recording.notices
+    assert client.bulk.receiver.settled == 0
+    recorder.sender.take(0)
+    recorder.sender.acknowledge(1)
+    recording.take_acknowledgement(recorder, 1)
+    assert client.bulk.receiver.settled == 1
+
+
+@pytest.mark.parametrize("has_history", [True, False])
+@pytest.mark.parametrize("name", ["bulk", "control"])
+def test_an_engine_keeps_a_large_result_until_the_client_has_it(
+    name: LinkName, has_history: bool
+) -> None:
+    recording = Recording(Running if has_history else None, clock=lambda: 0.0)
+    client = Session(SessionId("c"), "client", UNKNOWN_PEER, "")
+    engine = Session(SessionId("e"), "engine", UNKNOWN_PEER, "")
+    by = engine.bulk if name == "bulk" else engine.control
+    recorder = recording.attach(Session(SessionId("r"), "recorder", UNKNOWN_PEER, "").bulk)
+    result = [bytes(PAYLOAD_BYTES_MAX + 1)]
+    ended = TaskEnded(TaskId("t"), "ok", EngineId(0), frame_count=1)
+    client.bulk.put(ended, result)
+    assert by.receiver.accept(1)
+    recording.ended(ended, result, engine, client)
+    recording.when_safe(by, 1)
+    client.bulk.sender.take(0)
+    assert recording.is_holding(by)
+    assert by.receiver.settled == 0
+    client.bulk.sender.acknowledge(1)
+    recording.take_acknowledgement(client.bulk, 1)
+    if has_history:
+        recording.see_to_timers(RECORD_PERIOD_S)
+        recorder.sender.take(0)
+        recorder.sender.acknowledge(1)
+        recording.take_acknowledgement(recorder, 1)
+    assert by.receiver.settled == 1
+    assert not recording.is_holding(by)

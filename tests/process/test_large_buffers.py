@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,6 +26,14 @@ MIB = 1024 * 1024
 LARGE_MIB = 48
 
 
+@contextlib.contextmanager
+def limited(profile_dir: Path, nbytes: int, store: str = "sqlite") -> Iterator[Client]:
+    """Yield a client of a cluster whose controller keeps only so much of each peer."""
+    limits = {"Limits": {"peer_bytes_max": nbytes}}
+    with Cluster(n=2, profile_dir=profile_dir, store=store, config=limits) as rc:
+        yield rc
+
+
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Return a cluster without shared memory, which other hosts could reach."""
@@ -32,7 +43,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
         yield cluster
 
 
-def large() -> object:
+def large() -> Any:
     return np.arange(LARGE_MIB * MIB // 8)
 
 
@@ -93,3 +104,45 @@ def test_what_passes_is_once_in_the_memory_of_the_controller(
         dv.push({"a": large()}, block=True)
         grown = peak_nbytes(pid) - before
     assert LARGE_MIB * MIB / 2 < grown < LARGE_MIB * MIB * 1.5
+
+
+def test_a_client_sends_no_more_than_the_controller_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait_and_sum(path: str, array: Any) -> float:
+        while not Path(path).exists():
+            time.sleep(0.005)
+        return float(array.sum())
+
+    monkeypatch.setenv(settings.SHARED_MEMORY_VARIABLE, "0")
+    go = tmp_path / "go"
+    with limited(tmp_path, 8 * MIB) as rc:
+        lv = rc.load_balanced_view()
+        array = np.ones(4 * MIB // 8)
+        results = [lv.apply_async(wait_and_sum, str(go), array) for _ in range(6)]
+        with pytest.warns(UserWarning, match=r"(?s)Limits.peer_bytes_max.*4 more calls"):
+            results[0].wait(TIMEOUT_S / 4)
+        status = rc.queue_status()
+        assert sum(each["tasks"] + each["queue"] for each in engines_in(status)) == 2
+        go.touch()
+        assert [ar.get(TIMEOUT_S) for ar in results] == [array.size] * 6
+
+
+def engines_in(status: dict[Any, Any]) -> list[dict[str, int]]:
+    return [each for name, each in status.items() if name != "unassigned"]
+
+
+@pytest.mark.parametrize("store", ["sqlite", "none"])
+def test_the_least_limit_lets_everything_pass_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    monkeypatch.setenv(settings.SHARED_MEMORY_VARIABLE, "0")
+    array = np.ones(2 * MIB // 8)
+    with limited(tmp_path, 1, store) as rc:
+        dv, lv = rc[:], rc.load_balanced_view()
+        dv.push({"a": array}, block=False).get(TIMEOUT_S)
+        twice = lv.map_async(lambda each: each * 2, [array] * 4)
+        small = lv.map_async(abs, range(-20, 0))
+        assert all((each == 2).all() for each in twice.get(TIMEOUT_S))
+        assert small.get(TIMEOUT_S) == list(range(20, 0, -1))
+        assert all((each == 1).all() for each in dv.pull("a", block=False).get(TIMEOUT_S))

@@ -7,7 +7,7 @@ itself. So what waits together, and differs in arguments and time only, is sent 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from parallelz.protocol.envelope import Buffer
@@ -23,8 +23,12 @@ class Outgoing(NamedTuple):
     buffers: Sequence[Buffer] = ()
 
 
-def taken_out(waiting: deque[Outgoing]) -> Iterator[Outgoing]:
+def taken_out(
+    waiting: deque[Outgoing], is_full: Callable[[], bool] = lambda: False
+) -> Iterator[Outgoing]:
     """Take out all that waits now, in order, with tasks put together where that can be.
+
+    After what may be large `is_full` is asked whether the rest is to wait on.
 
     To be iterated to the end: what was taken out and not yielded would be lost.
     """
@@ -36,6 +40,8 @@ def taken_out(waiting: deque[Outgoing]) -> Iterator[Outgoing]:
             yield from _merged(alike)
             alike = []
             yield outgoing
+            if is_full():
+                return
             continue
         if alike and not (
             message.digest == alike[0].digest

@@ -24,9 +24,11 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import FrameType
 from typing import Literal, Protocol
 
+from parallelz.client.crowding import Crowding
 from parallelz.client.merging import Outgoing, taken_out
 from parallelz.errors import ClusterError
 from parallelz.protocol.envelope import Buffer
@@ -100,6 +102,7 @@ class Pump:
         self._tick = tick
         self._waker = Waker()
         self._poller = PeerPoller(bulk, control, self._waker)
+        self._crowding = Crowding(bulk, self.waiting, self.notices)
         self._noticed_s = 0.0
         self._away_since_s = float("inf")  # when the controller was last there
         self._is_polling = False
@@ -322,6 +325,7 @@ class Pump:
         else:
             self._away_since_s = now_s
         self._send_waiting()
+        due_s = min(due_s, self._crowding.tick(now_s))
         self._is_polling = True
         # What is wanted from here on wakes the poll; what was wanted before is seen here.
         is_wanted = self._waiter_count and self._driver == "background"
@@ -353,17 +357,21 @@ class Pump:
     def _has_waiting(self) -> bool:
         """Whether something could be sent now."""
         return bool(
-            (self.waiting and self._bulk.welcome is not None)
+            (self.waiting and self._bulk.welcome is not None and self._bulk.has_room)
             or (self.control_waiting and self._control.welcome is not None)
         )
+
+    def _is_full(self, link: PeerLink[ToClient]) -> bool:
+        """Whether what waits for a link is to wait on; at the end nothing is."""
+        return not (link.has_room or self._is_closing)
 
     def _send_waiting(self) -> None:
         for link, waiting in self._queues:
             # Before a link is open nothing is put on it: a new controller must be told first
             # what the functions are.
-            if link.welcome is not None:
+            if link.welcome is not None and not self._is_full(link):
                 count = nbytes = 0
-                for message, buffers in taken_out(waiting):
+                for message, buffers in taken_out(waiting, partial(self._is_full, link)):
                     link.put(message, buffers)
                     count += len(getattr(message, "items", ())) or 1
                     nbytes += _size_of(message, buffers)

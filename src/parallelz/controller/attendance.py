@@ -162,6 +162,7 @@ class Attendance:
             link.receiver.received if is_going_on else start,
             NOWHERE if session.engine is None else session.engine.engine_id,
             self._engines() if hello.role == "client" else [],
+            self.limits.peer_bytes_max,
         )
         if not self._router.send(arrival.routing_id, [pack(0, 0, [welcome])]):
             if link.routing_id is None:  # it broke meanwhile, and nobody will say so again

@@ -4,9 +4,10 @@ Whoever has sent one keeps it until then, and sends it again to the next control
 envelope is held
 
 * until what was made of it is recorded,
-* until a task has ended whose arguments are too large for the database: its client keeps them,
+* until a task has ended that has large arguments: its client keeps them, and sends no more when
+  these are as much as the controller wants of it,
 * until a task has ended whose result came before the task itself, after a restart,
-* until a client has a result that is too large for the database: its engine keeps it.
+* until a client has a result that is too large for the database: its engine keeps it, likewise.
 
 Acknowledging is by number, so what comes behind one that is held is held as well.
 """
@@ -37,7 +38,7 @@ class _Undelivered(NamedTuple):
     """The record of an end, which waits until the client has the result."""
 
     after_count: int  # of envelopes to the client, with the one that has it
-    record: msgspec.Raw
+    record: msgspec.Raw | None  # None: there is no history
     hold: Hold
 
 
@@ -74,7 +75,7 @@ class Holding:
         for task_id in task_ids:
             self._until_ended.setdefault(task_id, []).append(hold)
 
-    def until_delivered(self, engine: Link, client: Link, record: msgspec.Raw) -> None:
+    def until_delivered(self, engine: Link, client: Link, record: msgspec.Raw | None) -> None:
         """Hold an envelope of an engine until the client has what was just put for it.
 
         Then, or when the client is gone, the record of the end is to be written.
@@ -86,7 +87,7 @@ class Holding:
         waiting.append(_Undelivered(after_count, record, hold))
 
     def _current(self, link: Link) -> Hold:
-        if self._next is None or self._next.link is not link:
+        if self._next is None or self._next.link.session is not link.session:
             self._next = Hold(link, 0)
         return self._next
 
@@ -99,8 +100,11 @@ class Holding:
             How many envelopes to the recorder must have been acknowledged. None: it is safe.
         """
         hold, self._next = self._next, None
-        if hold is None or hold.link is not link:
-            hold = None
+        if hold is not None:
+            if hold.link.session is link.session:
+                hold.link = link  # an engine may send a result by either
+            else:
+                hold = None
         held = self._links.get(id(link))
         if hold is None and target is None and held is None:
             link.receiver.settle(number)
@@ -122,7 +126,7 @@ class Holding:
         """Take in how many envelopes the recorder has acknowledged; infinity: all there are."""
         while self._recorded and self._recorded[0][0] <= count:
             _, hold = self._recorded.popleft()
-            self._relieve(hold)
+            self.relieve(hold)
 
     def ended(self, task_id: TaskId, target: int | None) -> None:
         """Take in that a task has ended; as soon as `target` is reached that is recorded.
@@ -132,20 +136,20 @@ class Holding:
         holds = self._until_ended.pop(task_id, ()) if self._until_ended else ()
         for hold in holds:
             if target is None:
-                self._relieve(hold)
+                self.relieve(hold)
             else:
                 self._recorded.append((target, hold))
 
     def delivered(
         self, client: Link, *, all_of_them: bool = False
-    ) -> list[tuple[msgspec.Raw, Hold]]:
+    ) -> list[tuple[msgspec.Raw | None, Hold]]:
         """Return what can be recorded now, as the client has it (or never will).
 
         Of each it must be told with `until_written` when that is done.
         """
         _, waiting = self._undelivered.get(id(client), (client, deque()))
         has_count = client.sender.acknowledged_count
-        done: list[tuple[msgspec.Raw, Hold]] = []
+        done: list[tuple[msgspec.Raw | None, Hold]] = []
         while waiting and (all_of_them or waiting[0].after_count <= has_count):
             _, item, hold = waiting.popleft()
             done.append((item, hold))
@@ -157,7 +161,8 @@ class Holding:
         """Hold on until the record is written, which was all that was missing."""
         self._recorded.append((target, hold))
 
-    def _relieve(self, hold: Hold) -> None:
+    def relieve(self, hold: Hold) -> None:
+        """Take in that one of the reasons is gone."""
         hold.reasons_count -= 1
         if not hold.reasons_count:
             self._advance(hold.link)

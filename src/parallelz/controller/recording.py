@@ -151,16 +151,25 @@ class Recording:
         client: Session | None,
     ) -> None:
         """Remember an end; the answer was put for the client, if that is there."""
-        if self._start is None:
-            return
-        engine_uuid = "" if engine is None else engine.id
-        item = record.ended(message, engine_uuid, buffers, self._wall_clock())
+        item: msgspec.Raw | None = None
+        if self._start is not None:
+            engine_uuid = "" if engine is None else engine.id
+            item = record.ended(message, engine_uuid, buffers, self._wall_clock())
         is_large = buffers and not record.keeps_result(message, buffers)
         if is_large and engine is not None and client is not None:
             self._holding.until_delivered(engine.bulk, client.bulk, item)
-        else:
+        elif item is not None:
             self._add(item)
-        self._holding.ended(message.task_id, self._target)
+        if item is None:
+            self._holding.ended(message.task_id, None)
+        else:
+            self._begin_to_await()
+            self._holding.ended(message.task_id, self._target)
+
+    def _begin_to_await(self) -> None:
+        """Take in that something must be recorded from now on, if nothing had to be before."""
+        if not self._holding.awaits_records:
+            self._progress_s = self._clock()
 
     def engine_changed(self, engine: EngineInfo, cause: str) -> None:
         """Remember that an engine came (`cause` is ""), or went and why."""
@@ -258,14 +267,13 @@ class Recording:
             self._holding.let_go()
             link.receiver.settle(number)
             return
-        if not (is_safe or self._holding.awaits_records):
-            self._progress_s = self._clock()
+        if not is_safe:
+            self._begin_to_await()
         self._holding.until_recorded(link, number, None if is_safe else target)
 
     def hold_until_ended(self, link: Link, task_ids: list[TaskId]) -> None:
         """Have a peer keep the envelope that is being dealt with until these have ended."""
-        if self._start is not None:
-            self._holding.until_ended(link, task_ids)
+        self._holding.until_ended(link, task_ids)
 
     def will_not_end(self, task_id: TaskId) -> None:
         """Take in that a task which was to end does not exist."""
@@ -274,7 +282,11 @@ class Recording:
     def delivered(self, client: Link, *, all_of_them: bool = False) -> None:
         """Record the ends whose results the client has now, or will never have."""
         for item, hold in self._holding.delivered(client, all_of_them=all_of_them):
+            if item is None:
+                self._holding.relieve(hold)
+                continue
             self._add(item)
+            self._begin_to_await()
             self._holding.until_written(hold, self._target)
 
     def is_holding(self, link: Link) -> bool:

@@ -198,8 +198,8 @@ class Tasks:
         ids: list[TaskId],
         buffers: Sequence[Buffer],
     ) -> None:
-        """Have the client keep what is too large to be recorded."""
-        if not record.keeps_payload(message, buffers):
+        """Have the client keep what is large: it counts what it has sent and not got back."""
+        if buffers or not record.keeps_payload(message, buffers):
             live = [task_id for task_id in ids if task_id in self._scheduler.tasks]
             self._recording.hold_until_ended(session.bulk, live)
 

@@ -236,7 +236,11 @@ class Engine:
         return Job(message.task_id, message.run, function, message.data, own, inputs)
 
     def _flush_results(self) -> None:
-        self._results.put_on(self._bulk)
+        if self._bulk.has_room:
+            self._results.put_on(self._bulk)
+        elif not self._is_armed:
+            self._is_armed = True  # the I/O thread sends them as soon as it can
+            self._io_waker.wake()
         self._bulk.flush()
 
     def _clear_if_asked(self) -> None:
@@ -274,7 +278,7 @@ class Engine:
         poller = PeerPoller(self._control, self._io_waker, *watched)
         while not self._stop_reason:
             timeout_s = self._control.tick(time.monotonic()) - time.monotonic()
-            if self._is_armed:
+            if self._is_armed and self._control.has_room:
                 timeout_s = min(timeout_s, RESCUE_PERIOD_S)
             timeout_s = min(timeout_s, self._live_due_s - time.monotonic())
             ready = poller.poll(max(timeout_s, 0.0))
@@ -328,7 +332,7 @@ class Engine:
 
     def _rescue_results(self) -> None:
         """Send what the main thread holds, if it has been in one task for a while."""
-        if not self._is_armed:
+        if not (self._is_armed and self._control.has_room):
             return
         self._is_armed = bool(self._results)
         if self._is_armed and time.monotonic() - self._results.since_s >= RESCUE_PERIOD_S:

@@ -207,6 +207,7 @@ _CONVERSIONS: Mapping[tuple[str, str], Callable[[Any], object]] = {
     ("Limits", "client_grace_s"): to_grace,
     ("Limits", "unrecorded_s"): to_seconds,
     ("Limits", "unrecorded_bytes_max"): to_count,
+    ("Limits", "peer_bytes_max"): to_count,
     ("Controller", "port"): to_port,
     ("History", "store"): to_store,
     ("History", "max_age_s"): to_seconds,

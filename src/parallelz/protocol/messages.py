@@ -83,6 +83,7 @@ class Welcome(Message, frozen=True):
     received: int  # number of the last envelope from the peer that was taken in
     engine_id: EngineId = EngineId(-1)  # an engine learns its id
     engines: list[EngineInfo] = []  # a client learns who is there
+    bytes_max: int = 2**63 - 1  # unacknowledged: then send no more
 
 
 class EngineReturned(Message, frozen=True):
@@ -430,9 +431,7 @@ class InterruptTask(Message, frozen=True):
     """Controller to engine: raise KeyboardInterrupt in what runs now."""
 
     task_id: TaskId = TaskId("")  # only if it is this one; "": whatever it is
-    run: int = (
-        0  # `RunTask.run` of it; a run that is about to start is interrupted when it does
-    )
+    run: int = 0  # `RunTask.run` of it; one that is about to start is interrupted when it does
 
 
 class ClearNamespace(Message, frozen=True):

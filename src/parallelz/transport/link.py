@@ -91,6 +91,7 @@ class LinkEnd(ABC, Generic[M]):
         self._decode: Callable[[Frame], Envelope[M]] = msgspec.msgpack.Decoder(
             Envelope[incoming]  # type: ignore[valid-type]
         ).decode
+        self._bytes_max = math.inf  # to be unacknowledged, as the controller says
         self._connections_count = 0
         self._is_greeting = True  # said hello, or is about to, and has no answer yet
         self._greeted_s = 0.0
@@ -120,6 +121,14 @@ class LinkEnd(ABC, Generic[M]):
     def kept_count(self) -> int:
         """How many envelopes were sent and are not acknowledged."""
         return self._sender.kept_count
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the controller wants more, though it has not acknowledged what it has.
+
+        Whoever puts something asks before; greetings and goodbyes need no room.
+        """
+        return self._sender.kept_bytes < self._bytes_max
 
     @property
     def put_count(self) -> int:
@@ -205,6 +214,7 @@ class LinkEnd(ABC, Generic[M]):
         self.welcome = welcome
         self._is_greeting = False
         self._engine_id = welcome.engine_id
+        self._bytes_max = welcome.bytes_max
         if welcome.controller_id == self.controller_id:
             self._receiver.retell()
             again = self._sender.resend(welcome.received)
