@@ -42,12 +42,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fresh_queue(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Let the test have a queue of its own, which nobody has made fail before."""
     monkeypatch.setenv("FAKE_BATCH_SYSTEM", name)
-    engines = {
-        "pbs": batch.PBSEngines,
-        "sge": batch.SGEEngines,
-        "lsf": batch.LSFEngines,
-        "htcondor": batch.HTCondorEngines,
-    }[name]
+    engines = batch.ENGINES[name]
     monkeypatch.setattr(engines, "queue", BatchQueue(engines.system))
 
 
@@ -122,6 +117,18 @@ def test_all_that_can_be_stopped_is_if_jobs_are_not_cancelled(
     cluster.stop_cluster_sync()
     assert jobs.state == "after"
     assert cluster.engine_sets == {}
+
+
+def test_a_system_is_asked_for_the_state_of_a_set(cluster: Cluster, fake: Path) -> None:
+    (fake / "hold").write_text("later")
+    cluster.start_cluster_sync()
+    facts = cluster.engine_sets["1"].to_facts()
+    assert batch.state_of_jobs(facts) == "waiting"
+    (fake / "fail").write_text("the server is on holiday")
+    assert batch.state_of_jobs(facts) == "unknown"
+    (fake / "fail").unlink()
+    cluster.stop_cluster_sync()
+    assert batch.state_of_jobs(facts) in {"ended", "unknown"}  # where nothing is kept
 
 
 def test_a_job_that_is_lost_has_ended(

@@ -13,6 +13,8 @@ from helpers_launchers import TIMEOUT_S, LauncherSuite, wait_until
 from helpers_slurm import Slurm, running_slurm
 
 from parallelz import Cluster, ClusterError, EngineError
+from parallelz.cli.common import DONE, FAILED
+from parallelz.cli.ipclusterz import main
 
 pytestmark = pytest.mark.service
 
@@ -58,6 +60,19 @@ def test_jobs_have_what_was_asked_for(tmp_path: Path) -> None:
         assert isinstance(rc.cluster, Cluster)
         jobs = rc.cluster.engine_sets["1"].to_facts().details["jobs"].split()
         assert {each["SLURM_JOB_ID"] for each in facts} == set(jobs)
+
+
+def test_a_cluster_of_jobs_can_be_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with slurm_cluster(tmp_path, 2, nodes=2) as rc:
+        assert isinstance(rc.cluster, Cluster)
+        jobs = rc.cluster.engine_sets["1"].to_facts().details["jobs"]
+        wait_until(rc, lambda: main(["status", f"--profile-dir={tmp_path}"]) == DONE)
+        assert f"engines 1    running  jobs {jobs} " in capsys.readouterr().out
+        subprocess.run(["scancel", jobs.split()[0]], check=True)
+        wait_until(rc, lambda: main(["status", f"--profile-dir={tmp_path}"]) == FAILED)
+        assert "1 ended, 1 running" in capsys.readouterr().out
 
 
 def test_a_job_that_never_starts_says_why(tmp_path: Path) -> None:

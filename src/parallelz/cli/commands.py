@@ -190,7 +190,7 @@ def status(args: argparse.Namespace) -> int:
         print(f"ipclusterz: {error}", file=sys.stderr)
         return common.ALREADY_STOPPED
     processes = _processes(facts)
-    states = {name: facts.state_of(each) for name, each in processes.items()}
+    states = {name: _state_of(facts, each) for name, each in processes.items()}
     in_order = all(state == "running" for state in states.values())
     asks = states["controller"] == "running"
     engine_ids: list[int] = []
@@ -206,13 +206,27 @@ def status(args: argparse.Namespace) -> int:
     else:
         print(f"{_title(facts.cluster_id).capitalize()} in {facts.profile_dir}")
         for name, launched in processes.items():
-            more = f"pid {launched.pid:<8} {launched.log}" if launched else ""
+            more = f"{_identity(launched)} {launched.log}" if launched else ""
             print(f"  {name:<12} {states[name]:<8} {more}")
         if asks:
             print(f"  {len(engine_ids)} engines answer: {engine_ids}")
             print(f"  {'history':<12} {history_line(recorder, facts)}")
     in_order = in_order and asks and not recorder["trouble"]
     return common.DONE if in_order else common.FAILED
+
+
+def _state_of(facts: ClusterFacts, launched: LaunchedFacts | None) -> str:
+    if launched is None or "jobs" not in launched.details:
+        return facts.state_of(launched)
+    from parallelz.launch.batch import state_of_jobs  # the others need no batch systems
+
+    return state_of_jobs(launched)
+
+
+def _identity(launched: LaunchedFacts) -> str:
+    if "jobs" in launched.details:
+        return f"jobs {launched.details['jobs']:<7}"
+    return f"pid {launched.pid:<8}"
 
 
 def _processes(facts: ClusterFacts) -> dict[str, LaunchedFacts | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -332,3 +333,28 @@ class HTCondorEngines(BatchEngines):
 
     system = HTCondor()
     queue = BatchQueue(system)
+
+
+ENGINES = {
+    each.system.name: each
+    for each in (SlurmEngines, PBSEngines, SGEEngines, LSFEngines, HTCondorEngines)
+}
+
+
+def state_of_jobs(facts: LaunchedFacts) -> str:
+    """Return what a system says now of the jobs of a set, for people.
+
+    Returns
+    -------
+    str
+        A state that all of them are in, such as ``waiting`` or, if nobody can tell,
+        ``unknown``; else how many are in which, such as ``1 ended, 3 running``.
+    """
+    try:
+        jobs = ENGINES[facts.launcher].queue.ask(facts.details["jobs"].split())
+    except QueueError:
+        return "unknown"
+    counts = Counter(job.state if job else "unknown" for job in jobs.values())
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))

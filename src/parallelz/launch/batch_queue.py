@@ -218,6 +218,20 @@ class BatchQueue:
                     self._seen_s.pop(job_id, None)
                 holder.take(job_id, job)
 
+    def ask(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
+        """Ask once what is known of jobs; None: nothing.
+
+        Raises
+        ------
+        QueueError
+            If the system does not answer.
+        """
+        states = self._states(job_ids)
+        return {
+            job_id: states.get(job_id) or self._unlisted_job(job_id, is_over=False)
+            for job_id in job_ids
+        }
+
     def _states(self, job_ids: Sequence[str]) -> dict[str, Job]:
         command = self.system.status_command(job_ids, _user())
         done = self._done(command, None)
