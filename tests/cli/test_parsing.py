@@ -144,3 +144,10 @@ def test_an_address_of_a_database_is_refused_with_another_store() -> None:
 def test_without_options_no_store_is_chosen() -> None:
     args = ipclusterz.build_parser().parse_args(["start"])
     assert common.chosen_store(args) is None
+
+
+def test_a_command_to_copy_names_the_same_cluster() -> None:
+    parser = ipclusterz.build_parser()
+    args = parser.parse_args(["status", "--profile-dir=/home/my lab", "--cluster-id=b"])
+    assert common.same_cluster(args) == " '--profile-dir=/home/my lab' --cluster-id=b"
+    assert common.same_cluster(parser.parse_args(["status"])) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -249,14 +250,13 @@ def chosen_profile_dir(args: argparse.Namespace) -> Path:
 
 def same_cluster(args: argparse.Namespace) -> str:
     """Return the options that name the same cluster, for a command to show; "" for none."""
-    options = ""
-    if args.profile:
-        options += f" --profile={args.profile}"
-    if args.profile_dir:
-        options += f" --profile-dir={args.profile_dir}"
-    if args.cluster_id:
-        options += f" --cluster-id={args.cluster_id}"
-    return options
+    given = {
+        "profile": args.profile,
+        "profile-dir": args.profile_dir,
+        "cluster-id": args.cluster_id,
+    }
+    options = (f" {shlex.quote(f'--{name}={text}')}" for name, text in given.items() if text)
+    return "".join(options)
 
 
 def end_on_signals() -> None:
