@@ -32,6 +32,7 @@ from parallelz.transport.shared_memory import Leases
 from parallelz.transport.sockets import (
     Waker,
     context,
+    has_arrivals,
     host_id,
     new_session_id,
     peer_info,
@@ -188,8 +189,7 @@ class PeerLink(LinkEnd[M]):
         items: list[tuple[M, Sequence[Buffer]]] = []
         self._watch_connection(items)
         for _ in range(RECEIVE_COUNT_MAX):
-            # Asking costs less than the exception of a receive in vain.
-            if not int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            if not has_arrivals(self.socket):
                 break
             frame = self.socket.recv(zmq.NOBLOCK, copy=False)
             first, buffers = receive_frames(self.socket, frame)

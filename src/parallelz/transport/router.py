@@ -21,6 +21,7 @@ from parallelz.transport.security import ClusterSecrets
 from parallelz.transport.sockets import (
     Waker,
     context,
+    has_arrivals,
     read_monitor,
     send_heartbeats,
 )
@@ -133,8 +134,7 @@ class Router:
         """
         receive = self.socket.recv
         while count_max > 0:
-            # Asking costs less than the exception of a receive in vain.
-            if not int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            if not has_arrivals(self.socket):
                 return
             routing_id = receive(zmq.NOBLOCK)
             frame = receive(zmq.NOBLOCK, copy=False)
