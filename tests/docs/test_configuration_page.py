@@ -21,8 +21,10 @@ def table_of(section: str) -> list[str]:
     lines = []
     for field in msgspec.structs.fields(structs[section]):
         default = classes_of("ipclusterz")[section].class_traits()[field.name].default()
-        is_shared = section in BATCH and field.name in structs["Slurm"].__struct_fields__
-        name = "Slurm" if is_shared else section
+        like = "SlurmController" if section.removesuffix("Controller") in BATCH else section
+        like = "Slurm" if section in BATCH else like
+        is_shared = field.name in structs[like].__struct_fields__
+        name = like if is_shared else section
         lines.append(f"| `{name}.{field.name}` | `{default!r}` | {texts[field.name]} |")
     return lines
 
@@ -34,4 +36,7 @@ def test_a_section_is_described(section: str) -> None:
 
 
 def test_all_batch_systems_are_named() -> None:
-    assert all(f"`{section}`" in PAGE.read_text() for section in BATCH)
+    assert all(
+        f"`{section}`" in PAGE.read_text()
+        for section in [*BATCH, *(f"{name}Controller" for name in BATCH)]
+    )

@@ -300,7 +300,8 @@ def test_defaults_are_the_same_as_without_traitlets(command: Command) -> None:
 
 def test_each_launcher_with_options_has_a_section_and_is_named() -> None:
     engines = ["MPI", "SSH", "Slurm", "PBS", "SGE", "LSF", "HTCondor"]
-    assert list(launcher_sections()) == [*engines, "SSHController"]
+    controllers = [f"{name}Controller" for name in engines if name != "MPI"]
+    assert list(launcher_sections()) == [*engines, *controllers]
     named = attribute_texts(sections_of("ipclusterz")["Cluster"])["engines"]
     assert all(name in named for name, _ in launcher_sections().values())
 

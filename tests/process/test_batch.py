@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from helpers_controllers import ControllerSuite
 from helpers_launchers import TIMEOUT_S, LauncherSuite, N, wait_until
 
 from parallelz import Cluster, ClusterError, settings
 from parallelz.launch import batch, batch_queue
 from parallelz.launch.batch_queue import FAILURES_MAX, BatchQueue
+from parallelz.launch.registry import controller_launcher
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -43,7 +45,9 @@ def fresh_queue(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Let the test have a queue of its own, which nobody has made fail before."""
     monkeypatch.setenv("FAKE_BATCH_SYSTEM", name)
     engines = batch.ENGINES[name]
-    monkeypatch.setattr(engines, "queue", BatchQueue(engines.system))
+    queue = BatchQueue(engines.system)
+    monkeypatch.setattr(engines, "queue", queue)
+    monkeypatch.setattr(controller_launcher(name), "queue", queue)
 
 
 class _Fake(LauncherSuite):
@@ -80,6 +84,42 @@ class TestHTCondor(_Fake):
     def test_a_signal_reaches_what_engines_do(self, cluster: Cluster, tmp_path: Path) -> None:
         with cluster, pytest.raises(ClusterError, match="htcondor cannot send signals"):
             cluster.signal_engines_sync(10)
+
+
+class _FakeController(ControllerSuite):
+    name: ClassVar[str]
+    prelude = (
+        "import parallelz.launch.batch_controller as b;"
+        " b.OWNER_SIGN_PERIOD_S, b.OWNER_SILENCE_S = 0.1, 2;"
+    )
+
+    @pytest.fixture(autouse=True)
+    def _system(self, fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        fresh_queue(monkeypatch, self.name)
+
+
+class TestPBSController(_FakeController):
+    name = "pbs"
+    section = "PBSController"
+    options: ClassVar[dict[str, Any]] = {"controller": "pbs", "engines": "pbs"}
+
+
+class TestSGEController(_FakeController):
+    name = "sge"
+    section = "SGEController"
+    options: ClassVar[dict[str, Any]] = {"controller": "sge"}
+
+
+class TestLSFController(_FakeController):
+    name = "lsf"
+    section = "LSFController"
+    options: ClassVar[dict[str, Any]] = {"controller": "lsf"}
+
+
+class TestHTCondorController(_FakeController):
+    name = "htcondor"
+    section = "HTCondorController"
+    options: ClassVar[dict[str, Any]] = {"controller": "htcondor"}
 
 
 @pytest.fixture(params=SYSTEMS)

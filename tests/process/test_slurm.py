@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from helpers_controllers import ControllerSuite, controller_process, wait_for_end
 from helpers_launchers import TIMEOUT_S, LauncherSuite, wait_until
 from helpers_slurm import Slurm, running_slurm
 
 from parallelz import Cluster, ClusterError, EngineError
 from parallelz.cli.common import DONE, FAILED
 from parallelz.cli.ipclusterz import main
+from parallelz.cluster import ClusterRunning
 
 pytestmark = pytest.mark.service
 
@@ -129,3 +132,96 @@ def test_engines_drain_before_the_walltime(tmp_path: Path) -> None:
         assert cluster.engine_sets["1"].poll() == 0
         cluster.start_engines_sync(1, launcher_options={}, engines="local")
         assert [result.get(TIMEOUT_S) for result in results] == [*range(10)]
+
+
+IMPATIENT = (
+    "import parallelz.launch.batch_controller as b;"
+    " b.OWNER_SIGN_PERIOD_S, b.OWNER_SILENCE_S = 0.1, 2;"
+)
+
+
+class TestSlurmController(ControllerSuite):
+    options: ClassVar[dict[str, Any]] = {"controller": "slurm"}
+    section = "SlurmController"
+    prelude = IMPATIENT
+
+
+class TestAllInSlurm(ControllerSuite):
+    options: ClassVar[dict[str, Any]] = {
+        "controller": "slurm",
+        "controller_launcher_options": {"walltime": "10:00"},
+        "engines": "slurm",
+    }
+    section = "SlurmController"
+    prelude = IMPATIENT
+
+    @property
+    def arguments(self) -> list[str]:
+        return [*super().arguments, "--engines=slurm"]
+
+
+def controller_job(profile_dir: Path, **options: Any) -> Cluster:
+    return Cluster(
+        1, profile_dir=profile_dir, controller="slurm", controller_launcher_options=options
+    )
+
+
+def test_a_controller_that_never_starts_says_why(tmp_path: Path) -> None:
+    cluster = controller_job(tmp_path, queue="closed")
+    cluster.engine_timeout = 5.0
+    with pytest.raises(ClusterError, match=r"ready in 5 s: slurm job \d+ waits: PartitionDown"):
+        cluster.start_and_connect_sync()
+    assert list((tmp_path / "security").iterdir()) == []
+    assert "PENDING" not in subprocess.check_output(["squeue", "-h", "-o", "%T"], text=True)
+
+
+def test_what_fails_in_the_job_of_a_controller_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"(?s)127.*no/such/python"):
+        controller_job(tmp_path, python="/no/such/python").start_and_connect_sync()
+    assert list((tmp_path / "security").iterdir()) == []
+
+
+def test_a_controller_whose_job_is_cancelled_behind_our_back_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with controller_job(tmp_path) as rc:
+        assert isinstance(rc.cluster, Cluster)
+        controller = rc.cluster.controller
+        assert controller is not None
+        subprocess.run(["scancel", controller.to_facts().details["jobs"]], check=True)
+        assert controller.wait(TIMEOUT_S)
+        assert "CANCELLED" in controller.explain_end()
+
+
+def test_a_controller_in_a_job_outlives_us(tmp_path: Path) -> None:
+    code = f"""
+import parallelz
+cluster = parallelz.Cluster(
+    2, profile_dir={str(tmp_path)!r}, controller="slurm", engines="slurm", shutdown_atexit=False
+)
+with cluster.start_cluster_sync().connect_client_sync() as rc:
+    cluster.wait_for_engines_sync(rc, 2)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=TIMEOUT_S)
+    controller = controller_process(tmp_path)
+    cluster = Cluster.from_file(profile_dir=tmp_path)
+    with cluster.connect_client_sync() as rc:
+        assert rc[:].apply_sync(abs, -1) == [1, 1]
+    with pytest.raises(ClusterRunning):
+        Cluster(1, profile_dir=tmp_path, cluster_id="").start_cluster_sync()
+    cluster.stop_cluster_sync()
+    wait_for_end(controller)
+    assert list((tmp_path / "security").iterdir()) == []
+
+
+def test_a_job_that_starts_too_late_touches_nothing(tmp_path: Path) -> None:
+    cluster = controller_job(tmp_path / "late", queue="closed")
+    cluster.engine_timeout = 1.0
+    with pytest.raises(ClusterError):
+        cluster.start_cluster_sync()
+    script = tmp_path / "late" / "log" / "controller" / "job-1.sh"
+    with Cluster(1, profile_dir=tmp_path / "late") as rc:
+        done = subprocess.run(["sh", script], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "the cluster was stopped before" in done.stderr
+        assert rc[0].apply_sync(abs, -1) == 1

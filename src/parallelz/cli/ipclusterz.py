@@ -143,8 +143,8 @@ def build_parser() -> common.Parser:
         "--controller",
         type=common.refusing(_to_controller_launcher),
         metavar="LAUNCHER",
-        help="what starts the controller: local, ssh; what it is told: --help-all (default:"
-        " local, on this host)",
+        help="what starts the controller: local, ssh, slurm, pbs, sge, lsf, htcondor; what it"
+        " is told: --help-all (default: local, on this host)",
     )
     common.add_network_options(command)
 

@@ -39,79 +39,25 @@ CANCEL_TIMEOUT_S = 120.0  # for a system to end what it was told to
 REFUSAL_WAIT_S = 5.0  # to learn that jobs which cannot be cancelled have ended already
 
 
-class BatchEngines:
-    """A set of engines that one batch system runs; a subclass names the system."""
+class BatchJobs:
+    """Jobs that one batch system runs, as a launcher; a subclass names the system."""
 
     system: ClassVar[BatchSystem]
     queue: ClassVar[BatchQueue]
-    Options: ClassVar[type[BatchOptions]] = BatchOptions
 
-    def __init__(
-        self,
-        place: Place,
-        n: int,
-        *,
-        set_id: str = "1",
-        options: EngineOptions = NO_OPTIONS,
-        launcher_options: Mapping[str, Any] = NO_LAUNCHER_OPTIONS,
-    ) -> None:
-        self._batch = to_options(self.Options, launcher_options, self.system.name)
-        for name in ("nodes", "cores"):
-            if getattr(self._batch, name) < 1:
-                raise ClusterError(f"the option {name} must be 1 or more")
-        self.n = n
-        self.options = options
-        self.launcher_options = dict(launcher_options)
+    def __init__(self, place: Place, name: str) -> None:
         self._place = place
-        self._set_id = set_id
-        self._log = settings.log_file(place.profile_dir, place.cluster_id, f"engines-{set_id}")
+        self._log = settings.log_file(place.profile_dir, place.cluster_id, name)
         self._log_dir = self._log.with_suffix("")
         self._jobs: dict[str, Job] = {}
-        self._plans: dict[str, JobPlan] = {}
         self._terminated = False
         self._ended = Ending()
-
-    @staticmethod
-    def needs_network(launcher_options: Mapping[str, Any]) -> bool:
-        """Whether the controller is to listen for other hosts: jobs run there."""
-        return True
-
-    @classmethod
-    def default_count(cls, launcher_options: Mapping[str, Any]) -> int:
-        """Return how many engines to start if nobody says: one for each node."""
-        return to_options(cls.Options, launcher_options, cls.system.name).nodes
-
-    @classmethod
-    def from_facts(cls, facts: LaunchedFacts, place: Place, *, set_id: str) -> Self:
-        """Take up jobs that were submitted by another process, or see that they ended."""
-        engines = cls(
-            place,
-            facts.n,
-            set_id=set_id,
-            options=facts.options,
-            launcher_options=facts.launcher_options,
-        )
-        engines._follow(facts.details["jobs"].split())
-        return engines
 
     # -- starting and ending ---------------------------------------------------------------
 
     def _scripts(self) -> list[tuple[JobPlan, str]]:
-        return [
-            (
-                plan,
-                job_script(
-                    self.system,
-                    self._batch,
-                    self.options,
-                    plan,
-                    place=self._place,
-                    set_id=self._set_id,
-                    log_dir=self._log_dir,
-                ),
-            )
-            for plan in spread(self.n, self._batch.nodes)
-        ]
+        """Return what is to be submitted."""
+        raise NotImplementedError
 
     def start(self) -> None:
         """Submit the jobs, without waiting until one starts.
@@ -148,7 +94,6 @@ class BatchEngines:
 
     def _follow(self, job_ids: list[str]) -> None:
         self._jobs = {job_id: Job("waiting") for job_id in job_ids}
-        self._plans = dict(zip(job_ids, spread(self.n, self._batch.nodes), strict=True))
         self.queue.watch(self)
 
     @property
@@ -258,13 +203,6 @@ class BatchEngines:
         """Return how the jobs ended and what they said last, for an error."""
         return "\n".join(self._explained(job_id) for job_id in self._jobs)
 
-    def shortfall(self) -> str:
-        """Return which jobs have ended while others run; "": none."""
-        if self._terminated:
-            return ""
-        over = [job_id for job_id, job in self._jobs.items() if job.state == "ended"]
-        return "\n".join(self._explained(job_id) for job_id in over)
-
     def why_waiting(self) -> str:
         """Return why jobs have not started, as the system tells it; "": none waits."""
         waiting = {i: job for i, job in self._jobs.items() if job.state == "waiting"}
@@ -278,12 +216,84 @@ class BatchEngines:
 
     def _explained(self, job_id: str) -> str:
         job = self._jobs[job_id]
-        log = self._log_dir / f"job-{self._plans[job_id].number}.log"
+        log = self._log_dir / f"job-{list(self._jobs).index(job_id) + 1}.log"
         how = "ended" if job.exit_code is None else describe_code(job.exit_code)
         why = f" ({job.why})" if job.why else ""
         said = last_lines(log)
         shown = f"Its last words:\n\n{said}\n\n" if said else "It printed nothing. "
         return f"{self.system.name} job {job_id} {how}{why}. {shown}Its output: {log}"
+
+
+class BatchEngines(BatchJobs):
+    """A set of engines that one batch system runs; a subclass names the system."""
+
+    Options: ClassVar[type[BatchOptions]] = BatchOptions
+
+    def __init__(
+        self,
+        place: Place,
+        n: int,
+        *,
+        set_id: str = "1",
+        options: EngineOptions = NO_OPTIONS,
+        launcher_options: Mapping[str, Any] = NO_LAUNCHER_OPTIONS,
+    ) -> None:
+        super().__init__(place, f"engines-{set_id}")
+        self._batch = to_options(self.Options, launcher_options, self.system.name)
+        for name in ("nodes", "cores"):
+            if getattr(self._batch, name) < 1:
+                raise ClusterError(f"the option {name} must be 1 or more")
+        self.n = n
+        self.options = options
+        self.launcher_options = dict(launcher_options)
+        self._set_id = set_id
+
+    @staticmethod
+    def needs_network(launcher_options: Mapping[str, Any]) -> bool:
+        """Whether the controller is to listen for other hosts: jobs run there."""
+        return True
+
+    @classmethod
+    def default_count(cls, launcher_options: Mapping[str, Any]) -> int:
+        """Return how many engines to start if nobody says: one for each node."""
+        return to_options(cls.Options, launcher_options, cls.system.name).nodes
+
+    @classmethod
+    def from_facts(cls, facts: LaunchedFacts, place: Place, *, set_id: str) -> Self:
+        """Take up jobs that were submitted by another process, or see that they ended."""
+        engines = cls(
+            place,
+            facts.n,
+            set_id=set_id,
+            options=facts.options,
+            launcher_options=facts.launcher_options,
+        )
+        engines._follow(facts.details["jobs"].split())
+        return engines
+
+    def _scripts(self) -> list[tuple[JobPlan, str]]:
+        return [
+            (
+                plan,
+                job_script(
+                    self.system,
+                    self._batch,
+                    self.options,
+                    plan,
+                    place=self._place,
+                    set_id=self._set_id,
+                    log_dir=self._log_dir,
+                ),
+            )
+            for plan in spread(self.n, self._batch.nodes)
+        ]
+
+    def shortfall(self) -> str:
+        """Return which jobs have ended while others run; "": none."""
+        if self._terminated:
+            return ""
+        over = [job_id for job_id, job in self._jobs.items() if job.state == "ended"]
+        return "\n".join(self._explained(job_id) for job_id in over)
 
     def to_facts(self) -> LaunchedFacts:
         """Return what another process needs to know of them."""

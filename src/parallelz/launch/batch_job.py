@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +78,60 @@ class SGEOptions(BatchOptions, frozen=True):
     parallel_environment: str = "smp"
 
 
+class BatchControllerOptions(msgspec.Struct, frozen=True):
+    """What the job of a controller asks for. "" and 0 leave it to the system.
+
+    Attributes
+    ----------
+    queue
+        Queue or partition.
+    account
+        Account or project that pays.
+    walltime
+        Seconds, or a text such as ``12:00:00``; the cluster ends with it.
+    memory
+        Such as ``4GB``.
+    cores
+        How many cores.
+    directives
+        More lines by which the script asks for something, as the system wants them.
+    template
+        A whole script, or the path of one, instead of ours; with fields such as ``${name}``.
+    python
+        Interpreter of the controller; "": the path of the one here.
+    environment
+        Variables of the controller.
+    directory
+        Where it works; "": where this process does.
+    setup
+        Commands of a POSIX shell to run before, such as ``module load python``.
+    """
+
+    queue: str = ""
+    account: str = ""
+    walltime: str | int = ""
+    memory: str = ""
+    cores: int = 1
+    directives: list[str] = []
+    template: str = ""
+    python: str = ""
+    environment: dict[str, str] = {}
+    directory: str = ""
+    setup: str = ""
+
+
+class SGEControllerOptions(BatchControllerOptions, frozen=True):
+    """The same of Grid Engine.
+
+    Attributes
+    ----------
+    parallel_environment
+        The one whose slots are cores of one host; only for several cores.
+    """
+
+    parallel_environment: str = "smp"
+
+
 class JobPlan(NamedTuple):
     """One job before it is submitted."""
 
@@ -122,6 +177,23 @@ def job_script(
         options.parallel_environment if isinstance(options, SGEOptions) else "",
     )
     command = _command(system, options, engine, plan, place, log_dir, walltime_s)
+    fields: dict[str, str | int] = {
+        "n": plan.n,
+        "log_dir": str(log_dir),
+        "profile_dir": str(place.profile_dir),
+        "cluster_id": place.cluster_id,
+    }
+    return script_of(system, options, request, command, fields)
+
+
+def script_of(
+    system: BatchSystem,
+    options: BatchOptions | BatchControllerOptions,
+    request: Request,
+    command: str,
+    fields: Mapping[str, str | int],
+) -> str:
+    """Return the script of a job that runs a command; templates may use more fields."""
     variables = options.environment.items()
     body = "\n".join(
         [
@@ -133,23 +205,20 @@ def job_script(
     )
     if not options.template:
         return system.script([*system.directives(request), *options.directives], body)
-    fields: dict[str, str | int] = {
-        "n": plan.n,
+    all_fields: dict[str, str | int] = {
+        **fields,
         "nodes": 1,
         "cores": request.cores,
         "memory_mb": request.memory_mb,
-        "walltime": clock(walltime_s) if walltime_s else "",
+        "walltime": clock(request.walltime_s) if request.walltime_s else "",
         "queue": options.queue,
         "account": options.account,
         "name": request.name,
         "log": request.log,
-        "log_dir": str(log_dir),
-        "profile_dir": str(place.profile_dir),
-        "cluster_id": place.cluster_id,
         "command": command,
         "body": body,
     }
-    return fill(_template(options.template), fields)
+    return fill(_template(options.template), all_fields)
 
 
 def _template(given: str) -> str:

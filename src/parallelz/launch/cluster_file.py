@@ -76,9 +76,11 @@ class ClusterFacts(msgspec.Struct):
 
     @property
     def is_running(self) -> bool:
-        """Whether any of its processes is alive; True if they are on another host."""
+        """Whether any of its processes is alive; True if nobody can tell from here."""
         if not self.is_local:
             return True
+        if self.controller is not None and not self.controller.pid:
+            return True  # as long as nobody asks what it runs on, a batch system
         processes = [self.owner, self.controller, self.watcher, *self.engine_sets.values()]
         return any(is_alive(each.pid, each.started) for each in processes if each)
 
@@ -182,12 +184,17 @@ def establish(
                 location=location,
                 heartbeat=heartbeat,
             )
-        make_directory(settings.shared_memory_dir(Path(socket_dir)))
-        write_secrets(written, profile_dir)
+        write_files(written, profile_dir, socket_dir)
     except BaseException:
         release(profile_dir, cluster_id, socket_dir=socket_dir)
         raise
     return socket_dir
+
+
+def write_files(cluster: ClusterSecrets, profile_dir: Path, socket_dir: str) -> None:
+    """Write the connection files of a controller of this host, and let it share memory."""
+    make_directory(settings.shared_memory_dir(Path(socket_dir)))
+    write_secrets(cluster, profile_dir)
 
 
 def _kept_secrets(profile_dir: Path, cluster_id: str) -> ClusterSecrets | None:

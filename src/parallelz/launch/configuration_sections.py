@@ -40,7 +40,7 @@ class ClusterSection(msgspec.Struct, frozen=True):
     engines
         Launcher of engines: local, mpi, ssh, slurm, pbs, sge, lsf, htcondor.
     controller
-        Launcher of the controller: local, ssh.
+        Launcher of the controller: local, ssh, slurm, pbs, sge, lsf, htcondor.
     engine_timeout
         Seconds until controller and engines must be ready.
     stop_grace_s

@@ -26,6 +26,11 @@ from parallelz.option_values import nearest
 _CONTROLLER_LAUNCHERS = {
     "local": "parallelz.launch.local_controller:LocalController",
     "ssh": "parallelz.launch.ssh_controller:SSHController",
+    "slurm": "parallelz.launch.batch_controller:SlurmController",
+    "pbs": "parallelz.launch.batch_controller:PBSController",
+    "sge": "parallelz.launch.batch_controller:SGEController",
+    "lsf": "parallelz.launch.batch_controller:LSFController",
+    "htcondor": "parallelz.launch.batch_controller:HTCondorController",
 }
 
 _ENGINE_LAUNCHERS = {
