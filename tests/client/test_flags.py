@@ -98,8 +98,43 @@ def test_flags_are_kept_in_one_form(lv: LoadBalancedView) -> None:
 
 
 def test_numbers_of_numpy_can_be_tags(lv: LoadBalancedView) -> None:
-    lv.tags = {"run": numpy.int64(7), "rate": numpy.float32(0.5)}
-    assert [type(value) for value in lv.tags.values()] == [int, float]
+    lv.tags = {"run": numpy.int64(7), "rate": numpy.float64(0.5), "kind": numpy.str_("x")}
+    assert [type(value) for value in lv.tags.values()] == [int, float, str]
+
+
+def test_what_numpy_has_can_be_flags(lv: LoadBalancedView) -> None:
+    lv.set_flags(
+        labels=numpy.array(["gpu"]),
+        label=numpy.str_("night"),
+        retries=numpy.int64(2),
+        priority=numpy.int8(1),
+        max_runtime=numpy.float32(0.5),
+        resources={numpy.str_("gpu"): numpy.int64(1)},
+    )
+    assert [type(each) for each in (*lv.labels, lv.label, *lv.resources)] == [str] * 3
+    assert [type(each) for each in (lv.retries, lv.priority, lv.max_runtime)] == [
+        int,
+        int,
+        float,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("label", 5),
+        ("label", "\ud800"),
+        ("labels", ["\ud800"]),
+        ("resources", {"\ud800": 1}),
+        ("retries", 2**63),
+        ("priority", -(2**63)),
+    ],
+)
+def test_what_no_message_can_hold_is_refused_when_it_is_set(
+    lv: LoadBalancedView, flag: str, value: object
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"{flag} must be "):
+        setattr(lv, flag, value)
 
 
 @pytest.mark.parametrize(

@@ -304,3 +304,12 @@ def test_a_forked_process_with_a_client_of_its_own_can_work(
         assert pipe.read() == "[2, 2]"
     os.waitpid(pid, 0)
     assert rc[:].apply_sync(abs, -1) == [1, 1]
+
+
+def test_a_text_that_cannot_be_encoded_holds_up_no_other_task(lv: LoadBalancedView) -> None:
+    def odd() -> int:
+        return 1
+
+    odd.__name__ = "odd-\udc80"
+    results = [lv.apply_async(odd), lv.apply_async(abs, -2)]
+    assert [each.get(30) for each in results] == [1, 2]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 import msgspec
+import numpy
 from hypothesis import given
 
-from parallelz.ids import TaskId
+from parallelz.ids import Digest, TaskId
 from parallelz.protocol.envelope import Envelope, Receiver, Sender, pack
-from parallelz.protocol.messages import DropTasks
+from parallelz.protocol.messages import DropTasks, RunTask
 from parallelz.protocol.roles import ToEngine
 
 decode = msgspec.msgpack.Decoder(Envelope[ToEngine]).decode
@@ -20,6 +21,21 @@ def message(number: int) -> DropTasks:
 
 def test_envelope_comes_back_as_it_was() -> None:
     assert decode(pack(3, 2, [message(1)])) == Envelope(3, 2, [message(1)])
+
+
+def test_texts_and_numbers_of_numpy_leave_as_those_of_python() -> None:
+    odd = DropTasks([TaskId(numpy.str_("t-1"))], [1])
+    odd.runs[0] = numpy.int64(1)
+    assert decode(pack(3, 2, [odd])) == Envelope(3, 2, [message(1)])
+
+
+def test_a_text_that_cannot_be_encoded_holds_up_nobody() -> None:
+    odd = RunTask(TaskId("t-\udc80"), 1, Digest(b"\xff"), b"\xff\x00", 0)
+    arrived, after = decode(pack(3, 2, [odd, message(1)])).messages
+    assert isinstance(arrived, RunTask)
+    assert arrived.task_id == "t-\\udc80"
+    assert (arrived.digest, arrived.data) == (odd.digest, odd.data)
+    assert after == message(1)
 
 
 def test_all_that_was_put_leaves_in_one_envelope_with_its_buffers() -> None:

@@ -6,29 +6,32 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import cast
+from typing import TypeGuard, cast
 
-from parallelz.protocol.texts import brief_repr
+from parallelz.protocol.texts import brief_repr, plain
 from parallelz.store.tags import (
     COUNT_MAX,
     INT_MAX,
     TEXT_LENGTH_MAX,
     TagValue,
     is_name,
+    is_plain,
     is_value,
 )
 
+_INTEGER_MAX = 2**63
+
 
 def _count(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not _is_integer(value) or not 0 <= value < _INTEGER_MAX:
         raise _wrong(name, "an int, 0 or more", value)
-    return value
+    return int(value)
 
 
 def _integer(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not _is_integer(value) or not -_INTEGER_MAX < value < _INTEGER_MAX:
         raise _wrong(name, "an int", value)
-    return value
+    return int(value)
 
 
 def _seconds(name: str, value: object) -> float:
@@ -49,17 +52,34 @@ def _labels(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [value]
     labels = tuple(value) if isinstance(value, Iterable) else (None,)
-    if not all(isinstance(label, str) and label for label in labels):
+    if not all(isinstance(label, str) and label and is_plain(label) for label in labels):
         raise _wrong(name, "a label or a collection of labels, which are str", value)
-    return labels
+    return tuple(str.__str__(label) for label in labels)
 
 
 def _resources(name: str, value: object) -> Mapping[str, float]:
     if not isinstance(value, Mapping) or not all(
-        isinstance(key, str) and key and _is_number(amount) for key, amount in value.items()
+        isinstance(key, str) and key and is_plain(key) and _is_number(amount)
+        for key, amount in value.items()
     ):
         raise _wrong(name, "a dict of numbers, 0 or more, such as {'gpu': 1}", value)
-    return MappingProxyType({key: float(amount) for key, amount in value.items()})
+    amounts = {str.__str__(key): float(amount) for key, amount in value.items()}
+    return MappingProxyType(amounts)
+
+
+def checked_label(value: object) -> str:
+    """Return a label to keep; None: none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no text.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not is_plain(value):
+        raise _wrong("label", "a str", value)
+    return str.__str__(value)
 
 
 def checked_tags(value: object) -> Mapping[str, TagValue]:
@@ -72,7 +92,10 @@ def checked_tags(value: object) -> Mapping[str, TagValue]:
     """
     if not isinstance(value, Mapping) or not all(map(is_name, value)):
         raise _wrong("tags", "a dict, by names of letters, digits, - and _", value)
-    tags = {name: _plain_number(tag) for name, tag in value.items()}
+    tags = {
+        str.__str__(name): plain(tag) if _is_text_or_number(tag) else tag
+        for name, tag in value.items()
+    }
     for name, tag in tags.items():
         if not is_value(tag):
             wanted = (
@@ -85,19 +108,19 @@ def checked_tags(value: object) -> Mapping[str, TagValue]:
     return MappingProxyType(cast("dict[str, TagValue]", tags))
 
 
-def _plain_number(value: object) -> object:
-    """Return a number of numpy and the like as one of Python; what else it is as it is."""
-    if isinstance(value, int | float) or not isinstance(value, numbers.Real):
-        return value
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
+def _is_text_or_number(value: object) -> bool:
+    return isinstance(value, str | numbers.Real) and not isinstance(value, bool)
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:
     return (
-        isinstance(value, int | float)
+        isinstance(value, numbers.Real)
         and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= 0
+        and 0 <= float(value) < math.inf
     )
 
 

@@ -10,7 +10,7 @@ from parallelz.client.cells import RunsCells
 from parallelz.client.connection import Call
 from parallelz.client.definitions import Function, UserFunction
 from parallelz.client.executor import ViewExecutor
-from parallelz.client.flags import checked_tags
+from parallelz.client.flags import checked_label, checked_tags
 from parallelz.client.history import ALL
 from parallelz.client.imap import LazyMapIterator, MaxOutstanding, call_for, chunks_of, limit_of
 from parallelz.client.ledger import Submission
@@ -42,8 +42,6 @@ class View(RunsCells):
         Whether functions get the engine's namespace as their first argument.
     track
         Kept for those who set it; `AsyncResult.sent` is right without.
-    label
-        Kept with the tasks, in the history too.
     """
 
     flag_names: ClassVar[tuple[str, ...]] = ("block", "bound", "track", "label", "tags")
@@ -59,6 +57,15 @@ class View(RunsCells):
         self.track = False
         self.label = ""
         self.tags = {}
+
+    @property
+    def label(self) -> str:
+        """A text that is kept with the tasks, in the history too; "": none."""
+        return self._label
+
+    @label.setter
+    def label(self, value: str) -> None:
+        self._label = checked_label(value)
 
     @property
     def tags(self) -> Mapping[str, TagValue]:

@@ -20,6 +20,7 @@ from parallelz.protocol import payload
 from parallelz.protocol.messages import LiveOutput
 from parallelz.protocol.outputs import Outputs, Published, cut_mark
 from parallelz.protocol.shared import view_of
+from parallelz.protocol.texts import sendable_text
 
 STREAM_LENGTH_MAX = 1024 * 1024  # characters of one stream of one task: half head, half tail
 LIVE_LENGTH_MAX = 64 * 1024  # characters of one stream that are shown at once while it runs
@@ -159,13 +160,6 @@ class _BytesStream(io.BufferedIOBase):
     def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer
         self._stream.write(bytes(data).decode("utf-8", "backslashreplace"))
         return len(data)
-
-
-def sendable_text(text: str) -> str:
-    """Return text without lone surrogates, of which no UTF-8 can be made."""
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _encode_shown(item: dict[str, object]) -> msgspec.Raw:

@@ -11,7 +11,7 @@ from typing import cast
 
 from parallelz.engine.missing import add_hint
 from parallelz.engine.namespace import Main
-from parallelz.engine.output import output, sendable_text
+from parallelz.engine.output import output
 from parallelz.engine.workqueue import Job
 from parallelz.errors import (
     ImpossibleDependency,
@@ -29,6 +29,7 @@ from parallelz.protocol.functions import (
     resolve_references,
 )
 from parallelz.protocol.messages import ErrorInfo, TaskFinished
+from parallelz.protocol.texts import sendable_text
 
 Call = tuple[int, tuple[object, ...], dict[str, object]]
 

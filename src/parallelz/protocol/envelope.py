@@ -34,6 +34,7 @@ from parallelz.protocol.shared import (
     size_of,
     view_of,
 )
+from parallelz.protocol.texts import plain, sendable_text
 
 __all__ = [
     "Buffer",
@@ -71,7 +72,9 @@ class RawEnvelope(msgspec.Struct, frozen=True, array_like=True):
     shared: msgspec.Raw = msgspec.Raw(b"\x90")
 
 
-_encoder = msgspec.msgpack.Encoder()
+# A message that cannot be encoded would hold up all behind it, so what nearly can be is.
+_encoder = msgspec.msgpack.Encoder(enc_hook=plain)
+_BINARY = (bytes, bytearray, memoryview)
 decode_raw = msgspec.msgpack.Decoder(RawEnvelope).decode
 
 
@@ -82,9 +85,27 @@ def pack(
     shared: Sequence[tuple[int, SharedRef]] = (),
 ) -> bytes:
     """Return the first frame of an envelope."""
-    if shared:
-        return _encoder.encode((number, acknowledged, messages, shared))
-    return _encoder.encode((number, acknowledged, messages))
+    whole = (
+        (number, acknowledged, messages, shared) if shared else (number, acknowledged, messages)
+    )
+    try:
+        return _encoder.encode(whole)
+    except UnicodeEncodeError:
+        built = msgspec.to_builtins(whole, builtin_types=_BINARY, enc_hook=plain)
+        return _encoder.encode(_sendable(built))
+
+
+def _sendable(part: object) -> object:
+    """Return the same without lone surrogates, which file names may bring into any text."""
+    match part:
+        case str():
+            return sendable_text(part)
+        case list() | tuple():
+            return [_sendable(each) for each in part]
+        case dict():
+            return {_sendable(key): _sendable(value) for key, value in part.items()}
+        case _:
+            return part
 
 
 def with_shared(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 TEXT_LENGTH_MAX = 100_000
 """Of a message or a traceback; the middle of a longer one is left out."""
 
@@ -36,6 +38,30 @@ def brief_repr(value: object) -> str:
     """Return a repr that fits into a line."""
     text = repr_of(value)
     return text if len(text) <= _BRIEF_LENGTH_MAX else f"{text[:_BRIEF_LENGTH_MAX]}..."
+
+
+def sendable_text(text: str) -> str:
+    """Return text without lone surrogates, of which no UTF-8 can be made."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def plain(value: object) -> str | int | float:
+    """Return a number of numpy, a str of a subclass and the like as one of Python.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise TypeError(f"{brief_repr(value)} is no text and no number")
 
 
 def span_text(seconds: float) -> str:
