@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy
 import pytest
 
 from parallelz import settings
@@ -131,3 +132,8 @@ def test_those_who_use_force_get_a_part_of_the_grace(
 )
 def test_size_is_shown_with_three_digits(count: int, text: str) -> None:
     assert size_text(count) == text
+
+
+def test_texts_of_numpy_are_texts() -> None:
+    assert type(to_labels(numpy.array(["gpu"]))[0]) is str  # type: ignore[arg-type]
+    assert [type(name) for name in to_resources({numpy.str_("gpu"): 1})] == [str]

@@ -144,7 +144,7 @@ def to_labels(labels: Sequence[str] | str) -> tuple[str, ...]:
                 f"{label!r} is not a label: give words without space, comma or =,"
                 " such as gpu,fast"
             )
-    return tuple(dict.fromkeys(given))
+    return tuple(dict.fromkeys(map(str.__str__, given)))  # those of numpy, too
 
 
 def to_resources(resources: Mapping[str, float] | str) -> dict[str, float]:
@@ -169,7 +169,7 @@ def _resource(name: str, given: object) -> tuple[str, float]:
             f"{name}={given} is not a resource: give a name and a number from 0 on,"
             " such as gpu=1,mem=16"
         )
-    return name, amount
+    return str.__str__(name), amount
 
 
 def to_code(code: str) -> str:
