@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from parallelz.controller.memory import WAVE_COUNT_MIN, MemoryReturn, give_back_memory
+from parallelz.controller.memory import (
+    PIECES_COUNT_MIN,
+    WAVE_COUNT_MIN,
+    MemoryReturn,
+    give_back_memory,
+)
 
 
 def test_memory_is_given_back_twice_after_a_wave() -> None:
@@ -22,6 +27,25 @@ def test_few_tasks_are_no_wave() -> None:
     memory = MemoryReturn()
     for now_s in range(100):
         memory.see(1000 * (now_s % 2), float(now_s))
+    assert memory.next_deadline_s() is None
+
+
+def test_memory_is_given_back_after_much_data_has_passed_and_not_while_it_does() -> None:
+    given: list[float] = []
+    memory = MemoryReturn(lambda: given.append(now_s))
+    for tick in range(50):
+        now_s = tick / 10
+        memory.see_pieces(PIECES_COUNT_MIN // 2, now_s)
+        memory.see(1, now_s)
+    assert not given
+    now_s = 6.0
+    memory.see(0, now_s)
+    assert given == [6.0]
+
+
+def test_little_data_is_not_worth_a_look() -> None:
+    memory = MemoryReturn()
+    memory.see_pieces(PIECES_COUNT_MIN - 1, 0.0)
     assert memory.next_deadline_s() is None
 
 

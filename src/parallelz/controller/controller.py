@@ -213,6 +213,8 @@ class Controller:
         if self._recording.notices:
             self._pass_on_notices()
         self._flush()
+        if self._piece_count:
+            self._memory.see_pieces(self._piece_count, now_s)
         if self._requests.hub_is_to_stop and not self._stop_reason:
             self._stop_reason = "a client asked for it"
 
