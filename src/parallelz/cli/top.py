@@ -13,6 +13,7 @@ import curses
 import json
 import locale
 import logging
+import os
 import sys
 import time
 import warnings
@@ -217,6 +218,10 @@ def _draw_until_quit(screen: curses.window, watch: Watch, period_s: float) -> No
 
 
 def _draw(screen: curses.window, watch: Watch) -> None:
+    # Curses learns a new size by a signal, which may come when it does not look.
+    size = os.get_terminal_size(sys.stdout.fileno())
+    if all(size) and curses.is_term_resized(size.lines, size.columns):
+        curses.resizeterm(size.lines, size.columns)
     height, _ = screen.getmaxyx()
     screen.erase()
     for row, line in enumerate(watch.text(height)):
