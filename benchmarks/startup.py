@@ -71,20 +71,22 @@ def slurm() -> Figures:
     """seconds until 2 engines have answered that are a job of a Slurm without other jobs"""
     sys.path.insert(0, str(TESTS_DIR))
     import helpers_slurm
+    from helpers_daemons import obstacle_to
 
-    if obstacle := helpers_slurm.obstacle():
+    if obstacle := obstacle_to(helpers_slurm.PROGRAMS, helpers_slurm.PACKAGES):
         return {"skipped": obstacle}
     figures: Figures = {"load of the machine before": psutil.getloadavg()[0]}
     with (
         tempfile.TemporaryDirectory(prefix="slurm") as directory,
         helpers_slurm.running_slurm(Path(directory)) as running,
     ):
-        os.environ["SLURM_CONF"] = str(running.configuration)
+        os.environ.update(running.environment)
         try:
             call = partial(start, SLURM_ENGINES, "slurm")
             return figures | _summary(f"{SLURM_ENGINES} engines", call, SLURM_ROUNDS)
         finally:
-            del os.environ["SLURM_CONF"]
+            for name in running.environment:
+                del os.environ[name]
 
 
 def _summary(title: str, measure: Callable[[], Start], rounds: int) -> Figures:

@@ -22,14 +22,17 @@ def find(program: str) -> str | None:
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}")
 
 
+def obstacle_to(programs: Sequence[str], packages: str) -> str:
+    """Return why programs cannot be run here, which only root could; "": they can."""
+    missing = [program for program in programs if find(program) is None]
+    if missing:
+        return f"{', '.join(missing)}: not installed (Debian: {packages})"
+    return "" if os.geteuid() == 0 else f"only root can run {programs[0]}"
+
+
 def need(programs: Sequence[str], packages: str) -> None:
     """Skip the test, or let it fail where services are required, unless root has programs."""
-    missing = [program for program in programs if find(program) is None]
-    obstacle = ""
-    if missing:
-        obstacle = f"{', '.join(missing)}: not installed (Debian: {packages})"
-    elif os.geteuid() != 0:
-        obstacle = f"only root can run {programs[0]}"
+    obstacle = obstacle_to(programs, packages)
     if obstacle and os.environ.get("PARALLELZ_REQUIRE_SERVICES"):
         pytest.fail(obstacle)
     if obstacle:

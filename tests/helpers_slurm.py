@@ -10,6 +10,7 @@ from pathlib import Path
 from helpers_daemons import Daemons, free_ports, need
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
+PACKAGES = "slurm-wlm, munge"
 CPU_COUNT = 16  # what it believes that there is
 CONFIGURATION = """
 ClusterName=tests
@@ -86,7 +87,7 @@ class Slurm(Daemons):
 @contextlib.contextmanager
 def running_slurm(directory: Path) -> Iterator[Slurm]:
     """Run Slurm where it can run; nothing is left of it."""
-    need(PROGRAMS, "slurm-wlm, munge")
+    need(PROGRAMS, PACKAGES)
     slurm = Slurm(directory)
     try:
         slurm.start()
