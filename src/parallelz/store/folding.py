@@ -12,7 +12,7 @@ from collections import deque
 from typing import NamedTuple
 
 QUIET_S = 0.05
-AGE_S = 2.0
+AGE_S = 5.0
 JOURNAL_COUNT_MAX = 200_000  # records
 JOURNAL_BYTES_MAX = 128 * 1024 * 1024
 ENTRY_BYTES_MAX = 1024 * 1024  # what is larger is written once, as rows
