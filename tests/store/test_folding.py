@@ -22,7 +22,7 @@ def test_it_is_due_when_nothing_has_come_for_a_while() -> None:
 
 def test_what_comes_all_the_time_does_not_put_it_off_for_ever() -> None:
     journal = Folding()
-    for step in range(300):
+    for step in range(round(100 * AGE_S) + 100):
         journal.appended(1, 1, 1.0 + step * 0.01)
     assert journal.due_s() == 1.0 + AGE_S
     journal.folded(100)
