@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib.util
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -40,9 +41,20 @@ def own_temporary_directory() -> Iterator[None]:
         patch.setattr(tempfile, "tempdir", own)
         root = settings.shared_memory_root()
         if root.is_dir():
-            shared = tempfile.TemporaryDirectory(prefix="pz-", dir=root)
-            patch.setenv(settings.SHARED_MEMORY_DIR_VARIABLE, stack.enter_context(shared))
+            shared = stack.enter_context(_shared_memory_of_this_run(root))
+            patch.setenv(settings.SHARED_MEMORY_DIR_VARIABLE, shared)
         yield
+
+
+@contextlib.contextmanager
+def _shared_memory_of_this_run(root: Path) -> Iterator[str]:
+    """Make a directory, and remove those of runs that were killed, which could not do so."""
+    for left in root.glob("pz-*-*"):
+        pid = left.name.split("-")[1]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)  # another run may be at it as well
+    with tempfile.TemporaryDirectory(prefix=f"pz-{os.getpid()}-", dir=root) as own:
+        yield own
 
 
 @pytest.fixture(scope="session")
