@@ -156,16 +156,7 @@ def build_parser() -> common.Parser:
     _add_output(_add(commands, "status", STATUS, STATUS_EPILOG))
     _add_output(_add(commands, "list", LIST, LIST_EPILOG))
 
-    command = _add(commands, "top", TOP, TOP_EPILOG)
-    command.add_argument(
-        "--refresh",
-        type=common.refusing(to_seconds),
-        default=2.0,
-        metavar="SECONDS",
-        help="how often to look (default: %(default)g)",
-    )
-    command.add_argument("--once", action="store_true", help="show it once, then end")
-    _add_output(command, "; json is shown once")
+    _add_top(commands)
 
     command = _add(commands, "engines", ENGINES, ENGINES_EPILOG)
     _add_engine_options(command, "how many engines to add (default: one per core)")
@@ -252,6 +243,19 @@ def _add_output(command: argparse.ArgumentParser, more_help: str = "") -> None:
         default="text",
         help=f"for people, or for a program (default: %(default)s){more_help}",
     )
+
+
+def _add_top(commands: argparse._SubParsersAction[common.Parser]) -> None:
+    command = _add(commands, "top", TOP, TOP_EPILOG)
+    command.add_argument(
+        "--refresh",
+        type=common.refusing(to_seconds),
+        default=2.0,
+        metavar="SECONDS",
+        help="how often to look (default: %(default)g)",
+    )
+    command.add_argument("--once", action="store_true", help="show it once, then end")
+    _add_output(command, "; json is shown once")
 
 
 def _add_demo(commands: argparse._SubParsersAction[common.Parser]) -> None:
