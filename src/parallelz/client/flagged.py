@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import operator
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Self
 
 from parallelz.client.session import Session
+
+
+@functools.cache
+def _attributes_of(
+    flag_names: tuple[str, ...],
+) -> tuple[tuple[str, ...], operator.attrgetter[tuple[object, ...]]]:
+    """Return where the flags are kept, and what reads all of them at once."""
+    names = tuple("_block" if name == "block" else name for name in flag_names)
+    return names, operator.attrgetter(*names)
 
 
 class Flagged:
@@ -63,12 +74,15 @@ class Flagged:
     @contextlib.contextmanager
     def temp_flags(self, **flags: object) -> Iterator[None]:
         """Set attributes by name for the length of a ``with`` block, in all threads."""
-        before = {name: self._kept(name) for name in self.flag_names}
+        names, read = _attributes_of(self.flag_names)
+        before = read(self)
         try:
             self.set_flags(**flags)
             yield
         finally:
-            self._put(before)
+            for name, now, then in zip(names, read(self), before, strict=True):
+                if now is not then:
+                    setattr(self, name, then)
 
     def with_flags(self, **flags: object) -> Self:
         """Return a copy with other flags; its calls are in the history of the original, too.

@@ -15,15 +15,15 @@ leaves as one envelope per link. Of several waiting threads one drives, the othe
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import signal
 import threading
 import time
 import warnings
 import weakref
+from _signal import signal as set_handler  # type: ignore[import-not-found]
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
 from typing import Literal, Protocol
@@ -39,6 +39,9 @@ from parallelz.transport.peer import PeerLink, PeerPoller, Waker
 
 logger = logging.getLogger(__name__)
 
+# As a number, and set without the enums of the module `signal`: with them it takes ten times
+# as long, twice in each wait.
+SIGINT = int(signal.SIGINT)
 LINGER_S = 0.01
 LONG_S = 0.05  # who drove for so long tells the background thread when it stops
 NOTICE_PATIENCE_S = 0.2
@@ -107,7 +110,8 @@ class Pump:
         self._away_since_s = float("inf")  # when the controller was last there
         self._is_polling = False
         self._was_interrupted = False
-        self._turn = threading.Condition()  # guards the following
+        self._lock = threading.RLock()  # guards the following, also from a signal's handler
+        self._turn = threading.Condition(self._lock)
         self._driver: Literal["nobody", "background", "foreground"] = "nobody"
         self._waiter_count = 0
         self._taken_s = 0.0  # when the foreground last began and ceased to drive
@@ -153,18 +157,22 @@ class Pump:
         if is_done():
             return True
         until_s = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._interrupts_held():
-            with self._turn:
+        is_holding = self._hold_interrupts()
+        try:
+            with self._lock:
                 self._waiter_count += 1
             try:
                 return self._wait(is_done, until_s)
             finally:
-                with self._turn:
+                with self._lock:
                     self._waiter_count -= 1
+        finally:
+            if is_holding:
+                self._release_interrupts()
 
     def close(self, goodbye: Message | None) -> None:
         """Send what waits and `goodbye`, and free the links. May be called again."""
-        with self._turn:
+        with self._lock:
             if self._is_closing:
                 return
             self._goodbye = goodbye
@@ -203,7 +211,7 @@ class Pump:
 
     def _became_driver(self, left_s: float) -> bool:
         """Take over if nobody drives; else wait for news, and return False."""
-        with self._turn:
+        with self._lock:
             if self._driver == "nobody" and not self._is_closing:
                 self._driver = "foreground"
                 self._taken_s = time.monotonic()
@@ -221,14 +229,14 @@ class Pump:
             if is_done() or left_s <= 0 or self.notices or self._is_hindered():
                 return
             if self._waiter_count > 1:
-                with self._turn:
+                with self._lock:
                     self._turn.notify_all()
 
     def _is_hindered(self) -> bool:
         return bool(self._was_interrupted or self.obstacle or self._is_closing)
 
     def _stop_driving(self) -> None:
-        with self._turn:
+        with self._lock:
             was_long = True
             if self._driver == "foreground":
                 self._given_up_s = time.monotonic()
@@ -238,30 +246,33 @@ class Pump:
             if was_long or self._waiter_count > 1 or self._is_closing:
                 self._turn.notify_all()
 
-    @contextlib.contextmanager
-    def _interrupts_held(self) -> Iterator[None]:
-        """Raise KeyboardInterrupt only where nothing that has arrived gets lost by it."""
+    def _hold_interrupts(self) -> bool:
+        """Have KeyboardInterrupt wait until nothing that has arrived gets lost by it.
+
+        Returns
+        -------
+        bool
+            Whether `_release_interrupts` is to be called.
+        """
         if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGINT, self._note_interrupt)
-        if before is not signal.default_int_handler:
-            # Somebody's own, or that of a wait around us; None: not made in Python.
-            signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            if self._was_interrupted:
-                self._was_interrupted = False
-                raise KeyboardInterrupt
+            return False
+        before = set_handler(SIGINT, self._note_interrupt)
+        if before is signal.default_int_handler:
+            return True
+        # Somebody's own, or that of a wait around us; None: not made in Python.
+        set_handler(SIGINT, signal.SIG_DFL if before is None else before)
+        return False
+
+    def _release_interrupts(self) -> None:
+        set_handler(SIGINT, signal.default_int_handler)
+        if self._was_interrupted:
+            self._was_interrupted = False
+            raise KeyboardInterrupt
 
     def _note_interrupt(self, signum: int, frame: FrameType | None) -> None:
         self._was_interrupted = True
         self._waker.wake()
-        with self._turn:
+        with self._lock:
             self._turn.notify_all()
 
     # -- the background thread -------------------------------------------------------------
@@ -278,7 +289,7 @@ class Pump:
         finally:
             # Also if a bug ended it: whoever waits must not do so for ever.
             self.obstacle = self.obstacle or "the client's own thread has failed"
-            with self._turn:
+            with self._lock:
                 self._turn.notify_all()
         self._part()
 
@@ -293,7 +304,7 @@ class Pump:
                 logger.warning("%s", self.notices.popleft())
 
     def _got_background_turn(self) -> bool:
-        with self._turn:
+        with self._lock:
             while not (self._is_closing and self._driver == "nobody"):
                 now_s = time.monotonic()
                 if self._driver == "foreground":
@@ -318,14 +329,18 @@ class Pump:
 
     def _step(self, timeout_s: float) -> None:
         """Send what waits, wait for something to arrive, and take it in."""
+        self._send_waiting()  # first of all: the controller can begin
         now_s = time.monotonic()
-        due_s = min(self._bulk.tick(now_s), self._control.tick(now_s), self._tick(now_s))
+        due_s = min(
+            self._bulk.tick(now_s),
+            self._control.tick(now_s),
+            self._tick(now_s),
+            self._crowding.tick(now_s),
+        )
         if self._bulk.welcome is None or self._control.welcome is None:
             self._note_absence(now_s)
         else:
             self._away_since_s = now_s
-        self._send_waiting()
-        due_s = min(due_s, self._crowding.tick(now_s))
         self._is_polling = True
         # What is wanted from here on wakes the poll; what was wanted before is seen here.
         is_wanted = self._waiter_count and self._driver == "background"
@@ -369,16 +384,23 @@ class Pump:
         for link, waiting in self._queues:
             # Before a link is open nothing is put on it: a new controller must be told first
             # what the functions are.
-            if link.welcome is not None and not self._is_full(link):
-                count = nbytes = 0
-                for message, buffers in taken_out(waiting, partial(self._is_full, link)):
-                    link.put(message, buffers)
-                    count += len(getattr(message, "items", ())) or 1
-                    nbytes += _size_of(message, buffers)
-                    if count >= ENVELOPE_COUNT_MAX or nbytes >= ENVELOPE_BYTES_MAX:
-                        link.flush()
-                        count = nbytes = 0
+            if not waiting or link.welcome is None or self._is_full(link):
+                continue
+            if len(waiting) > 1:
+                self._put_many(link, waiting)
+            else:
+                link.put(*waiting.popleft())
+            link.flush()
+
+    def _put_many(self, link: PeerLink[ToClient], waiting: deque[Outgoing]) -> None:
+        count = nbytes = 0
+        for message, buffers in taken_out(waiting, partial(self._is_full, link)):
+            link.put(message, buffers)
+            count += len(getattr(message, "items", ())) or 1
+            nbytes += _size_of(message, buffers)
+            if count >= ENVELOPE_COUNT_MAX or nbytes >= ENVELOPE_BYTES_MAX:
                 link.flush()
+                count = nbytes = 0
 
 
 def _size_of(message: Message, buffers: Sequence[Buffer]) -> int:

@@ -223,16 +223,19 @@ class Attendance:
 
     # -- going -----------------------------------------------------------------------------
 
-    def begin_turn(self) -> None:
-        """See which lines broke before this turn, without consequences.
+    def begin_turn(self, *, has_breaks: bool) -> None:
+        """See which lines broke before this turn, if any, without consequences.
 
         What came by them before, such as a goodbye, can be received then: take it in first.
         """
         self._broken_fds.clear()
-        self._breaking_fds += self._router.broken_fds()
+        if has_breaks:
+            self._breaking_fds += self._router.broken_fds()
 
     def part_with_broken_lines(self, now_s: float) -> None:
         """Take in which lines had broken when the turn began."""
+        if not self._breaking_fds:
+            return
         breaking_fds, self._breaking_fds = self._breaking_fds, []
         for fd in breaking_fds:
             self._broken_fds.add(fd)

@@ -30,7 +30,7 @@ from parallelz.controller_limits import USUAL_LIMITS, ControllerLimits
 from parallelz.core.events import Tick
 from parallelz.core.scheduler import Scheduler
 from parallelz.ids import SessionId
-from parallelz.protocol.envelope import Buffer, Envelope, decode_raw, pack
+from parallelz.protocol.envelope import Buffer, Envelope, check_counts, decode_raw, pack
 from parallelz.protocol.messages import (
     DefineFunction,
     DrainChildren,
@@ -71,6 +71,7 @@ PIECES_MAX = 256  # of large buffers that are sent, if not one envelope has more
 TURN_S = 0.05
 UNTOLD_COUNT_MAX = 32
 TELL_PERIOD_S = 0.1
+TELL_CHECK_PERIOD_S = 0.005  # rarely enough to cost a task nothing
 FLUSH_PERIOD_S = 0.002
 IDLE_S = 1.0
 
@@ -136,6 +137,7 @@ class Controller:
         self._parent_pid = parent_pid
         self._dirty: dict[int, Link] = {}
         self._tell_by_s = 0.0
+        self._tell_check_s = 0.0
         self._flushed_s = 0.0
         self._timers_seen_s = 0.0
         self._piece_count = 0  # of large buffers, sent in this turn
@@ -198,8 +200,8 @@ class Controller:
     def turn(self) -> None:
         """Wait for something to come, or to be due, and see to it."""
         due_s = self._due_s()
-        self._router.poll(max(due_s - self._clock(), 0.0))
-        self._attendance.begin_turn()
+        has_breaks = self._router.poll(max(due_s - self._clock(), 0.0))
+        self._attendance.begin_turn(has_breaks=has_breaks)
         self._piece_count = 0
         now_s = self._clock()
         for arrival in self._router.receive(ARRIVALS_MAX):
@@ -282,6 +284,8 @@ class Controller:
             start = end
             if self._dirty and self._clock() - self._flushed_s > FLUSH_PERIOD_S:
                 self._flush()  # engines need not idle until a long envelope is through
+        if self._dirty and not self._router.has_arrivals():
+            self._flush()  # what comes of it can begin while it is written down
         if envelope.number:
             self._handled(link, envelope.number, now_s)
 
@@ -291,11 +295,7 @@ class Controller:
         try:
             envelope = _decoders[link.session.role].decode(arrival.first)
             buffers = self._shared.buffers_of(envelope, arrival.buffers, link.session.id)
-            counts = [getattr(m, "frame_count", 0) for m in envelope.messages]
-            if sum(counts) != len(buffers) or min(counts, default=0) < 0:
-                raise msgspec.ValidationError(
-                    f"{len(buffers)} frames came where {sum(counts)} were announced"
-                )
+            check_counts(envelope.messages, len(buffers))
         except msgspec.MsgspecError as error:
             text = "dropped a message of %r: %s"
             self._complaints.log(self._clock(), text, link.session, error)
@@ -416,9 +416,14 @@ class Controller:
                 self._router.send(link.routing_id, link.sender.take(link.receiver.tell()))
         if not self._attendance.untold:
             return
-        now_s = self._clock()
         if not self._tell_by_s:
-            self._tell_by_s = now_s + TELL_PERIOD_S
+            self._tell_by_s = self._flushed_s + TELL_PERIOD_S
+        if self._flushed_s >= min(self._tell_check_s, self._tell_by_s):
+            self._tell_check_s = self._flushed_s + TELL_CHECK_PERIOD_S
+            self._tell(self._flushed_s)
+
+    def _tell(self, now_s: float) -> None:
+        """Acknowledge what found nothing to ride on, if it is much or has waited for long."""
         is_due = now_s >= self._tell_by_s
         for key, link in list(self._attendance.untold.items()):
             count = link.receiver.untold_count

@@ -15,12 +15,17 @@ Acknowledging is by number, so what comes behind one that is held is held as wel
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
 from parallelz.controller.sessions import Link
 from parallelz.ids import TaskId
+
+RecordItem = msgspec.Raw | tuple[Callable[..., msgspec.Raw], tuple[object, ...]]
+"""A record, or how to make it: those of small tasks are made when they leave, and not while
+somebody waits for the task."""
 
 
 class Hold:
@@ -38,7 +43,7 @@ class _Undelivered(NamedTuple):
     """The record of an end, which waits until the client has the result."""
 
     after_count: int  # of envelopes to the client, with the one that has it
-    record: msgspec.Raw | None  # None: there is no history
+    record: RecordItem | None  # None: there is no history
     hold: Hold
 
 
@@ -62,6 +67,11 @@ class Holding:
         """Whether any is held until something is recorded."""
         return bool(self._recorded)
 
+    @property
+    def awaits_delivery(self) -> bool:
+        """Whether any record waits until a client has its result."""
+        return bool(self._undelivered)
+
     def is_holding(self, link: Link) -> bool:
         """Whether any envelope of this link is held."""
         return id(link) in self._links
@@ -75,7 +85,7 @@ class Holding:
         for task_id in task_ids:
             self._until_ended.setdefault(task_id, []).append(hold)
 
-    def until_delivered(self, engine: Link, client: Link, record: msgspec.Raw | None) -> None:
+    def until_delivered(self, engine: Link, client: Link, record: RecordItem | None) -> None:
         """Hold an envelope of an engine until the client has what was just put for it.
 
         Then, or when the client is gone, the record of the end is to be written.
@@ -142,14 +152,14 @@ class Holding:
 
     def delivered(
         self, client: Link, *, all_of_them: bool = False
-    ) -> list[tuple[msgspec.Raw | None, Hold]]:
+    ) -> list[tuple[RecordItem | None, Hold]]:
         """Return what can be recorded now, as the client has it (or never will).
 
         Of each it must be told with `until_written` when that is done.
         """
         _, waiting = self._undelivered.get(id(client), (client, deque()))
         has_count = client.sender.acknowledged_count
-        done: list[tuple[msgspec.Raw | None, Hold]] = []
+        done: list[tuple[RecordItem | None, Hold]] = []
         while waiting and (all_of_them or waiting[0].after_count <= has_count):
             _, item, hold = waiting.popleft()
             done.append((item, hold))

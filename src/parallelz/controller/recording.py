@@ -21,7 +21,7 @@ from typing import Protocol
 
 import msgspec
 
-from parallelz.controller.holding import Holding
+from parallelz.controller.holding import Holding, RecordItem
 from parallelz.controller.sessions import Link, Session
 from parallelz.controller_limits import USUAL_LIMITS, ControllerLimits
 from parallelz.ids import Digest, SessionId, TaskId
@@ -112,7 +112,7 @@ class Recording:
         self._sender = Sender()
         self._acked_before = 0  # envelopes, by recorders that are gone
         self._acked = 0
-        self._records: list[msgspec.Raw] = []
+        self._records: list[RecordItem] = []
         self._flush_by_s: float | None = None
         self._holding = Holding()
         self._askers: dict[int, tuple[Session, int]] = {}
@@ -141,7 +141,8 @@ class Recording:
     ) -> None:
         """Remember a submission."""
         if self._start is not None:
-            self._add(record.submitted(session_id, message, name, buffers, self._wall_clock()))
+            args = (session_id, message, name, buffers, self._wall_clock())
+            self._add(record.submitted(*args) if buffers else (record.submitted, args))
 
     def ended(
         self,
@@ -151,10 +152,11 @@ class Recording:
         client: Session | None,
     ) -> None:
         """Remember an end; the answer was put for the client, if that is there."""
-        item: msgspec.Raw | None = None
+        item: RecordItem | None = None
         if self._start is not None:
             engine_uuid = "" if engine is None else engine.id
-            item = record.ended(message, engine_uuid, buffers, self._wall_clock())
+            args = (message, engine_uuid, buffers, self._wall_clock())
+            item = record.ended(*args) if buffers else (record.ended, args)
         is_large = buffers and not record.keeps_result(message, buffers)
         if is_large and engine is not None and client is not None:
             self._holding.until_delivered(engine.bulk, client.bulk, item)
@@ -187,7 +189,7 @@ class Recording:
             self._defined.popitem(last=False)
         self._add(record.function_defined(digest, name, data, buffers))
 
-    def _add(self, item: msgspec.Raw) -> None:
+    def _add(self, item: RecordItem) -> None:
         if self._sender.kept_bytes + self._waiting_bytes > self._limits.unrecorded_bytes_max:
             if not self._lost_count:
                 logger.error("! the recorder does not keep up: from here on history is lost")
@@ -203,7 +205,14 @@ class Recording:
         self._flush_by_s = None
         if self._records:
             records, self._records = self._records, []
-            self._put(StoreRecords(records))
+            self._put(
+                StoreRecords(
+                    [
+                        item if isinstance(item, msgspec.Raw) else item[0](*item[1])
+                        for item in records
+                    ]
+                )
+            )
 
     def _put(self, message: Message) -> None:
         if not self._sender.waiting:
@@ -250,7 +259,7 @@ class Recording:
                 self._acked = number
                 self._progress_s = self._clock()
             self._settle()
-        elif link.session.role == "client":
+        elif self._holding.awaits_delivery and link.session.role == "client":
             self.delivered(link)
 
     @property

@@ -44,6 +44,7 @@ __all__ = [
     "Receiver",
     "Sender",
     "WireFrame",
+    "check_counts",
     "decode_raw",
     "pack",
     "piece_count_of",
@@ -130,9 +131,26 @@ def with_shared(
     return [take(refs[place]) if place in refs else next(rest) for place in range(count)]
 
 
+def check_counts(messages: Sequence[Message], count: int) -> None:
+    """Raise `msgspec.ValidationError` unless so many frames belong to these messages."""
+    announced = 0
+    for message in messages:
+        frame_count = getattr(message, "frame_count", 0)
+        if frame_count:
+            if frame_count < 0:
+                raise msgspec.ValidationError(f"{frame_count} frames were announced")
+            announced += frame_count
+    if announced != count:
+        raise msgspec.ValidationError(f"{count} frames came where {announced} were announced")
+
+
 def piece_count_of(buffers: Sequence[Buffer]) -> int:
     """Return in how many pieces those lie that lie in pieces."""
     return sum(len(each.pieces) for each in buffers if isinstance(each, Pieces))
+
+
+# Number, count, size, frames, and what must stay in shared memory.
+_Kept = tuple[int, int, int, list[WireFrame], Sequence[SharedBuffer]]
 
 
 class Sender:
@@ -154,8 +172,7 @@ class Sender:
         self.shares_memory = shares_memory
         self._buffers: list[Buffer] = []
         self._number = 0
-        # Number, count, frames, and what must stay in shared memory.
-        self._kept: deque[tuple[int, int, list[WireFrame], list[SharedBuffer]]] = deque()
+        self._kept: deque[_Kept] = deque()
         self.kept_bytes = 0
         self.taken_count = 0
         self.acknowledged_count = 0
@@ -186,7 +203,12 @@ class Sender:
         messages: Sequence[Message],
         buffers: Sequence[Buffer],
     ) -> list[WireFrame]:
-        frames: list[WireFrame] = [b""]
+        frames: list[WireFrame]
+        if not buffers:
+            frames = [pack(self._number, acknowledged, messages)]
+            self._keep(count, frames, ())
+            return frames
+        frames = [b""]
         shared: list[SharedBuffer] = []
         refs: list[tuple[int, SharedRef]] = []
         for place, buffer in enumerate(buffers):
@@ -210,15 +232,18 @@ class Sender:
         except SerializationError:
             return None
 
-    def _keep(self, count: int, frames: list[WireFrame], shared: list[SharedBuffer]) -> None:
-        self._kept.append((self._number, count, frames, shared))
-        self.kept_bytes += sum(map(size_of, frames))
+    def _keep(
+        self, count: int, frames: list[WireFrame], shared: Sequence[SharedBuffer]
+    ) -> None:
+        nbytes = sum(map(size_of, frames))
+        self._kept.append((self._number, count, nbytes, frames, shared))
+        self.kept_bytes += nbytes
 
     def acknowledge(self, number: int) -> None:
         """Forget the envelopes up to `number`."""
         while self._kept and self._kept[0][0] <= number:
-            _, count, frames, _ = self._kept.popleft()
-            self.kept_bytes -= sum(map(size_of, frames))
+            _, count, nbytes, _, _ = self._kept.popleft()
+            self.kept_bytes -= nbytes
             self.acknowledged_count = max(self.acknowledged_count, count)
 
     def forget(self) -> None:
@@ -227,7 +252,7 @@ class Sender:
 
     def resend(self, received: int) -> list[list[WireFrame]]:
         """Return the kept envelopes that the same process on the other side lacks."""
-        return [frames for number, _, frames, _ in self._kept if number > received]
+        return [frames for number, _, _, frames, _ in self._kept if number > received]
 
     def restart(self, first: Sequence[Item] = (), start: int = 0) -> list[list[WireFrame]]:
         """Number anew what is kept, for a new process on the other side, and return it.
@@ -246,12 +271,12 @@ class Sender:
             self._number += 1
             messages = [message for message, _ in first]
             self._make(0, 0, messages, [each for _, buffers in first for each in buffers])
-        for _, count, frames, shared in kept:
+        for _, count, _, frames, shared in kept:
             self._number += 1
             raw = decode_raw(view_of(frames[0]))
             frames[0] = _encoder.encode((self._number, 0, raw.messages, raw.shared))
             self._keep(count, frames, shared)
-        return [frames for _, _, frames, _ in self._kept]
+        return [frames for _, _, _, frames, _ in self._kept]
 
     @property
     def number(self) -> int:

@@ -149,7 +149,7 @@ Buffer = WireFrame | SharedBuffer
 
 def size_of(buffer: Buffer) -> int:
     """Return the size of a buffer in bytes."""
-    return len(buffer) if isinstance(buffer, bytes | bytearray) else buffer.nbytes
+    return len(buffer) if isinstance(buffer, (bytes, bytearray)) else buffer.nbytes
 
 
 def view_of(buffer: Buffer) -> memoryview:

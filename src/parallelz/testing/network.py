@@ -378,8 +378,12 @@ class SimRouter:
     def watch(self, waker: Waker) -> None:
         """Nobody wakes a controller that has no other thread."""
 
-    def poll(self, timeout_s: float) -> None:
-        """Let time pass until something has come, at most `timeout_s`."""
+    def has_arrivals(self) -> bool:
+        """Whether more could be received at once."""
+        return bool(self._inbox)
+
+    def poll(self, timeout_s: float) -> bool:
+        """Let time pass until something has come; return whether that may be a break."""
         self._use()
         network = self._network
         timeline = network.timeline
@@ -387,6 +391,7 @@ class SimRouter:
         timeline.run(timeline.now_s + timeout_s, self._has_something)
         busy_s = network.busy_max_s * timeline.random.random() ** 8  # rarely long
         timeline.run(timeline.now_s + busy_s, lambda: False)
+        return bool(self._broken)
 
     def _has_something(self) -> bool:
         return bool(self._inbox or self._broken or self.is_over)

@@ -15,22 +15,37 @@ from collections.abc import Iterator, Sequence
 import zmq
 
 from parallelz.protocol.shared import Frame, Pieces, WireFrame, size_of
+from parallelz.transport.sockets import NO_WAIT
 
 PIECE_BYTES_MAX = 1024 * 1024
 ENCRYPTION_BYTES_MAX = 1024  # what CURVE adds to a piece is much less
+# A frame that is sent without a copy costs a thread of pyzmq's, which lets go of it, its turn.
+COPIED_BYTES_MAX = 128 * 1024
 MESSAGE_BYTES_MAX = PIECE_BYTES_MAX + ENCRYPTION_BYTES_MAX
 """The size of a frame at which libzmq closes a connection."""
+
+_MORE = int(zmq.SNDMORE)
 
 
 def send_frames(socket: zmq.Socket[bytes], frames: Sequence[WireFrame], flags: int = 0) -> None:
     """Send one message, without copying large buffers."""
-    parts: list[Frame | zmq.Frame] = []
-    for frame in frames:
-        if size_of(frame) < PIECE_BYTES_MAX and not isinstance(frame, Pieces):
-            parts.append(frame)
+    last = len(frames) - 1
+    for place, frame in enumerate(frames):
+        part_flags = flags | _MORE if place < last else flags
+        if isinstance(frame, bytes) and len(frame) <= COPIED_BYTES_MAX:
+            socket.send(frame, part_flags)
         else:
-            parts.extend(as_messages(frame))
-    socket.send_multipart(parts, flags, copy=False)
+            _send_large(socket, frame, part_flags)
+
+
+def _send_large(socket: zmq.Socket[bytes], frame: WireFrame, flags: int) -> None:
+    if size_of(frame) < PIECE_BYTES_MAX and not isinstance(frame, Pieces):
+        socket.send(frame, flags, copy=False)
+        return
+    messages = list(as_messages(frame))
+    for message in messages[:-1]:
+        socket.send(message, flags | _MORE, copy=False)
+    socket.send(messages[-1], flags, copy=False)
 
 
 def receive_frames(
@@ -56,7 +71,7 @@ def receive_frames(
             frames.append(buffer)
         if not socket.rcvmore:
             break
-        buffer = socket.recv(zmq.NOBLOCK, copy=False).buffer
+        buffer = socket.recv(NO_WAIT, copy=False).buffer
     if pieces:  # the rest is missing: let who decodes it say so, and go on without it
         frames.append(Pieces([*pieces, b""]))
     first, *others = frames

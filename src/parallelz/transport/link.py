@@ -162,7 +162,8 @@ class LinkEnd(ABC, Generic[M]):
     ) -> None:
         try:
             envelope = self._decode(first)
-            buffers = with_shared(frames, envelope.shared, self.take_shared)
+            shared = envelope.shared
+            buffers = with_shared(frames, shared, self.take_shared) if shared else frames
         except msgspec.MsgspecError as error:
             logger.warning("dropped a message from the controller: %s", error)
             return
@@ -174,7 +175,7 @@ class LinkEnd(ABC, Generic[M]):
         if envelope.shared:
             self._tell_by_s = -math.inf  # its owner waits to write there again
         if not buffers:
-            items.extend((message, ()) for message in envelope.messages)
+            items += [(message, ()) for message in envelope.messages]
             if not envelope.number:
                 for message in envelope.messages:
                     self._take_greeting(message)

@@ -30,6 +30,7 @@ from parallelz.transport.frames import MESSAGE_BYTES_MAX, receive_frames, send_f
 from parallelz.transport.link import LinkEnd
 from parallelz.transport.shared_memory import Leases
 from parallelz.transport.sockets import (
+    NO_WAIT,
     Waker,
     context,
     has_arrivals,
@@ -150,6 +151,7 @@ class PeerLink(LinkEnd[M]):
             self.take_shared = leases.take
         self._has_keys = bool(endpoint.server_key)
         self._attempts = Attempts(endpoint.urls, self._clock())
+        self._has_arrived = self._is_quiet = False  # what a poll has just seen
         self.socket = self._connect(endpoint)
         self._greet()
 
@@ -187,11 +189,14 @@ class PeerLink(LinkEnd[M]):
         know the keys. What does not decode is dropped with a log line.
         """
         items: list[tuple[M, Sequence[Buffer]]] = []
-        self._watch_connection(items)
+        if not self._is_quiet:
+            self._watch_connection(items)
+        self._is_quiet = False
         for _ in range(RECEIVE_COUNT_MAX):
-            if not has_arrivals(self.socket):
+            if not (self._has_arrived or has_arrivals(self.socket)):
                 break
-            frame = self.socket.recv(zmq.NOBLOCK, copy=False)
+            self._has_arrived = False
+            frame = self.socket.recv(NO_WAIT, copy=False)
             first, buffers = receive_frames(self.socket, frame)
             self._take_in(first, buffers, items)
         self._took_all()
@@ -237,6 +242,19 @@ class PeerLink(LinkEnd[M]):
             self._try_next()
         return min(super().tick(now_s), self._attempts.over_s)
 
+    def note_poll(self, *, has_arrived: bool, is_quiet: bool) -> None:
+        """Take in what a poll has just seen, so that the next `receive` need not look again.
+
+        Parameters
+        ----------
+        has_arrived
+            Whether a message is there.
+        is_quiet
+            Whether there is no news of the connection.
+        """
+        self._has_arrived = has_arrived
+        self._is_quiet = is_quiet
+
     @property
     def sockets(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
         """What to poll for reading."""
@@ -265,16 +283,24 @@ class PeerPoller:
 
     def __init__(self, *sources: PeerLink[Any] | Waker | Watch) -> None:
         self._poller = zmq.Poller()
-        self._owners: dict[object, object] = {}
-        for source in sources:
-            pollables: tuple[Any, ...] = (
-                source.sockets if isinstance(source, PeerLink) else (source.fileno(),)
-            )
-            for pollable in pollables:
-                self._poller.register(pollable, zmq.POLLIN)
-                self._owners[pollable] = source
+        self._links = [source for source in sources if isinstance(source, PeerLink)]
+        self._others = {s.fileno(): s for s in sources if not isinstance(s, PeerLink)}
+        for link in self._links:
+            for socket in link.sockets:
+                self._poller.register(socket, zmq.POLLIN)
+        for fd in self._others:
+            self._poller.register(fd, zmq.POLLIN)
 
     def poll(self, timeout_s: float | None) -> set[object]:
         """Return the ready ones; an empty set after `timeout_s` (None: never)."""
         timeout_ms = None if timeout_s is None else max(0, -int(-timeout_s * 1000 // 1))
-        return {self._owners[pollable] for pollable, _ in self._poller.poll(timeout_ms)}
+        seen = [source for source, _ in self._poller.poll(timeout_ms)]
+        ready: set[object] = set()
+        for link in self._links:
+            socket, monitor = link.sockets
+            has_arrived, is_quiet = socket in seen, monitor not in seen
+            link.note_poll(has_arrived=has_arrived, is_quiet=is_quiet)
+            if has_arrived or not is_quiet:
+                ready.add(link)
+        ready.update(other for fd, other in self._others.items() if fd in seen)
+        return ready

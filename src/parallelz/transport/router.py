@@ -19,6 +19,7 @@ from parallelz.protocol.envelope import Frame, WireFrame, piece_count_of
 from parallelz.transport.frames import MESSAGE_BYTES_MAX, receive_frames, send_frames
 from parallelz.transport.security import ClusterSecrets
 from parallelz.transport.sockets import (
+    NO_WAIT,
     Waker,
     context,
     has_arrivals,
@@ -59,14 +60,23 @@ class MessageRouter(Protocol):
     def send(self, routing_id: bytes, frames: Sequence[WireFrame]) -> bool:
         """Send without waiting; return whether the line still exists."""
 
+    def has_arrivals(self) -> bool:
+        """Whether more could be received at once."""
+
     def broken_fds(self) -> list[int]:
         """Return the lines that broke since the last call, in order."""
 
     def watch(self, waker: Waker) -> None:
         """Let `poll` also end when this is woken."""
 
-    def poll(self, timeout_s: float) -> None:
-        """Wait until a message, a break or a wake-up has come, at most `timeout_s`."""
+    def poll(self, timeout_s: float) -> bool:
+        """Wait until a message, a break or a wake-up has come, at most `timeout_s`.
+
+        Returns
+        -------
+        bool
+            Whether it is, or may be, a break.
+        """
 
     def close(self, linger_s: float) -> None:
         """Close; what was sent gets at most `linger_s` to leave."""
@@ -104,6 +114,7 @@ class Router:
         self._poller.register(self.socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
         self._waker: Waker | None = None
+        self._has_arrived = False  # as the last poll said, and not received yet
         try:
             self._bind(secrets)
         except ClusterError:
@@ -134,10 +145,11 @@ class Router:
         """
         receive = self.socket.recv
         while count_max > 0:
-            if not has_arrivals(self.socket):
+            if not (self._has_arrived or has_arrivals(self.socket)):
                 return
-            routing_id = receive(zmq.NOBLOCK)
-            frame = receive(zmq.NOBLOCK, copy=False)
+            self._has_arrived = False
+            routing_id = receive(NO_WAIT)
+            frame = receive(NO_WAIT, copy=False)
             first, buffers = receive_frames(self.socket, frame)
             yield Arrival(routing_id, first, buffers, frame)
             count_max -= 1 + piece_count_of(buffers) if buffers else 1
@@ -153,12 +165,16 @@ class Router:
     def send(self, routing_id: bytes, frames: Sequence[WireFrame]) -> bool:
         """Send without waiting; return whether the line still exists."""
         try:
-            send_frames(self.socket, [routing_id, *frames], zmq.NOBLOCK)
+            send_frames(self.socket, [routing_id, *frames], NO_WAIT)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 return False
             raise
         return True
+
+    def has_arrivals(self) -> bool:
+        """Whether more could be received at once."""
+        return has_arrivals(self.socket)
 
     def broken_fds(self) -> list[int]:
         """Return the lines that broke since the last call, in order."""
@@ -173,11 +189,17 @@ class Router:
         self._waker = waker
         self._poller.register(waker.fileno(), zmq.POLLIN)
 
-    def poll(self, timeout_s: float) -> None:
-        """Wait until a message, a break or a wake-up has come, at most `timeout_s`."""
-        ready = self._poller.poll(max(0, -int(-timeout_s * 1000 // 1)))
-        if self._waker is not None and (self._waker.fileno(), zmq.POLLIN) in ready:
-            self._waker.drain()
+    def poll(self, timeout_s: float) -> bool:
+        """Wait until a message, a break or a wake-up has come; see `MessageRouter`."""
+        has_news = False
+        for source, _ in self._poller.poll(max(0, -int(-timeout_s * 1000 // 1))):
+            if source is self.socket:
+                self._has_arrived = True
+            elif source is self._monitor:
+                has_news = True
+            elif self._waker is not None:
+                self._waker.drain()
+        return has_news
 
     def close(self, linger_s: float) -> None:
         """Close; what was sent gets at most `linger_s` to leave."""

@@ -66,7 +66,9 @@ def peer_info() -> PeerInfo:
     )
 
 
-_POLLIN = int(zmq.POLLIN)  # arithmetic with members of enums takes several times as long
+# Arithmetic with members of enums takes several times as long.
+NO_WAIT = int(zmq.NOBLOCK)
+_POLLIN = int(zmq.POLLIN)
 
 
 def has_arrivals(socket: zmq.Socket[bytes]) -> bool:
@@ -81,7 +83,7 @@ def read_monitor(monitor: zmq.Socket[bytes]) -> Iterator[tuple[int, int, str]]:
     The format is libzmq's, see zmq_socket_monitor(3).
     """
     while has_arrivals(monitor):
-        packed, address = monitor.recv_multipart(zmq.NOBLOCK)
+        packed, address = monitor.recv_multipart(NO_WAIT)
         event, value = struct.unpack("=Hi", packed)
         yield event, value, address.decode()
 
