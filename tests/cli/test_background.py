@@ -12,7 +12,7 @@ import pytest
 from helpers_shell import TIMEOUT_S, Shell, read_until
 
 from parallelz import Client
-from parallelz.launch import cluster_file
+from parallelz.launch import clusters
 from parallelz.launch.cluster_file import ClusterFacts
 from parallelz.launch.local_controller import RESTARTS_MAX
 from parallelz.settings import connection_file, log_file
@@ -23,7 +23,7 @@ START = "ipclusterz start -n 1 --store=none"
 
 
 def facts_of(shell: Shell) -> ClusterFacts:
-    (facts,) = cluster_file.find(shell.profile_dir)
+    (facts,) = clusters.find(shell.profile_dir).clusters
     return facts
 
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 from helpers_shell import TIMEOUT_S, Shell, read_until
 
+from parallelz import settings
 from parallelz.client.client import Client
 from parallelz.launch import cluster_file
 from parallelz.launch.cluster_file import ProcessId
@@ -181,6 +182,32 @@ def test_what_was_killed_is_cleaned_up(shell: Shell) -> None:
     assert shell.run("ipclusterz status").returncode == 11
     assert "Removed the files of the cluster" in shell.run("ipclusterz clean").stdout
     assert list((shell.profile_dir / "security").iterdir()) == []
+
+
+def test_a_damaged_file_hides_no_other_cluster(shell: Shell) -> None:
+    shell.run("ipclusterz start -n 1 --daemonize")
+    killed = shell.processes()
+    for process in killed:
+        process.kill()
+    psutil.wait_procs(killed, timeout=10)
+    shell.run("ipclusterz start -n 1 --daemonize --cluster-id alive")
+    damaged = settings.cluster_file(shell.profile_dir, "damaged")
+    damaged.write_text('{"cluster_id": ')
+    complaint = f"ipclusterz: {damaged} is not a cluster file (Input data was truncated);"
+
+    listed = shell.run("ipclusterz list -o json")
+    assert [each["state"] for each in json.loads(listed.stdout)] == ["running", "ended"]
+    assert (listed.returncode, listed.stderr.count(complaint)) == (1, 1)
+
+    cleaned = shell.run("ipclusterz clean --force")
+    assert "Removed the files of the cluster" in cleaned.stdout
+    assert (cleaned.returncode, cleaned.stderr.count(complaint)) == (1, 1)
+    assert damaged.exists()
+
+    stopped = shell.run("ipclusterz stop --all")
+    assert "Stopped cluster 'alive'" in stopped.stdout
+    assert (stopped.returncode, stopped.stderr.count(complaint)) == (1, 1)
+    assert shell.processes() == []
 
 
 def test_logs_are_shown_by_file(shell: Shell) -> None:

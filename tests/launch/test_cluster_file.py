@@ -1,4 +1,4 @@
-"""The cluster file: claims, stale files, and what is removed with them."""
+"""Cluster files: claims, stale and damaged files, and what is removed with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from parallelz import settings
 from parallelz.errors import ClusterError
-from parallelz.launch import cluster_file
+from parallelz.launch import cluster_file, clusters
 from parallelz.launch.cluster_file import ClusterRunning, NoCluster, ProcessId
 
 
@@ -42,6 +42,10 @@ def kill(profile_dir: Path, cluster_id: str = "") -> None:
         facts.owner = ProcessId(os.getpid(), "long ago")
 
 
+def ids(profile_dir: Path) -> list[str]:
+    return [each.cluster_id for each in clusters.find(profile_dir).clusters]
+
+
 def files(profile_dir: Path) -> list[str]:
     return sorted(path.name for path in (profile_dir / "security").iterdir())
 
@@ -66,7 +70,7 @@ def test_an_id_is_claimed_once(profile_dir: Path) -> None:
         cluster_file.establish(profile_dir, "a")
     assert os.listdir(Path(socket_dir).parent) == [Path(socket_dir).name]
     cluster_file.establish(profile_dir, "b")
-    assert [each.cluster_id for each in cluster_file.find(profile_dir)] == ["a", "b"]
+    assert ids(profile_dir) == ["a", "b"]
 
 
 def test_a_killed_cluster_does_not_keep_its_id(profile_dir: Path) -> None:
@@ -103,10 +107,10 @@ def test_cleaning_removes_what_was_killed_and_nothing_else(profile_dir: Path) ->
     killed = cluster_file.establish(profile_dir, "killed")
     alive = cluster_file.establish(profile_dir, "alive")
     kill(profile_dir, "killed")
-    assert cluster_file.clean(profile_dir) == ["killed"]
+    assert clusters.clean(profile_dir) == (["killed"], [])
     assert not Path(killed).exists()
     assert Path(alive).exists()
-    assert [each.cluster_id for each in cluster_file.find(profile_dir)] == ["alive"]
+    assert ids(profile_dir) == ["alive"]
 
 
 def test_of_another_host_nobody_can_tell(profile_dir: Path) -> None:
@@ -114,10 +118,10 @@ def test_of_another_host_nobody_can_tell(profile_dir: Path) -> None:
     kill(profile_dir)
     with changing(profile_dir) as facts:
         facts.host = "elsewhere"
-    assert cluster_file.clean(profile_dir) == []
+    assert clusters.clean(profile_dir) == ([], [])
     with pytest.raises(ClusterError, match="runs on elsewhere"):
         cluster_file.read_running(settings.cluster_file(profile_dir, ""))
-    assert cluster_file.clean(profile_dir, force=True) == [""]
+    assert clusters.clean(profile_dir, force=True) == ([""], [])
 
 
 def test_a_foreign_directory_is_never_removed(profile_dir: Path, tmp_path: Path) -> None:
@@ -126,7 +130,7 @@ def test_a_foreign_directory_is_never_removed(profile_dir: Path, tmp_path: Path)
     kill(profile_dir)
     with changing(profile_dir) as facts:
         facts.socket_dir = str(tmp_path / "precious")
-    cluster_file.clean(profile_dir)
+    clusters.clean(profile_dir)
     assert (tmp_path / "precious").exists()
 
 
@@ -135,11 +139,45 @@ def test_where_no_cluster_runs_the_error_says_how_to_start_one(profile_dir: Path
         cluster_file.read_running(settings.cluster_file(profile_dir, ""))
 
 
-def test_a_broken_file_is_named(profile_dir: Path) -> None:
-    path = settings.cluster_file(profile_dir, "")
-    path.write_text('{"cluster_id": 1}')
-    with pytest.raises(ClusterError, match=f"{path} is not a cluster file"):
+@pytest.mark.parametrize("text", [b"", b'{"cluster_id": 1}', b'{"cluster_id": "\xff"}', b"[]"])
+def test_a_damaged_file_is_named_and_hides_no_other(text: bytes, profile_dir: Path) -> None:
+    path = settings.cluster_file(profile_dir, "damaged")
+    path.write_bytes(text)
+    with pytest.raises(ClusterError, match=f"{path} is not a cluster file .* remove it if"):
         cluster_file.read(path)
+    cluster_file.establish(profile_dir, "alive")
+    cluster_file.establish(profile_dir, "killed")
+    kill(profile_dir, "killed")
+    found = clusters.find(profile_dir)
+    assert [each.cluster_id for each in found.clusters] == ["alive", "killed"]
+    assert str(path) in str(*found.errors)
+    cleaned = clusters.clean(profile_dir, force=True)
+    assert cleaned.cluster_ids == ["killed"]
+    assert str(path) in str(*cleaned.errors)
+    assert path.read_bytes() == text
+
+
+def test_what_cannot_be_read_is_named_and_stays(profile_dir: Path) -> None:
+    path = settings.cluster_file(profile_dir, "directory")
+    path.mkdir()
+    cleaned = clusters.clean(profile_dir, force=True)
+    assert f"{path} cannot be read (Is a directory)" in str(*cleaned.errors)
+    assert path.exists()
+
+
+def test_a_copy_of_a_stale_file_does_not_let_the_cluster_of_today_be_cleaned(
+    profile_dir: Path,
+) -> None:
+    cluster_file.establish(profile_dir, "")
+    kill(profile_dir)
+    path = settings.cluster_file(profile_dir, "")
+    copy = Path(shutil.copy(path, path.with_name("cluster-old.json")))
+    cluster_file.establish(profile_dir, "")
+    before = files(profile_dir)
+    cleaned = clusters.clean(profile_dir)
+    assert f"{copy} is a copy of the file of another cluster, ''" in str(*cleaned.errors)
+    assert ids(profile_dir) == [""]
+    assert files(profile_dir) == before
 
 
 def test_a_long_temporary_directory_is_too_long_for_a_socket(
@@ -208,7 +246,7 @@ def test_files_for_another_address_are_not_used(ip: str, port: int, profile_dir:
     cluster_file.release(profile_dir, "", socket_dir=socket_dir)
     with pytest.raises(ClusterError, match=r"are for 127\.0\.0\.1 port \d+: leave out"):
         cluster_file.establish(profile_dir, "", ip=ip, port=port, reuse=True)
-    assert cluster_file.find(profile_dir) == []
+    assert clusters.find(profile_dir) == ([], [])
 
 
 def test_a_directory_that_is_not_surely_ours_is_not_made_again(

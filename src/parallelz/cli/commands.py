@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,8 @@ from parallelz import settings
 from parallelz.cli import background, common, configured
 from parallelz.client.client import Client
 from parallelz.cluster import Cluster
-from parallelz.launch import cluster_file
+from parallelz.errors import ClusterError
+from parallelz.launch import cluster_file, clusters
 from parallelz.launch.cluster_file import ClusterFacts, ClusterRunning, NoCluster
 from parallelz.launch.configuration import COMMANDS
 from parallelz.launch.launcher import EngineSet, LaunchedFacts, Launcher
@@ -161,8 +162,9 @@ def stop(args: argparse.Namespace) -> int:
     """Stop one cluster, or all of a profile."""
     directory = common.chosen_profile_dir(args)
     cluster_ids = [args.cluster_id]
+    errors: list[ClusterError] = []
     if args.all:
-        found = cluster_file.find(directory)
+        found, errors = clusters.find(directory)
         cluster_ids = [each.cluster_id for each in found if each.is_local and each.is_running]
     status = common.DONE if cluster_ids else common.ALREADY_STOPPED
     for cluster_id in cluster_ids:
@@ -178,7 +180,7 @@ def stop(args: argparse.Namespace) -> int:
         print(f"Stopped {_title(cluster_id)} in {directory}")
     if not cluster_ids:
         print(f"ipclusterz: no cluster runs in {directory}", file=sys.stderr)
-    return status
+    return _tell(errors) or status
 
 
 def status(args: argparse.Namespace) -> int:
@@ -267,10 +269,15 @@ def list_clusters(args: argparse.Namespace) -> int:
         directories = [common.chosen_profile_dir(args)]
     else:
         directories = sorted(settings.ipython_dir().glob("profile_*"))
-    found = [each for directory in directories for each in cluster_file.find(directory)]
+    found: list[ClusterFacts] = []
+    errors: list[ClusterError] = []
+    for directory in directories:
+        there, unreadable = clusters.find(directory)
+        found += there
+        errors += unreadable
     if args.output == "json":
         print(json.dumps([_as_dict(each) for each in found], indent=1))
-        return common.DONE
+        return _tell(errors)
     row = "{:<16} {:<20} {:<8} {:>7}  {}"
     print(row.format("PROFILE", "CLUSTER ID", "STATE", "ENGINES", "DIRECTORY"))
     for each in found:
@@ -283,7 +290,7 @@ def list_clusters(args: argparse.Namespace) -> int:
                 each.profile_dir,
             )
         )
-    return common.DONE
+    return _tell(errors)
 
 
 def clean(args: argparse.Namespace) -> int:
@@ -292,10 +299,23 @@ def clean(args: argparse.Namespace) -> int:
         directories = [common.chosen_profile_dir(args)]
     else:
         directories = sorted(settings.ipython_dir().glob("profile_*"))
+    errors: list[ClusterError] = []
     for directory in directories:
-        for cluster_id in cluster_file.clean(directory, force=args.force):
+        cleaned = clusters.clean(directory, force=args.force)
+        for cluster_id in cleaned.cluster_ids:
             print(f"Removed the files of {_title(cluster_id)} in {directory}")
-    return common.DONE
+        errors += cleaned.errors
+    return _tell(errors)
+
+
+def _tell(errors: Iterable[ClusterError]) -> int:
+    """Say what could not be read, below what could; return the exit status."""
+    sys.stdout.flush()
+    status = common.DONE
+    for error in errors:
+        print(f"ipclusterz: {error}", file=sys.stderr)
+        status = common.FAILED
+    return status
 
 
 def create(args: argparse.Namespace) -> int:

@@ -66,7 +66,7 @@ example: for a script
 
   $ ipclusterz list -o json
 
-exit status: 0 done, also if there is none, 1 failed, 2 misused
+exit status: 0 done, also if there is none, 1 a cluster file cannot be read, 2 misused
 """
 ENGINES = """\
 Add engines to a cluster that runs, and keep them until Ctrl-C; or, with --daemonize, until
@@ -81,14 +81,14 @@ exit status: 0 done, 1 failed, such as that no cluster runs, 2 misused
 """
 CLEAN = """\
 Remove the files of clusters that were killed or whose host was switched off. Those of
-clusters that run are not touched.
+clusters that run are not touched, nor is a file that cannot be read.
 """
 CLEAN_EPILOG = """\
 example: also forget clusters on other hosts, of which nobody can tell if they run
 
   $ ipclusterz clean --force
 
-exit status: 0 done, also if there was nothing to do, 1 failed, 2 misused
+exit status: 0 done, also if there was nothing to do, 1 a cluster file cannot be read, 2 misused
 """
 LOGS = "Show what the processes of a cluster logged last."
 LOGS_EPILOG = """\

@@ -322,15 +322,20 @@ def read(path: Path) -> ClusterFacts | None:
     Raises
     ------
     ClusterError
-        If something else is written there.
+        If something else is written there, or it cannot be read.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=ClusterFacts)
     except FileNotFoundError:
         return None
-    except msgspec.MsgspecError as error:
+    except OSError as error:
         raise ClusterError(
-            f"{path} is not a cluster file ({error}); if no cluster runs, remove it"
+            f"{path} cannot be read ({error.strerror}); make it readable for its user, or"
+            " remove it if its cluster has ended"
+        ) from error
+    except ValueError as error:  # also of a text that is not UTF-8
+        raise ClusterError(
+            f"{path} is not a cluster file ({error}); remove it if its cluster has ended"
         ) from error
 
 
@@ -385,7 +390,7 @@ def claim(
             if existing.is_running:
                 return False
             existing.keeps_files |= keeps_files
-            _remove_files(profile_dir, existing)
+            remove_files(profile_dir, existing)
         host = socket.gethostname()
         owner = ProcessId.current()
         facts = ClusterFacts(cluster_id, str(profile_dir), host, socket_dir, owner)
@@ -425,40 +430,10 @@ def release(
     with contextlib.suppress(FileNotFoundError), locked(profile_dir):
         facts = read(settings.cluster_file(profile_dir, cluster_id))
         if facts is not None and facts.is_that_of(socket_dir, owner_pid):
-            _remove_files(profile_dir, facts)
+            remove_files(profile_dir, facts)
         elif facts is not None and facts.socket_dir == socket_dir:
             return
     remove_runtime_dir(Path(socket_dir))
-
-
-def clean(profile_dir: Path, *, force: bool = False) -> list[str]:
-    """Remove the files of clusters that ended without doing so themselves.
-
-    Parameters
-    ----------
-    profile_dir
-        Where to look; it need not exist.
-    force
-        Whether clusters on other hosts, of which nobody can tell, count as ended.
-
-    Returns
-    -------
-    list of str
-        The ids of the clusters whose files were removed.
-    """
-    removed = []
-    with contextlib.suppress(FileNotFoundError), locked(profile_dir):
-        for facts in find(profile_dir):
-            if not facts.is_running or (force and not facts.is_local):
-                _remove_files(profile_dir, facts)
-                removed.append(facts.cluster_id)
-    return removed
-
-
-def find(profile_dir: Path) -> list[ClusterFacts]:
-    """Return what is written of the clusters of a profile, stale ones too."""
-    paths = sorted((profile_dir / "security").glob("cluster*.json"))
-    return [facts for facts in map(read, paths) if facts is not None]
 
 
 def make_socket_dir() -> str:
@@ -470,7 +445,8 @@ def make_socket_dir() -> str:
     return socket_dir
 
 
-def _remove_files(profile_dir: Path, facts: ClusterFacts) -> None:
+def remove_files(profile_dir: Path, facts: ClusterFacts) -> None:
+    """Remove the files of a cluster that has ended; the cluster files are locked meanwhile."""
     if not facts.keeps_files:
         _remove_connection_files(profile_dir, facts.cluster_id)
     settings.cluster_file(profile_dir, facts.cluster_id).unlink(missing_ok=True)
