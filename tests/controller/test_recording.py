@@ -104,6 +104,27 @@ def test_a_long_task_with_large_arguments_is_no_sign_of_a_failing_database() -> 
     assert client.bulk.receiver.settled == 1
 
 
+def test_what_is_taken_in_while_nothing_can_be_recorded_holds_up_nothing_later() -> None:
+    now_s = 0.0
+    recording = Recording(Running, clock=lambda: now_s)
+    client = Session(SessionId("c"), "client", UNKNOWN_PEER, "")
+    recording.function_defined(Digest(b"f"), "f", b"", ())
+    recording.when_safe(client.bulk, 0)
+    now_s = 1000.0
+    recording.see_to_timers(now_s)  # from here on everything is acknowledged
+    recorder = recording.attach(Session(SessionId("r"), "recorder", UNKNOWN_PEER, "").bulk)
+    assert client.bulk.receiver.accept(1)
+    recording.hold_until_ended(client.bulk, [TaskId("t")])
+    recording.when_safe(client.bulk, 1)
+    recorder.sender.take(0)
+    recorder.sender.acknowledge(1)
+    recording.take_acknowledgement(recorder, 1)
+    assert client.bulk.receiver.accept(2)
+    recording.when_safe(client.bulk, 2)
+    assert client.bulk.receiver.settled == 2
+    assert recording.holding_count == 0
+
+
 @pytest.mark.parametrize("has_history", [True, False])
 @pytest.mark.parametrize("name", ["bulk", "control"])
 def test_an_engine_keeps_a_large_result_until_the_client_has_it(

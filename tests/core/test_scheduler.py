@@ -68,6 +68,31 @@ def test_ready_tasks_start_first_come_first_served() -> None:
     assert placed(play.finish(1, 0)) == [(2, 0)]
 
 
+def test_events_that_come_together_may_be_taken_in_before_anything_is_placed() -> None:
+    play = Play(2)
+    scheduler = play.scheduler
+    for number in range(3):
+        event = submit(number)
+        assert placed(scheduler.handle(event, ME, play.now_s, places=False)) == []
+    assert placed(scheduler.place(play.now_s)) == [(0, 0), (1, 1)]
+    scheduler.validate()
+    for number in (0, 1):
+        event = finish(number)
+        actions = scheduler.handle(event, engine_session(number), play.now_s, places=False)
+        assert ended(actions) == [(number, "ok")]
+    assert placed(scheduler.place(play.now_s)) == [(2, 0)]
+
+
+def test_an_engine_that_is_lost_before_anything_is_placed_gets_nothing() -> None:
+    play = Play(1)
+    scheduler = play.scheduler
+    scheduler.handle(submit_direct(0, [0]), ME, play.now_s, places=False)
+    assert ended(scheduler.handle(lose(0), NOBODY, play.now_s, places=False)) == [
+        (0, "engine-lost")
+    ]
+    assert placed(scheduler.place(play.now_s)) == []
+
+
 def test_nothing_is_placed_behind_a_task_of_unknown_length() -> None:
     play = Play(2)
     assert placed(play(submit_map(0, 10))) == [(0, 0), (1, 1)]

@@ -282,9 +282,9 @@ class Controller:
             else:
                 self._handle(link, message, buffers[start:end], now_s)
             start = end
-            if self._dirty and self._clock() - self._flushed_s > FLUSH_PERIOD_S:
+            if self._clock() - self._flushed_s > FLUSH_PERIOD_S:
                 self._flush()  # engines need not idle until a long envelope is through
-        if self._dirty and not self._router.has_arrivals():
+        if not self._router.has_arrivals():
             self._flush()  # what comes of it can begin while it is written down
         if envelope.number:
             self._handled(link, envelope.number, now_s)
@@ -322,7 +322,7 @@ class Controller:
             case TaskFinished() | TasksDropped():
                 returning = self._returning
                 if not (returning.is_open and returning.keeps(link, message, buffers)):
-                    self._tasks.handle(message, session.id, now_s, buffers)
+                    self._tasks.handle(message, session.id, now_s, buffers, places=False)
             case SubmitTask() | SubmitMap() | SubmitDirect():
                 self._tasks.submit(session, message, buffers, now_s)
                 if self._returning.is_open:
@@ -405,6 +405,7 @@ class Controller:
 
     def _flush(self) -> None:
         self._flushed_s = self._clock()
+        self._tasks.place(self._flushed_s)
         dirty, self._dirty = self._dirty, {}
         for key, link in dirty.items():
             if link.routing_id is not None and link.sender.waiting:

@@ -192,6 +192,7 @@ class Holding:
 
     def let_go(self) -> None:
         """Acknowledge everything, for whatever it is held."""
+        self._next = None
         for link, holds in self._links.values():
             for hold in holds:
                 hold.reasons_count = 0

@@ -135,6 +135,7 @@ class Tasks:
         self._wanted: dict[TaskId, dict[TaskId, None]] = {}  # an input, and by which tasks
         self._values: dict[TaskId, Value] = {}
         self._later: deque[tuple[Event, SessionId]] = deque()  # what actions bring about
+        self._is_to_place = False
 
     def function_of(self, task: Task) -> str:
         """Return the name of the function that a live task calls."""
@@ -153,7 +154,10 @@ class Tasks:
         buffers: Sequence[Buffer],
         now_s: float,
     ) -> None:
-        """Take in new tasks of a client; those that are known are left as they are."""
+        """Take in new tasks of a client; those that are known are left as they are.
+
+        `place` is to be called after that.
+        """
         if not _is_own(session.id, message):
             text = "dropped a submission of %r: the id is not one of its own"
             self._complaints.log(now_s, text, session)
@@ -181,7 +185,7 @@ class Tasks:
             case _:
                 assert_never(message)
         self._recording.submitted(session.id, message, definition.name, buffers)
-        self.handle(message, session.id, now_s)
+        self.handle(message, session.id, now_s, places=False)
         self._forget_ended(ids)
         self._hold_payloads(session, message, ids, buffers)
 
@@ -243,17 +247,33 @@ class Tasks:
         source: SessionId,
         now_s: float,
         buffers: Sequence[Buffer] = (),
+        *,
+        places: bool = True,
     ) -> None:
-        """Let the core decide about an event, and do what it says."""
-        for action in self._scheduler.handle(event, source, now_s):
+        """Let the core decide about an event, and do what it says.
+
+        Parameters
+        ----------
+        places
+            False: what can be placed now waits until `place` is called.
+        """
+        self._is_to_place = not places
+        for action in self._scheduler.handle(event, source, now_s, places=places):
             self._perform(action, event, buffers)
         while self._later:
             late_event, late_source = self._later.popleft()
             for action in self._scheduler.handle(late_event, late_source, now_s):
                 self._perform(action, late_event, ())
 
+    def place(self, now_s: float) -> None:
+        """Place what has waited for that."""
+        if self._is_to_place:
+            self._is_to_place = False
+            for action in self._scheduler.place(now_s):
+                self._perform(action, None, ())
+
     def _perform(  # noqa: C901 - one arm for each action, and nothing else
-        self, action: Action, event: Event, buffers: Sequence[Buffer]
+        self, action: Action, event: Event | None, buffers: Sequence[Buffer]
     ) -> None:
         match action:
             case PlaceTask():
@@ -371,7 +391,7 @@ class Tasks:
         if len(sender.waiting) <= 2:
             self._touch(link)
 
-    def _end(self, action: EndTask, event: Event, buffers: Sequence[Buffer]) -> None:
+    def _end(self, action: EndTask, event: Event | None, buffers: Sequence[Buffer]) -> None:
         self._forget(action.task_id)
         retries = max(action.run_count - 1, 0)
         said: TaskFinished | None = None

@@ -157,14 +157,18 @@ class Board:
 
     # -- engines ---------------------------------------------------------------------------
 
-    def fill(self) -> None:
-        """Tell of ends, then place ready tasks until none is left or no engine has room."""
+    def tell(self) -> None:
+        """Tell those who wait for it what has ended."""
         while self._news:
             self.settle(self.waits.settle(self._news.popleft()))
+
+    def fill(self) -> None:
+        """Place ready tasks until none is left or no engine has room."""
         if self._to_look_at:
             engines, self._to_look_at = self._to_look_at, {}
             for engine in engines.values():
-                self._fill_direct(engine)
+                if self.roster.engines.get(engine.id) is engine:  # else it was lost meanwhile
+                    self._fill_direct(engine)
         awake = self.roster.awake
         while awake:
             if len(awake) > 1:

@@ -97,7 +97,7 @@ class Scheduler:
         self._stuck_check_s = 0.0
 
     def handle(  # noqa: C901, PLR0912 - one arm for each event, and nothing else
-        self, event: Event, source: SessionId, now_s: float
+        self, event: Event, source: SessionId, now_s: float, *, places: bool = True
     ) -> list[Action]:
         """Take in one event; return what to do about it, in order.
 
@@ -109,6 +109,9 @@ class Scheduler:
             Who said it; "" for what the controller saw.
         now_s
             Seconds from any origin, never less than before.
+        places
+            Whether to place what can be placed now. Where several events come at once it costs
+            less to `place` after all of them.
         """
         board = self.board
         board.now_s = now_s
@@ -149,7 +152,17 @@ class Scheduler:
                 self._tick()
             case _:
                 self._recover(event, source)
-        board.fill()
+        board.tell()
+        if places:
+            board.fill()
+        return actions
+
+    def place(self, now_s: float) -> list[Action]:
+        """Place what can be placed since `handle` was told not to; return what to do."""
+        actions: list[Action] = []
+        self.board.now_s = now_s
+        self.board.actions = actions
+        self.board.fill()
         return actions
 
     def next_deadline_s(self) -> float | None:

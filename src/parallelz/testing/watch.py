@@ -219,9 +219,17 @@ class WatchedScheduler(Scheduler):
         super().__init__(scheme, hwm, draw, first_run)
         self._watch = watch
 
-    def handle(self, event: Event, source: SessionId, now_s: float) -> list[Action]:
+    def handle(
+        self, event: Event, source: SessionId, now_s: float, *, places: bool = True
+    ) -> list[Action]:
         """See `Scheduler.handle`."""
         self._watch.see_event(self, event, source, now_s)
-        actions = super().handle(event, source, now_s)
+        actions = super().handle(event, source, now_s, places=places)
+        self._watch.see_actions(actions, now_s)
+        return actions
+
+    def place(self, now_s: float) -> list[Action]:
+        """See `Scheduler.place`."""
+        actions = super().place(now_s)
         self._watch.see_actions(actions, now_s)
         return actions
