@@ -1,6 +1,6 @@
-"""Numbers that options may have, and names that are nearly right, wherever they are given.
+"""Numbers that options and arguments may be, and names that are nearly right.
 
-A number may be a text, as on a command line; numbers of numpy are numbers, too.
+The number of an option may be a text, as on a command line; numbers of numpy are numbers, too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,19 @@ def nearest(name: str, known: Collection[str]) -> str:
     by_lower = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f"did you mean {by_lower[near[0]]}?" if near else f"there are {', '.join(known)}"
+
+
+def integer_of(value: object) -> int | None:
+    """Return the integer that a value is, or may stand for as numpy's do; None: it is none.
+
+    A bool is none: who gives one has mixed up the arguments.
+    """
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:  # also of an array, which has an __index__ all the same
+        return None
 
 
 def to_count(value: Countable) -> int:

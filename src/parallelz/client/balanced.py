@@ -6,7 +6,7 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, TypeVar
+from typing import ClassVar, SupportsIndex, TypeVar
 
 import msgspec
 
@@ -268,7 +268,7 @@ class LoadBalancedView(View):
         /,
         *sequences: Iterable[object],
         bound: bool | None = None,
-        chunksize: int | None = None,
+        chunksize: SupportsIndex | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
     ) -> AsyncMapResult:
@@ -302,7 +302,7 @@ class LoadBalancedView(View):
         sequences: Sequence[Sliceable],
         *,
         dist: str = "b",
-        chunksize: int | None = None,
+        chunksize: SupportsIndex | None = None,
     ) -> AsyncJoinedResult:
         """Call `f` on parts of the sequences, None: one per engine; the results are joined."""
         length = len(sequences[0])

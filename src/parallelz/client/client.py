@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, ParamSpec, Self, TypeVar, overload
+from typing import Literal, ParamSpec, Self, SupportsIndex, TypeVar, overload
 
 from parallelz import settings
 from parallelz.client.balanced import LoadBalancedView
@@ -84,10 +84,10 @@ class Client(StateSession):
         timeout: float = settings.CONNECTION_FILE_TIMEOUT_S,
         sshserver: str | None = None,
         sshkey: str | os.PathLike[str] | None = None,
-        max_outstanding: int = OUTSTANDING_MAX,
+        max_outstanding: SupportsIndex = OUTSTANDING_MAX,
         when_full: WhenFull = "block",
     ) -> None:
-        check_limit(max_outstanding)
+        limit = check_limit(max_outstanding)
         check_when_full(when_full)
         super().__init__(
             connect(
@@ -101,7 +101,7 @@ class Client(StateSession):
             )
         )
         self.cluster: object = None  # who started it, if that was this process
-        self.max_outstanding = max_outstanding
+        self.max_outstanding = limit
         self.when_full = when_full
         self._views: dict[object, View] = {}
 
@@ -222,7 +222,7 @@ class Client(StateSession):
         """Return a new `concurrent.futures.Executor` of engines, None: of all."""
         return self.load_balanced_view(targets).executor
 
-    def __getitem__(self, key: int | slice | Sequence[int]) -> DirectView:
+    def __getitem__(self, key: SupportsIndex | slice | Sequence[SupportsIndex]) -> DirectView:
         """Return the view of engines by their place in `ids`, as it is now."""
         is_index = hasattr(key, "__index__") or isinstance(key, slice | list | tuple | range)
         if not is_index or isinstance(key, bool):

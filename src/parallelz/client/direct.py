@@ -7,6 +7,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import SupportsIndex
 
 from parallelz.client.cells import verb
 from parallelz.client.connection import (
@@ -125,7 +126,7 @@ class DirectView(View):
         /,
         *sequences: Iterable[object],
         bound: bool | None = None,
-        chunksize: int | None = None,
+        chunksize: SupportsIndex | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
     ) -> AsyncMapResult:
@@ -156,7 +157,7 @@ class DirectView(View):
         sequences: Sequence[Sliceable],
         *,
         dist: str = "b",
-        chunksize: int | None = None,
+        chunksize: SupportsIndex | None = None,
     ) -> AsyncJoinedResult:
         """Call `f` on one part of the sequences per engine; what it returns is joined."""
         if chunksize is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 from parallelz.client.connection import PLAIN, Call, Connection
 from parallelz.client.definitions import UserFunction
@@ -18,6 +18,7 @@ from parallelz.client.ledger import Submission
 from parallelz.client.outcomes import Failed, outcome_of
 from parallelz.errors import ClientClosed, ClusterError
 from parallelz.ids import TaskId
+from parallelz.option_values import integer_of
 
 T = TypeVar("T")
 
@@ -197,8 +198,8 @@ class ViewExecutor(Executor):
         fn: Callable[..., T],
         *iterables: Iterable[Arguments],
         timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
+        chunksize: SupportsIndex = 1,
+        buffersize: SupportsIndex | None = None,
     ) -> Iterator[T]:
         """Return an iterator over the results of calls with items of the iterables, in order.
 
@@ -218,14 +219,15 @@ class ViewExecutor(Executor):
             While iterating, if a result has not come in time. As with any exception, and when
             the iterator is closed, tasks that have not started are given up.
         """
-        if buffersize is not None and buffersize < 1:
-            raise ValueError(f"buffersize must be None or 1 or more, not {buffersize}")
+        size = None if buffersize is None else integer_of(buffersize)
+        if buffersize is not None and (size is None or size < 1):
+            raise ValueError(f"buffersize must be None or 1 or more, not {buffersize!r}")
         until_s = None if timeout is None else time.monotonic() + timeout
         futures = (
             (self._start(fn, call_for(chunk, is_bound=False, return_exceptions=False)), chunk)
             for chunk in chunks_of(zip(*iterables, strict=False), chunksize)
         )
-        return self._results(futures, buffersize, until_s)
+        return self._results(futures, size, until_s)
 
     def _results(
         self,

@@ -6,8 +6,9 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TypeGuard, cast
+from typing import cast
 
+from parallelz.option_values import integer_of
 from parallelz.protocol.texts import brief_repr, plain
 from parallelz.store.tags import (
     COUNT_MAX,
@@ -23,15 +24,17 @@ _INTEGER_MAX = 2**63
 
 
 def _count(name: str, value: object) -> int:
-    if not _is_integer(value) or not 0 <= value < _INTEGER_MAX:
+    count = integer_of(value)
+    if count is None or not 0 <= count < _INTEGER_MAX:
         raise _wrong(name, "an int, 0 or more", value)
-    return int(value)
+    return count
 
 
 def _integer(name: str, value: object) -> int:
-    if not _is_integer(value) or not -_INTEGER_MAX < value < _INTEGER_MAX:
+    integer = integer_of(value)
+    if integer is None or not -_INTEGER_MAX < integer < _INTEGER_MAX:
         raise _wrong(name, "an int", value)
-    return int(value)
+    return integer
 
 
 def _seconds(name: str, value: object) -> float:
@@ -112,10 +115,6 @@ def _is_text_or_number(value: object) -> bool:
     return isinstance(value, str | numbers.Real) and not isinstance(value, bool)
 
 
-def _is_integer(value: object) -> TypeGuard[int]:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
 def _is_number(value: object) -> bool:
     return (
         isinstance(value, numbers.Real)
@@ -125,7 +124,8 @@ def _is_number(value: object) -> bool:
 
 
 def _wrong(name: str, wanted: str, value: object) -> Exception:
-    kind = ValueError if isinstance(value, int | float | Mapping) else TypeError
+    is_near = isinstance(value, numbers.Real | Mapping) or integer_of(value) is not None
+    kind = ValueError if is_near else TypeError
     return kind(f"{name} must be {wanted}, not {value!r}")
 
 

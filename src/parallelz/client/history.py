@@ -13,9 +13,10 @@ from typing import TypeVar, cast
 import msgspec
 
 from parallelz.client.outcomes import moment
-from parallelz.client.session import Jobs, Session, Targets
+from parallelz.client.session import Jobs, Session, SomeTargets, Targets
 from parallelz.errors import RemoteError
 from parallelz.ids import EngineId, SessionId, TaskId
+from parallelz.option_values import integer_of
 from parallelz.protocol.answers import content_of
 from parallelz.protocol.messages import AskHistory, Question
 from parallelz.store.query import KEYS, Kind, check_keys, parse
@@ -89,7 +90,7 @@ class HistorySession(Session):
         status = super().queue_status(targets, verbose)
         if not verbose:
             return status
-        if isinstance(targets, int):
+        if integer_of(targets) is not None:
             number = self._engine_id(targets, self.ids)
             queues = {number: cast("Record", status)}
         else:
@@ -221,21 +222,19 @@ class HistorySession(Session):
         self.purge_hub_results(ALL)
         self._history_start = self.connection.submitted_count
 
-    def _engines_of(self, targets: Targets) -> list[tuple[EngineId, SessionId]]:
+    def _engines_of(self, targets: SomeTargets) -> list[tuple[EngineId, SessionId]]:
         """Return which engines are meant, those that have left included if named by id."""
         ledger = self.connection.ledger
         known = {**ledger.past_engines, **ledger.engines}
         if isinstance(targets, slice | str):
             chosen = self._control_targets(targets)
         else:
-            wanted = [targets] if isinstance(targets, int) else list(targets or ())
-            chosen = [
-                engine_id
-                for target in wanted
-                for engine_id in (
-                    [EngineId(target)] if target in known else self._control_targets(target)
-                )
-            ]
+            chosen = []
+            is_one = integer_of(targets) is not None
+            for target in [targets] if is_one else cast("Iterable[SomeTargets]", targets):
+                number = EngineId(integer_of(target) or 0)
+                is_known = integer_of(target) is not None and number in known
+                chosen += [number] if is_known else self._control_targets(target)
         return [(engine_id, known[engine_id].session_id) for engine_id in chosen]
 
     # -- asking ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, SupportsIndex
 
 from parallelz.client.connection import BOUND, BOUND_CHUNK, CHUNK, PLAIN, Call, Connection
 from parallelz.client.ledger import Submission
@@ -15,12 +15,13 @@ from parallelz.client.outcomes import is_told_by_its_text
 from parallelz.client.partition import check_chunksize
 from parallelz.client.results import Value
 from parallelz.ids import TaskId
+from parallelz.option_values import integer_of
 
 __tracebackhide__ = is_told_by_its_text
 
 OUTSTANDING_PER_ENGINE = 4  # tasks of an imap: one runs, the others are on their way
 
-MaxOutstanding = int | Literal["auto"]
+MaxOutstanding = SupportsIndex | Literal["auto"]
 
 Chunk = tuple[tuple[object, ...], ...]
 """The arguments of each of the items that one task has."""
@@ -181,14 +182,17 @@ def limit_of(value: MaxOutstanding, count_engines: Callable[[], int]) -> Callabl
     """
     if value == "auto":
         return lambda: OUTSTANDING_PER_ENGINE * max(1, count_engines())
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    limit = integer_of(value)
+    if limit is None or limit < 0:
         raise ValueError(
             f"max_outstanding must be 'auto', a count, or 0 for no limit, not {value!r}"
         )
-    return lambda: value or math.inf
+    return lambda: limit or math.inf
 
 
-def chunks_of(items: Iterable[tuple[object, ...]], chunksize: int | None) -> Iterator[Chunk]:
+def chunks_of(
+    items: Iterable[tuple[object, ...]], chunksize: SupportsIndex | None
+) -> Iterator[Chunk]:
     """Cut the input into tasks; what is read before it raises is a task as well."""
     return _chunks_of(items, 1 if chunksize is None else check_chunksize(chunksize))
 

@@ -10,9 +10,10 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any, Protocol, TypeGuard, TypeVar, cast
+from typing import Any, Protocol, SupportsIndex, TypeGuard, TypeVar, cast
 
 from parallelz.client.tables import cut, join_dealt, kind_of
+from parallelz.option_values import integer_of
 from parallelz.protocol.texts import brief_repr
 
 T = TypeVar("T")
@@ -37,11 +38,12 @@ def check_dist(dist: str) -> None:
         raise ValueError(f"dist must be 'b' (blocks) or 'r' (round-robin), not {dist!r}")
 
 
-def check_chunksize(chunksize: int) -> int:
+def check_chunksize(chunksize: SupportsIndex) -> int:
     """Return it, if that many items can be one task."""
-    if not isinstance(chunksize, int) or isinstance(chunksize, bool) or chunksize < 1:
+    size = integer_of(chunksize)
+    if size is None or size < 1:
         raise ValueError(f"chunksize must be 1 or more, not {chunksize!r}")
-    return chunksize
+    return size
 
 
 def slices(length: int, part_count: int, dist: str = "b") -> list[slice]:

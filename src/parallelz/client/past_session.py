@@ -9,7 +9,7 @@ from parallelz.client.history import IDS_COUNT_MAX, HistorySession, chunks
 from parallelz.client.recorded import AsyncHubResult, recorded_tasks, taken_up
 from parallelz.client.resubmission import recorded_again
 from parallelz.client.results import AsyncResult
-from parallelz.client.session import Jobs
+from parallelz.client.session import Jobs, is_one
 from parallelz.client.task_group import Place
 from parallelz.ids import TaskId
 
@@ -55,7 +55,7 @@ class PastSession(HistorySession):
         else:
             chosen = -1 if ids is None else ids
             task_ids = self.task_ids(chosen)
-            is_single = _is_single(chosen, task_ids)
+            is_single = is_one(chosen, task_ids)
         ledger = self.connection.ledger
         places = {task_id: ledger.find(task_id) for task_id in task_ids}
         missing = [task_id for task_id, place in places.items() if place is None]
@@ -159,12 +159,8 @@ class PastSession(HistorySession):
             self.connection,
             [(submission, 0) for submission in submissions],
             "resubmit",
-            is_single=_is_single(chosen, task_ids),
+            is_single=is_one(chosen, task_ids),
         )
         if self.block if block is None else block:
             result.wait()
         return result
-
-
-def _is_single(jobs: Jobs, task_ids: list[TaskId]) -> bool:
-    return isinstance(jobs, int | str) or (isinstance(jobs, AsyncResult) and len(task_ids) == 1)

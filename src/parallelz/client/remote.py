@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, ParamSpec, Protocol, Self, TypeVar
+from typing import Generic, ParamSpec, Protocol, Self, SupportsIndex, TypeVar
 
 from parallelz.client.definitions import UserFunction
 from parallelz.client.map_results import AsyncJoinedResult, AsyncMapResult
@@ -40,7 +40,7 @@ class Caller(Protocol):
         f: UserFunction,
         /,
         *sequences: Iterable[object],
-        chunksize: int | None = None,
+        chunksize: SupportsIndex | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
     ) -> AsyncMapResult:
@@ -53,7 +53,7 @@ class Caller(Protocol):
         sequences: Sequence[Sliceable],
         *,
         dist: str = "b",
-        chunksize: int | None = None,
+        chunksize: SupportsIndex | None = None,
     ) -> AsyncJoinedResult:
         """Call a function there on parts of sequences."""
         ...
@@ -117,7 +117,7 @@ class ParallelFunction(RemoteFunction[..., R]):
         dist: str = "b",
         block: bool | None = None,
         ordered: bool = True,
-        chunksize: int | None = None,
+        chunksize: SupportsIndex | None = None,
         return_exceptions: bool = False,
         **flags: object,
     ) -> None:
@@ -191,7 +191,7 @@ def parallel(
     block: bool | None = None,  # noqa: FBT001 - as users know it
     *,
     ordered: bool = True,
-    chunksize: int | None = None,
+    chunksize: SupportsIndex | None = None,
     return_exceptions: bool = False,
     **flags: object,
 ) -> Callable[[Callable[..., R]], ParallelFunction[R]]:

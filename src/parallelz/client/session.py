@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import SupportsIndex, TypeVar
 
 import msgspec
 
@@ -17,6 +16,7 @@ from parallelz.client.results import AsyncResult
 from parallelz.client.task_group import CANCEL_GRACE_S
 from parallelz.errors import EngineError, NoEnginesRegistered
 from parallelz.ids import EngineId, TaskId, task_id_of
+from parallelz.option_values import integer_of
 from parallelz.protocol.answers import QueueStatus
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.failures import rebuild
@@ -32,9 +32,9 @@ from parallelz.protocol.messages import (
     ShutdownEngines,
 )
 
-SomeTargets = int | str | slice | Sequence[int]
+SomeTargets = SupportsIndex | str | slice | Sequence[SupportsIndex]
 Targets = SomeTargets | None
-Jobs = int | str | AsyncResult | Iterable["int | str | AsyncResult"] | None
+Jobs = SupportsIndex | str | AsyncResult | Iterable["SupportsIndex | str | AsyncResult"] | None
 
 T = TypeVar("T")
 
@@ -42,6 +42,13 @@ T = TypeVar("T")
 def is_all(targets: Targets) -> bool:
     """Whether all engines are meant that are there at the time of a call."""
     return targets is None or (isinstance(targets, str) and targets.lower() == "all")
+
+
+def is_one(jobs: object, task_ids: Sequence[TaskId]) -> bool:
+    """Whether jobs, which stand for these tasks, are one task and no collection."""
+    if isinstance(jobs, AsyncResult):
+        return len(task_ids) == 1
+    return isinstance(jobs, str) or integer_of(jobs) is not None
 
 
 class Session:
@@ -96,16 +103,16 @@ class Session:
             raise NoEnginesRegistered
         if isinstance(targets, slice):
             return ids[targets]
-        if isinstance(targets, Iterable):
+        if integer_of(targets) is None and isinstance(targets, Iterable):
             return [self._engine_id(target, ids) for target in targets]
         return self._engine_id(targets, ids)
 
     def _engine_id(self, target: object, ids: list[int]) -> int:
-        if isinstance(target, bool) or not hasattr(target, "__index__"):
+        number = integer_of(target)
+        if number is None:
             raise TypeError(
                 f"targets are engine ids, slices, lists of ids or 'all', not {target!r}"
             )
-        number = operator.index(target)
         if number < 0 and -number <= len(ids):
             return ids[number]
         if number not in ids:
@@ -216,10 +223,11 @@ class Session:
             return sorted(self.outstanding)
         if isinstance(jobs, str):
             return [TaskId(jobs)]
-        if isinstance(jobs, int):
-            return [self._submitted(self._history_numbers()[jobs])]
         if isinstance(jobs, AsyncResult):
             return jobs.msg_ids
+        index = integer_of(jobs)
+        if index is not None:
+            return [self._submitted(self._history_numbers()[index])]
         if isinstance(jobs, Iterable):
             return [task_id for job in jobs for task_id in self.task_ids(job)]
         raise TypeError(f"Invalid msg_id type {jobs!r}, expected str or AsyncResult")
@@ -385,7 +393,7 @@ class Session:
             int(engine_id): msgspec.structs.asdict(queue)
             for engine_id, queue in sorted(status.engines.items())
         }
-        if isinstance(targets, int):
+        if integer_of(targets) is not None:
             own = by_engine[int(engine_ids[0])]
             assert isinstance(own, dict)
             return own

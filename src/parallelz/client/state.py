@@ -17,8 +17,7 @@ import msgspec
 
 from parallelz.client.history import NO_STORE, Record
 from parallelz.client.past_session import PastSession
-from parallelz.client.results import AsyncResult
-from parallelz.client.session import Jobs
+from parallelz.client.session import Jobs, is_one
 from parallelz.errors import RemoteError
 from parallelz.ids import TaskId
 from parallelz.protocol.answers import StoryLine, content_of
@@ -81,7 +80,7 @@ class StateSession(PastSession):
         data = self._ask_state("story", task_ids)
         lines = msgspec.msgpack.decode(data, type=list[list[StoryLine]])
         stories = [Story(*each) for each in zip(task_ids, lines, strict=True)]
-        return stories[0] if _is_one(task, task_ids) else stories
+        return stories[0] if is_one(task, task_ids) else stories
 
     def why(self, task: Jobs) -> str | list[str]:
         """Return why a task is where it is: one sentence, for several tasks a list.
@@ -105,7 +104,7 @@ class StateSession(PastSession):
                 sentence or remembered[task_id]
                 for task_id, sentence in zip(task_ids, sentences, strict=True)
             ]
-        return sentences[0] if _is_one(task, task_ids) else sentences
+        return sentences[0] if is_one(task, task_ids) else sentences
 
     def dump(self, path: str | os.PathLike[str] | None = None) -> dict[str, object]:
         """Return all that the controller knows: tasks, engines, queues, peers.
@@ -162,8 +161,3 @@ def _ago(seconds: float) -> str:
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms ago"
     return f"{seconds:.3g} s ago" if seconds < 100 else f"{seconds:,.0f} s ago"
-
-
-def _is_one(task: Jobs, task_ids: list[TaskId]) -> bool:
-    is_plain = isinstance(task, int | str)
-    return is_plain or (isinstance(task, AsyncResult) and len(task_ids) == 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, SupportsIndex
 
 from parallelz.client.cells import RunsCells
 from parallelz.client.connection import Call
@@ -163,7 +163,7 @@ class View(RunsCells):
         /,
         *sequences: Iterable[object],
         bound: bool | None = None,
-        chunksize: int | None = None,
+        chunksize: SupportsIndex | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
     ) -> AsyncMapResult:
@@ -176,7 +176,7 @@ class View(RunsCells):
         sequences: Sequence[Sliceable],
         *,
         dist: str = "b",
-        chunksize: int | None = None,
+        chunksize: SupportsIndex | None = None,
     ) -> AsyncJoinedResult:
         """Call `f` on parts of sequences; the result is what it returns for all, joined."""
 
@@ -187,7 +187,7 @@ class View(RunsCells):
         *sequences: Iterable[object],
         block: bool | None = None,
         bound: bool | None = None,
-        chunksize: int | None = None,
+        chunksize: SupportsIndex | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
         max_outstanding: MaxOutstanding | None = None,
@@ -240,7 +240,7 @@ class View(RunsCells):
         /,
         *sequences: Iterable[object],
         bound: bool | None = None,
-        chunksize: int | None = None,
+        chunksize: SupportsIndex | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
         max_outstanding: MaxOutstanding | None = None,
@@ -265,7 +265,7 @@ class View(RunsCells):
         /,
         *sequences: Iterable[object],
         bound: bool | None = None,
-        chunksize: int | None = None,
+        chunksize: SupportsIndex | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
         max_outstanding: MaxOutstanding = "auto",
