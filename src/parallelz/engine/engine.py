@@ -182,12 +182,16 @@ class Engine:
                 self._main_waker.drain()
             self._take_in_bulk()
             self._clear_if_asked()
-            while not self._stop_reason and self._queue.open_count < SLOTS_COUNT:
-                job = self._queue.start_next()
-                if job is None:
-                    break
-                self._run_job(job)
+            self._run_queue()
         self._flush_results()
+
+    def _run_queue(self) -> None:
+        queue = self._queue
+        while not self._stop_reason and queue.open_count < SLOTS_COUNT:
+            job = queue.start_next()
+            if job is None:
+                return
+            self._run_job(job)
 
     def _run_job(self, job: Job) -> None:
         if self._started is not None:
@@ -207,16 +211,21 @@ class Engine:
                 self._io_waker.wake()
 
     def _take_in_bulk(self) -> None:
+        jobs: list[Job] = []
         for message, buffers in self._bulk.receive():
             match message:
                 case RunTask():
-                    self._queue.add(self._job(message, buffers), self._bulk_controller_id)
+                    jobs.append(self._job(message, buffers))
                 case DefineFunction():
                     self._functions.define(message.digest, message.name, message.data, buffers)
                 case Welcome():
+                    self._queue.extend(jobs, self._bulk_controller_id)
+                    jobs = []
                     self._bulk_controller_id = message.controller_id
                 case _:
                     pass  # greetings, which the link has dealt with; the rest is for `control`
+        if jobs:
+            self._queue.extend(jobs, self._bulk_controller_id)
         if self._results.settle(self._bulk) and self._started is not None:
             self._started.settle(self._queue.settled_count)
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from parallelz.engine.missing import add_hint
 from parallelz.engine.namespace import Main
@@ -94,7 +94,8 @@ class Runner:
     def _call(self, job: Job) -> object:
         if job.function is None:
             raise UnknownFunction(f"the function of task {job.task_id} was never sent here")
-        kind, args, kwargs = cast("Call", _load_call(job))
+        call: Call = _load_call(job)
+        kind, args, kwargs = call
         function = job.function.resolve()
         may_refer = not job.data or bool(job.inputs) or may_mention_reference(job.data)
         if kind in (CHUNK, BOUND_CHUNK):
@@ -168,7 +169,7 @@ class Runner:
         return finished, buffers
 
 
-def _load_call(job: Job) -> object:
+def _load_call(job: Job) -> Any:  # noqa: ANN401 - whatever the client has pickled
     try:
         if not job.inputs:
             return payload.load(job.data, job.buffers)

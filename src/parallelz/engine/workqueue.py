@@ -49,9 +49,13 @@ class WorkQueue:
 
     def add(self, job: Job, controller_id: str = "") -> None:
         """Append a task that this controller has sent, if it is the one that counts."""
+        self.extend([job], controller_id)
+
+    def extend(self, jobs: Sequence[Job], controller_id: str = "") -> None:
+        """Append several tasks; see `add`."""
         with self._lock:
-            if self._controller_id in ("", controller_id):
-                self._waiting.append(job)
+            if jobs and self._controller_id in ("", controller_id):
+                self._waiting.extend(jobs)
                 self._sender_id = controller_id
 
     def begin(self, controller_id: str) -> tuple[list[TaskId], list[int]]:

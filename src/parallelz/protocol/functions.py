@@ -431,10 +431,11 @@ class DefinedFunction:
         if self._pickled is not None:
             self._load(self._pickled)
         # Another client's function may have brought something else of one of these names.
-        if self._globals.supplied:
-            self._supplies.supply(self._globals.supplied)
-        if self._globals.withheld:
-            self._supplies.withhold(self._globals.withheld)
+        supplied, withheld = self._globals
+        if supplied:
+            self._supplies.supply(supplied)
+        if withheld:
+            self._supplies.withhold(withheld)
         function = self._function
         if isinstance(function, Reference):
             return cast("Callable[..., object]", function.resolve(self._supplies.namespace))

@@ -45,6 +45,7 @@ _LARGE = 2**64 - 1
 _ALIGNMENT = 16  # of every type of array, and of the memory of a bytes object
 _MAIN_MARK = b"_main__"  # also of __mp_main__: what has this name is something else elsewhere
 _RAW_TYPES = frozenset([bytes, bytearray, array.array])
+_SIMPLE_TYPES = frozenset([type(None), bool, int, float])  # nothing in them is special
 _SEARCHED_TYPES = frozenset([tuple, list, dict])
 _SEARCHED_LENGTH_MAX = 64
 _SEARCHED_DEPTH = 3  # (kind, arguments, keyword arguments) and what is right inside arguments
@@ -97,6 +98,10 @@ def dump(obj: object) -> Payload:
         If something in it cannot be pickled. Names the part, such as ``argument 1, ['lock']``
         for ``(kind, args, kwargs)``.
     """
+    if type(obj) in _SIMPLE_TYPES and not serializers:
+        stream = pickle.dumps(obj, 5)
+        if len(stream) < INLINE_BYTES_MAX:
+            return Payload(stream, ())
     buffers: list[pickle.PickleBuffer] = []
     lean = _expose(obj, {}, _SEARCHED_DEPTH) if _has_raw((obj,), _SEARCHED_DEPTH) else obj
     try:
