@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import joblib
+import numpy as np
 import pytest
 
 import parallelz
 from parallelz import Client, LoadBalancedView, RemoteError
 
 pytestmark = pytest.mark.process
+
+TIMEOUT_S = 10.0
 
 
 @pytest.fixture(autouse=True)
@@ -84,18 +89,66 @@ def test_a_parallel_inside_a_job_runs_where_the_job_does() -> None:
     assert found == [[1, 0, 0], [1, 1, 1], [1, 2, 4]]
 
 
-def test_the_backend_can_find_the_cluster_by_itself(
-    cluster_profile_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[Client] = []
-
-    class Found(Client):
-        def __init__(self) -> None:
-            super().__init__(profile_dir=cluster_profile_dir)
-            made.append(self)
-
-    monkeypatch.setattr("parallelz.client.client.Client", Found)
+@pytest.fixture
+def found(
+    cluster_profile_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Let ``Client()`` find the cluster, and joblib look for it."""
+    (tmp_path / "profile_default").symlink_to(cluster_profile_dir)
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     parallelz.register_joblib_backend("found")
     with joblib.parallel_config(backend="found"):
+        yield
+
+
+def open_sockets() -> set[str]:
+    links = (os.readlink(f.path) for f in os.scandir("/proc/self/fd") if os.path.islink(f))
+    return {link for link in links if link.startswith("socket:")}
+
+
+@contextlib.contextmanager
+def nothing_stays() -> Iterator[None]:
+    """Check that the block leaves no socket open and no thread behind."""
+    sockets, threads = open_sockets(), set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= threads
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not open_sockets() <= sockets:  # libzmq closes them in a thread of its own
+        assert time.monotonic() < deadline_s
+        threading.Event().wait(0.01)
+
+
+@pytest.mark.usefixtures("found")
+def test_without_a_view_the_cluster_is_found_for_as_long_as_it_is_used() -> None:
+    with nothing_stays():
+        assert joblib.effective_n_jobs() == 2
+    with nothing_stays():
+        parallel = joblib.Parallel()
+        assert parallel(joblib.delayed(abs)(x) for x in (-1, -2)) == [1, 2]
+    with nothing_stays():
+        assert parallel(joblib.delayed(abs)(x) for x in (-1, -2)) == [1, 2]
+        assert joblib.Parallel(n_jobs=1)([joblib.delayed(abs)(-1)]) == [1]
+    with nothing_stays(), joblib.Parallel(backend="found", n_jobs=-1) as parallel:
+        ids = [parallel([joblib.delayed(os.getpid)()]) for _ in range(2)]
+        assert [os.getpid()] not in ids
+
+
+@pytest.mark.usefixtures("found")
+def test_what_ends_early_leaves_no_client() -> None:
+    with nothing_stays(), pytest.raises(ZeroDivisionError):
+        joblib.Parallel()(joblib.delayed(divmod)(1, x) for x in (1, 0))
+    with nothing_stays(), pytest.raises(ValueError, match="n_jobs == 0"):
+        joblib.Parallel(n_jobs=0)([joblib.delayed(abs)(-1)])
+
+
+@pytest.mark.usefixtures("found")
+def test_two_at_a_time_have_a_client_each() -> None:
+    with nothing_stays():
+        arrays = joblib.Parallel(return_as="generator")(
+            joblib.delayed(np.ones)(200_000) for _ in range(4)
+        )
+        first = next(arrays)
         assert joblib.Parallel()(joblib.delayed(abs)(x) for x in (-1, -2)) == [1, 2]
-    made[0].close()
+        later = list(arrays)
+        assert sum(each.sum() for each in (first, *later)) == 800_000  # also without a client
+        del first, later, arrays

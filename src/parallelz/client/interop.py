@@ -26,7 +26,8 @@ def register_joblib_backend(
         Whether joblib uses them where no backend is named.
     view
         Whose engines, with the flags that it has when they are used. None: those of the cluster
-        that ``Client()`` finds then.
+        that ``Client()`` finds then; each Parallel has a client of its own, for as long as it
+        runs.
 
     Raises
     ------
