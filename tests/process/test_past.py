@@ -404,6 +404,18 @@ def test_views_have_results_and_forget_them(rc: Client) -> None:
     assert [record["msg_id"] for record in found] == others.msg_ids
 
 
+def test_what_is_forgotten_already_is_passed_over(rc: Client, other: Client) -> None:
+    view = rc.view()
+    result = view.apply_async(abs, -1)
+    assert result.get(TIMEOUT_S) == 1
+    for owner in (rc, view, other):
+        owner.purge_results([*result.msg_ids, "nobody-0"])
+    with pytest.raises(KeyError, match=result.msg_ids[0]):
+        rc.get_result(result.msg_ids[0])
+    with pytest.raises(IndexError):
+        view.purge_results(len(rc.history))
+
+
 def test_everything_can_be_forgotten(rc: Client, lv: LoadBalancedView) -> None:
     assert lv.map_sync(abs, range(-10, 0))
     rc.purge_everything()

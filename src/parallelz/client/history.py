@@ -126,7 +126,7 @@ class HistorySession(Session):
         Parameters
         ----------
         jobs
-            Which; ``"all"``: all.
+            Which; ``"all"``: all. What is not here is passed over.
         targets
             Only what ended on these engines.
 
@@ -164,6 +164,7 @@ class HistorySession(Session):
         ----------
         jobs
             Which, of any client; ``"all"``: all that have ended.
+            What is not there is passed over.
         targets
             Only what ended on these engines, also if they have left.
 
@@ -192,6 +193,9 @@ class HistorySession(Session):
         ----------
         jobs
             Which, of any client; ``"all"``: all that have ended.
+            What is not there is passed over: it may have been forgotten already, by another
+            client or by the limits of the history, and nobody knows the difference from an id
+            that never was.
         targets
             Only what ended on these engines, also if they have left.
 

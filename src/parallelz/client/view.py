@@ -447,7 +447,8 @@ class View(RunsCells):
         Parameters
         ----------
         jobs
-            As there; ``"all"``: of this view's engines.
+            As there, so that what is forgotten already is passed over; ``"all"``: of this
+            view's engines.
         """
         if targets is None and isinstance(jobs, str) and jobs == ALL:
             targets = self._targets
