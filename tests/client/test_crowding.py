@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 
 from parallelz.client.crowding import NOTICE_S, Crowding
+from parallelz.client.merging import Outgoing
+from parallelz.ids import Digest, EngineId, TaskId
+from parallelz.protocol.messages import DefineFunction, SubmitDirect, SubmitMap, SubmitTask
+
+F = Digest(b"f")
 
 
 class Link:
@@ -13,9 +19,13 @@ class Link:
     acknowledged_count = 7
 
 
+def task(number: int) -> Outgoing:
+    return Outgoing(SubmitTask(TaskId(f"me-{number}"), F, 0.0))
+
+
 def test_it_is_said_once_when_nothing_has_moved_for_long() -> None:
     link, notices = Link(), list[str]()
-    crowding = Crowding(link, ["a", "b"], notices)
+    crowding = Crowding(link, deque([task(0), task(1)]), notices)
     assert crowding.tick(100.0) == 100.0 + NOTICE_S
     link.acknowledged_count += 1
     assert crowding.tick(103.0) == 103.0 + NOTICE_S
@@ -32,7 +42,34 @@ def test_it_is_said_once_when_nothing_has_moved_for_long() -> None:
 
 def test_nothing_is_said_when_there_is_room_or_nothing_to_send() -> None:
     link, notices = Link(), list[str]()
-    assert Crowding(link, [], notices).tick(0.0) == math.inf
+    assert Crowding(link, deque(), notices).tick(0.0) == math.inf
     link.has_room = True
-    assert Crowding(link, ["a"], notices).tick(0.0) == math.inf
+    assert Crowding(link, deque([task(0)]), notices).tick(0.0) == math.inf
     assert not notices
+
+
+def test_of_each_task_that_stays_here_it_is_told_how_many_calls_are_sent_before() -> None:
+    link = Link()
+    waiting = deque(
+        [
+            Outgoing(DefineFunction(F, "f", b"")),
+            task(3),
+            Outgoing(SubmitDirect(4, [EngineId(0), EngineId(1)], F, 0.0)),
+            Outgoing(SubmitMap(6, F, 0.0, [b""] * 3)),
+            task(9),
+        ]
+    )
+    crowding = Crowding(link, waiting, [])
+    told = crowding.why(range(2, 11))
+    assert [(number, why.rpartition("; ")[2]) for number, why in told.items()] == [
+        (3, "it is the next to be sent"),
+        (4, "1 call is sent before it"),
+        (5, "1 call is sent before it"),
+        (6, "2 calls are sent before it"),
+        (7, "3 calls are sent before it"),
+        (8, "4 calls are sent before it"),
+        (9, "5 calls are sent before it"),
+    ]
+    assert all("5,120 MiB" in why and "Limits.peer_bytes_max" in why for why in told.values())
+    link.has_room = True
+    assert crowding.why(range(10)) == {}

@@ -124,6 +124,11 @@ def test_a_client_sends_no_more_than_the_controller_wants(
             results[0].wait(TIMEOUT_S / 4)
         status = rc.queue_status()
         assert sum(each["tasks"] + each["queue"] for each in engines_in(status)) == 2
+        assert "running on engine" in rc.why(results[0])
+        third, last = rc.why([*results[2].msg_ids, *results[-1].msg_ids])
+        assert re.search(r"waits at its client: .* 8 MiB .*Limits.peer_bytes_max", third)
+        assert third.endswith("it is the next to be sent")
+        assert last.endswith("3 calls are sent before it")
         go.touch()
         assert [ar.get(TIMEOUT_S) for ar in results] == [array.size] * 6
 

@@ -85,6 +85,8 @@ class Pump:
         Told of an obstacle, as long as somebody else refers to them.
     obstacle
         Why nothing can arrive any more; "": it can.
+    crowding
+        Knows why what is to be sent stays here.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Pump:
         self._tick = tick
         self._waker = Waker()
         self._poller = PeerPoller(bulk, control, self._waker)
-        self._crowding = Crowding(bulk, self.waiting, self.notices)
+        self.crowding = Crowding(bulk, self.waiting, self.notices)
         self._noticed_s = 0.0
         self._away_since_s = float("inf")  # when the controller was last there
         self._is_polling = False
@@ -335,7 +337,7 @@ class Pump:
             self._bulk.tick(now_s),
             self._control.tick(now_s),
             self._tick(now_s),
-            self._crowding.tick(now_s),
+            self.crowding.tick(now_s),
         )
         if self._bulk.welcome is None or self._control.welcome is None:
             self._note_absence(now_s)

@@ -99,9 +99,13 @@ class StateSession(PastSession):
             if not sentence
         ]
         if unknown:
-            remembered = self._why_by_history(unknown)
+            # First: to ask the history, which goes behind all submissions, waits for them.
+            told = self._why_held_back(unknown)
+            others = [task_id for task_id in unknown if task_id not in told]
+            if others:
+                told |= self._why_by_history(others)
             sentences = [
-                sentence or remembered[task_id]
+                sentence or told[task_id]
                 for task_id, sentence in zip(task_ids, sentences, strict=True)
             ]
         return sentences[0] if is_one(task, task_ids) else sentences
@@ -125,6 +129,19 @@ class StateSession(PastSession):
     ) -> bytes:
         reply, buffers = self.ask(lambda number: AskState(number, question, task_ids))
         return bytes(content_of(reply, buffers))
+
+    def _why_held_back(self, task_ids: list[TaskId]) -> dict[TaskId, str]:
+        connection = self.connection
+        places = ((task_id, connection.ledger.find(task_id)) for task_id in task_ids)
+        by_number = {
+            place[0].first_number + place[1]: task_id
+            for task_id, place in places
+            if place is not None
+        }
+        return {
+            by_number[number]: f"{by_number[number]} waits at its client: {cause}"
+            for number, cause in connection.pump.crowding.why(by_number).items()
+        }
 
     def _why_by_history(self, task_ids: list[TaskId]) -> dict[TaskId, str]:
         keys = ["msg_id", "status", "completed", "received", "engine_id", "evalue", "ename"]
