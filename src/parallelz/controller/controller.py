@@ -231,6 +231,7 @@ class Controller:
             self._memory.next_deadline_s(),
             self._returning.next_deadline_s(),
             self._restoring.next_deadline_s(),
+            self._tasks.lookups.next_deadline_s(),
             *self._attendance.deadlines_s(),
         ):
             if deadline_s is not None and deadline_s < due_s:
@@ -388,6 +389,7 @@ class Controller:
         self._attendance.see_to_timers(now_s)
         self._returning.see_to_timers(now_s)
         self._restoring.see_to_timers(now_s)
+        self._tasks.lookups.see_to_timers(now_s)
         self._recording.see_to_timers(now_s)
         self._shared.see_to_timers(now_s)
         if self._parent_pid is not None and os.getppid() != self._parent_pid:

@@ -12,9 +12,9 @@ from typing import NamedTuple, assert_never
 import msgspec
 
 from parallelz.controller.complaints import Complaints
+from parallelz.controller.lookups import LookUps
 from parallelz.controller.recording import Recording
 from parallelz.controller.sessions import Definition, Link, Session, Sessions
-from parallelz.core.board import HOW
 from parallelz.core.ended import NOWHERE
 from parallelz.core.events import (
     Action,
@@ -26,7 +26,6 @@ from parallelz.core.events import (
     Event,
     KillEngine,
     LookUpTasks,
-    PastEnd,
     PlaceTask,
     RecallTasks,
     ReleaseEngine,
@@ -65,22 +64,6 @@ from parallelz.protocol.messages import (
 from parallelz.store import record
 from parallelz.store.ended_record import ended_from
 from parallelz.store.restored import Ends, FindEnds, RestoredTask
-from parallelz.store.rows import PENDING
-
-LOOKUP_KEYS = ["msg_id", "status", "engine_uuid"]
-
-
-class _Found(msgspec.Struct):
-    """What the history says of a task."""
-
-    msg_id: TaskId
-    status: str
-    engine_uuid: SessionId | None = None
-
-    @property
-    def end(self) -> PastEnd:
-        how = HOW.get(self.status, self.status)
-        return PastEnd(self.status == "ok", how, self.engine_uuid or SessionId(""))
 
 
 class Work(msgspec.Struct, frozen=True, gc=False):
@@ -136,6 +119,7 @@ class Tasks:
         self._values: dict[TaskId, Value] = {}
         self._later: deque[tuple[Event, SessionId]] = deque()  # what actions bring about
         self._is_to_place = False
+        self.lookups = LookUps(scheduler, sessions, recording, self._take_ends)
 
     def function_of(self, task: Task) -> str:
         """Return the name of the function that a live task calls."""
@@ -307,7 +291,9 @@ class Tasks:
 
     def _inquire(self, action: LookUpTasks | AskValues) -> None:
         if isinstance(action, LookUpTasks):
-            self._look_up(action.task_ids)
+            found = self.lookups.ask(action.task_ids, self._scheduler.board.now_s)
+            if found is not None:
+                self._later.append((found, SessionId("")))
             return
         session = self._sessions.by_id.get(action.session_id)
         if session is not None and not session.is_returning:
@@ -339,14 +325,8 @@ class Tasks:
             for task_id in task_ids:
                 self._later.append((ValueProvided(task_id, is_held=False), client))
 
-    def _look_up(self, task_ids: list[TaskId]) -> None:
-        def take(reply: Reply, buffers: Sequence[Buffer], now_s: float) -> None:
-            self.handle(_ends_in(reply, buffers, task_ids), SessionId(""), now_s)
-
-        query = {"query": {"msg_id": {"$in": task_ids}}, "keys": LOOKUP_KEYS}
-        if not self._recording.inquire("query", query, take):
-            unknown = EndsFound(task_ids, {}, "this cluster keeps no history")
-            self._later.append((unknown, SessionId("")))
+    def _take_ends(self, found: EndsFound, now_s: float) -> None:
+        self.handle(found, SessionId(""), now_s)
 
     def provide(
         self, session: Session, message: ProvideValue, buffers: Sequence[Buffer], now_s: float
@@ -457,17 +437,6 @@ class Tasks:
         for session in self._sessions.of_role("client"):
             session.control.put(message)
             self._touch(session.control)
-
-
-def _ends_in(reply: Reply, buffers: Sequence[Buffer], task_ids: list[TaskId]) -> EndsFound:
-    """Return what the history says of tasks."""
-    if reply.error is not None:
-        return EndsFound(task_ids, {}, reply.error.evalue)
-    data = content_of(reply, buffers)
-    found = msgspec.msgpack.decode(data, type=list[_Found])
-    return EndsFound(
-        task_ids, {each.msg_id: each.end for each in found if each.status != PENDING}
-    )
 
 
 def _is_own(source: SessionId, message: Submission) -> bool:

@@ -67,6 +67,10 @@ class EndedTasks:
         else:
             self._partial[block] = bits
 
+    def is_passed(self, number: int) -> bool:
+        """Whether a later one has ended: so this one has been submitted, or never will be."""
+        return number < self._end
+
     def __contains__(self, number: int) -> bool:
         if number >= self._end:
             return False
@@ -103,6 +107,11 @@ class EndedTasksByClient:
         if ended is None:
             ended = self._clients[session_id] = EndedTasks()
         return ended
+
+    def is_passed(self, session_id: SessionId, number: int) -> bool:
+        """Whether a task of a client is known to come no more, or to have come already."""
+        ended = self._clients.get(session_id)
+        return ended is not None and ended.is_passed(number)
 
     def forget(self, session_id: SessionId) -> None:
         """Drop what is known of a client's tasks."""
