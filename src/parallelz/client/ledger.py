@@ -12,7 +12,8 @@ import time
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from parallelz.client.live import LiveTask
 from parallelz.client.sending import SendWatch
@@ -34,7 +35,7 @@ from parallelz.protocol.roles import ToClient
 REMEMBERED_SLACK = 1024  # ended submissions that nobody holds are looked for so often
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """How one task ended, as it came."""
 
     ended: TaskEnded

@@ -28,12 +28,15 @@ Question = Literal[
 Status = Literal["ok", "error", "aborted", "engine-lost", "impossible", "timeout", "lost"]
 
 
-class Value(msgspec.Struct, frozen=True, array_like=True):
+class Value(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of what is part of messages."""
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Base of every message: immutable, tagged with its class name."""
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Base of every message: immutable, tagged with its class name.
+
+    No message can be part of a cycle, so the garbage collector need not look for one.
+    """
 
 
 # -- joining ------------------------------------------------------------------------------

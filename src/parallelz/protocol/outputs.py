@@ -10,14 +10,14 @@ def cut_mark(length: int) -> str:
     return f"\n... {length} characters ...\n"
 
 
-class Published(msgspec.Struct, frozen=True, array_like=True):
+class Published(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A pickled dictionary that a task published."""
 
     data: bytes
     frames: list[bytes] = []
 
 
-class Outputs(msgspec.Struct, frozen=True, array_like=True):
+class Outputs(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a task printed, displayed and published."""
 
     stdout: str = ""

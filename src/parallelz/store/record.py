@@ -32,7 +32,7 @@ RECORD_BYTES_MAX = 16 * 1024 * 1024
 Submission = SubmitTask | SubmitMap | SubmitDirect
 
 
-class BaseRecord(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class BaseRecord(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """Base of every record: immutable, tagged with its class name."""
 
 
