@@ -92,11 +92,11 @@ def task_ids_of(tasks: object) -> list[TaskId]:
     InvalidDependency
         If something stands for none.
     """
-    if isinstance(tasks, str):
-        return [TaskId(tasks)]
     if isinstance(tasks, AsyncResult):
         return tasks.msg_ids
-    if isinstance(tasks, Iterable) and not isinstance(tasks, bytes | Mapping):
+    if isinstance(tasks, str):
+        return [TaskId(tasks)]
+    if isinstance(tasks, Iterable) and not isinstance(tasks, (bytes, Mapping)):
         return [task_id for task in tasks for task_id in task_ids_of(task)]
     raise InvalidDependency(
         f"Invalid dependency: {tasks!r} is no task; give a msg_id, an AsyncResult, a"

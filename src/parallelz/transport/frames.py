@@ -19,8 +19,6 @@ from parallelz.transport.sockets import NO_WAIT
 
 PIECE_BYTES_MAX = 1024 * 1024
 ENCRYPTION_BYTES_MAX = 1024  # what CURVE adds to a piece is much less
-# A frame that is sent without a copy costs a thread of pyzmq's, which lets go of it, its turn.
-COPIED_BYTES_MAX = 128 * 1024
 MESSAGE_BYTES_MAX = PIECE_BYTES_MAX + ENCRYPTION_BYTES_MAX
 """The size of a frame at which libzmq closes a connection."""
 
@@ -32,7 +30,8 @@ def send_frames(socket: zmq.Socket[bytes], frames: Sequence[WireFrame], flags: i
     last = len(frames) - 1
     for place, frame in enumerate(frames):
         part_flags = flags | _MORE if place < last else flags
-        if isinstance(frame, bytes) and len(frame) <= COPIED_BYTES_MAX:
+        if isinstance(frame, bytes) and len(frame) < PIECE_BYTES_MAX:
+            # What is sent without a copy costs a turn of the thread that lets go of it.
             socket.send(frame, part_flags)
         else:
             _send_large(socket, frame, part_flags)
