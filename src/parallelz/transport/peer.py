@@ -117,6 +117,12 @@ class PeerLink(LinkEnd[M]):
         What an engine says that it has.
     leases
         What it can read in shared memory; None: nothing.
+
+    Attributes
+    ----------
+    has_arrived, is_quiet
+        What a poll has just seen, so that the next `receive` need not look again: whether a
+        message is there, and whether there is no news of the connection.
     """
 
     def __init__(
@@ -151,7 +157,7 @@ class PeerLink(LinkEnd[M]):
             self.take_shared = leases.take
         self._has_keys = bool(endpoint.server_key)
         self._attempts = Attempts(endpoint.urls, self._clock())
-        self._has_arrived = self._is_quiet = False  # what a poll has just seen
+        self.has_arrived = self.is_quiet = False
         self.socket = self._connect(endpoint)
         self._greet()
 
@@ -189,13 +195,13 @@ class PeerLink(LinkEnd[M]):
         know the keys. What does not decode is dropped with a log line.
         """
         items: list[tuple[M, Sequence[Buffer]]] = []
-        if not self._is_quiet:
+        if not self.is_quiet:
             self._watch_connection(items)
-        self._is_quiet = False
+        self.is_quiet = False
         for _ in range(RECEIVE_COUNT_MAX):
-            if not (self._has_arrived or has_arrivals(self.socket)):
+            if not (self.has_arrived or has_arrivals(self.socket)):
                 break
-            self._has_arrived = False
+            self.has_arrived = False
             frame = self.socket.recv(NO_WAIT, copy=False)
             first, buffers = receive_frames(self.socket, frame)
             self._take_in(first, buffers, items)
@@ -242,19 +248,6 @@ class PeerLink(LinkEnd[M]):
             self._try_next()
         return min(super().tick(now_s), self._attempts.over_s)
 
-    def note_poll(self, *, has_arrived: bool, is_quiet: bool) -> None:
-        """Take in what a poll has just seen, so that the next `receive` need not look again.
-
-        Parameters
-        ----------
-        has_arrived
-            Whether a message is there.
-        is_quiet
-            Whether there is no news of the connection.
-        """
-        self._has_arrived = has_arrived
-        self._is_quiet = is_quiet
-
     @property
     def sockets(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
         """What to poll for reading."""
@@ -283,24 +276,37 @@ class PeerPoller:
 
     def __init__(self, *sources: PeerLink[Any] | Waker | Watch) -> None:
         self._poller = zmq.Poller()
-        self._links = [source for source in sources if isinstance(source, PeerLink)]
-        self._others = {s.fileno(): s for s in sources if not isinstance(s, PeerLink)}
-        for link in self._links:
-            for socket in link.sockets:
-                self._poller.register(socket, zmq.POLLIN)
-        for fd in self._others:
-            self._poller.register(fd, zmq.POLLIN)
+        self._links: list[PeerLink[Any]] = []
+        self._by_socket: dict[object, PeerLink[Any]] = {}
+        self._by_monitor: dict[object, PeerLink[Any]] = {}
+        self._by_fd: dict[object, Waker | Watch] = {}
+        for source in sources:
+            if isinstance(source, PeerLink):
+                socket, monitor = source.sockets
+                self._links.append(source)
+                self._by_socket[socket] = source
+                self._by_monitor[monitor] = source
+            else:
+                self._by_fd[source.fileno()] = source
+        for pollable in (*self._by_socket, *self._by_monitor, *self._by_fd):
+            self._poller.register(pollable, zmq.POLLIN)
 
     def poll(self, timeout_s: float | None) -> set[object]:
         """Return the ready ones; an empty set after `timeout_s` (None: never)."""
         timeout_ms = None if timeout_s is None else max(0, -int(-timeout_s * 1000 // 1))
-        seen = [source for source, _ in self._poller.poll(timeout_ms)]
-        ready: set[object] = set()
+        seen = self._poller.poll(timeout_ms)
         for link in self._links:
-            socket, monitor = link.sockets
-            has_arrived, is_quiet = socket in seen, monitor not in seen
-            link.note_poll(has_arrived=has_arrived, is_quiet=is_quiet)
-            if has_arrived or not is_quiet:
+            link.has_arrived, link.is_quiet = False, True
+        ready: set[object] = set()
+        for pollable, _ in seen:
+            if pollable in self._by_socket:
+                link = self._by_socket[pollable]
+                link.has_arrived = True
                 ready.add(link)
-        ready.update(other for fd, other in self._others.items() if fd in seen)
+            elif pollable in self._by_monitor:
+                link = self._by_monitor[pollable]
+                link.is_quiet = False
+                ready.add(link)
+            else:
+                ready.add(self._by_fd[pollable])
         return ready
