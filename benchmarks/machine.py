@@ -57,6 +57,7 @@ def describe_machine() -> dict[str, object]:
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "python_build": f"{' '.join(platform.python_build())} {platform.python_compiler()}",
     }
 
 
