@@ -7,6 +7,7 @@ import gc
 import importlib.util
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -44,6 +45,18 @@ def own_temporary_directory() -> Iterator[None]:
             shared = stack.enter_context(_shared_memory_of_this_run(root))
             patch.setenv(settings.SHARED_MEMORY_DIR_VARIABLE, shared)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Let tests, and what they start, be interrupted as from a terminal.
+
+    A script's shell has what it starts by ``&`` ignore SIGINT, and that is inherited.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
