@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parallelz import AsyncHubResult, Client, Cluster
@@ -65,6 +66,21 @@ def test_the_database_can_be_asked(rc: Client) -> None:
         rc.result_status(["nobody-0"])
     with pytest.raises(QueryError, match="nonsense"):
         rc.db_query({"nonsense": 1})
+
+
+def test_queries_may_have_numbers_arrays_and_texts_of_numpy(rc: Client) -> None:
+    result = rc.view().apply_async(divide, 1, 2)
+    assert rc.wait(timeout=TIMEOUT_S)
+    for query in (
+        {"engine_id": np.int64(0)},
+        {"engine_id": {"$in": np.arange(3)}},
+        {"submitted": {"$gt": np.float32(0), "$lt": np.float64(1e12)}},
+        {"msg_id": np.str_(result.msg_ids[0])},
+        {"msg_id": {"$in": iter(result.msg_ids)}},
+    ):
+        assert [record["msg_id"] for record in rc.db_query(query)] == result.msg_ids
+    with pytest.raises(QueryError, match="retries"):
+        rc.db_query({"retries": object()})
 
 
 def test_ended_tasks_can_be_forgotten(rc: Client) -> None:

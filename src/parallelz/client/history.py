@@ -19,6 +19,7 @@ from parallelz.ids import EngineId, SessionId, TaskId
 from parallelz.option_values import integer_of
 from parallelz.protocol.answers import content_of
 from parallelz.protocol.messages import AskHistory, Question
+from parallelz.protocol.texts import plain
 from parallelz.store.query import KEYS, Kind, check_keys, parse
 
 IDS_COUNT_MAX = 5_000  # that one question names
@@ -56,12 +57,13 @@ class HistorySession(Session):
         QueryError
             If the query makes no sense.
         """
+        query = cast("Mapping[str, object]", _plain(query))
         parse(query)
         wanted = [keys] if isinstance(keys, str) else keys
         if wanted is not None:
             wanted = list(wanted)
             check_keys(wanted)
-        records = self.records("query", {"query": _plain(query), "keys": wanted})
+        records = self.records("query", {"query": query, "keys": wanted})
         return [_with_moments(record) for record in records]
 
     def hub_history(self) -> list[TaskId]:
@@ -324,9 +326,21 @@ def _with_moments(record: Record) -> Record:
 
 
 def _plain(query: object) -> object:
-    """Return a query as msgpack has it: times as Unix time, sets as lists."""
-    if isinstance(query, Mapping):
-        return {key: _plain(value) for key, value in query.items()}
-    if isinstance(query, list | tuple | set | frozenset):
-        return [_plain(value) for value in query]
-    return query.timestamp() if isinstance(query, datetime.datetime) else query
+    """Return a query as msgpack has it: times as Unix time, sets and arrays as lists.
+
+    What it has no place for is left, for who reads the query to complain of.
+    """
+    match query:
+        case datetime.datetime():
+            return query.timestamp()
+        case Mapping():
+            return {key: _plain(value) for key, value in query.items()}
+        case Iterable() if not isinstance(query, str | bytes):
+            return [_plain(value) for value in query]
+        case None | bool() | bytes():
+            return query
+        case _:
+            try:
+                return plain(query)
+            except TypeError:
+                return query
