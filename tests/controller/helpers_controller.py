@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from parallelz.controller.controller import Controller
+from parallelz.controller.liveness import Verdict, judge
 from parallelz.controller.recording import Recording
-from parallelz.protocol.messages import Message, Role
+from parallelz.protocol.messages import Message, PeerInfo, Role
 from parallelz.protocol.roles import ToClient, ToEngine, ToSupervisor
 from parallelz.transport.peer import PeerLink, PeerPoller, endpoint_for, new_session_id
 from parallelz.transport.security import ClusterSecrets, new_secrets
@@ -24,11 +25,13 @@ INCOMING = {"client": ToClient, "engine": ToEngine, "supervisor": ToSupervisor}
 
 
 @contextlib.contextmanager
-def running_controller(ip: str = "") -> Iterator[ClusterSecrets]:
+def running_controller(
+    ip: str = "", judging: Callable[[PeerInfo, str], Verdict] = judge
+) -> Iterator[ClusterSecrets]:
     """Serve in a thread; without a recorder."""
     with tempfile.TemporaryDirectory(prefix="parallelz-") as directory:
         secrets = new_secrets("", runtime_dir=Path(directory), ip=ip)
-        controller = Controller(secrets, Recording(None))
+        controller = Controller(secrets, Recording(None), judging=judging)
         thread = threading.Thread(target=controller.run)
         thread.start()
         try:
@@ -43,7 +46,14 @@ def running_controller(ip: str = "") -> Iterator[ClusterSecrets]:
 class RawPeer:
     """A peer with both links that receives only when the test says so."""
 
-    def __init__(self, secrets: ClusterSecrets, role: Role, *, token: str = "") -> None:
+    def __init__(
+        self,
+        secrets: ClusterSecrets,
+        role: Role,
+        *,
+        token: str = "",
+        is_supervised: bool = False,
+    ) -> None:
         info = secrets.infos["engine" if role == "supervisor" else role]
         self.session_id = new_session_id()
         self.links = {
@@ -54,6 +64,7 @@ class RawPeer:
                 role=role,
                 token=token or info.token,
                 incoming=INCOMING[role],
+                is_supervised=is_supervised,
             )
             for name in ("bulk", "control")
         }

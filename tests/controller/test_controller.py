@@ -10,6 +10,7 @@ import pytest
 import zmq
 from helpers_controller import RawPeer, running_controller
 
+from parallelz.controller.liveness import Verdict
 from parallelz.ids import Digest, EngineId, SessionId, TaskId
 from parallelz.protocol.envelope import pack
 from parallelz.protocol.messages import (
@@ -19,6 +20,7 @@ from parallelz.protocol.messages import (
     ClearNamespace,
     DefineFunction,
     EngineDied,
+    EngineJoined,
     EngineLeft,
     NamespaceCleared,
     Notice,
@@ -100,6 +102,20 @@ def test_cause_of_a_death_comes_from_the_supervisor(
     assert (ended.task_id, ended.status) == (task_id, "engine-lost")
     assert cause in ended.error.evalue
     supervisor.close()
+
+
+def test_cause_of_a_death_is_waited_for_also_if_the_supervisor_joins_after_it() -> None:
+    with (
+        running_controller(judging=lambda peer, host_id: Verdict.DEAD) as secrets,
+        contextlib.closing(RawPeer(secrets, "client")) as client,
+        contextlib.closing(RawPeer(secrets, "engine", is_supervised=True)) as engine,
+    ):
+        client.wait_for(EngineJoined)
+        engine.close()
+        with contextlib.closing(RawPeer(secrets, "supervisor")) as supervisor:
+            supervisor.wait_for(Welcome)
+            supervisor.say(EngineDied(SessionId(engine.session_id), "exit code 7"), "control")
+            assert client.wait_for(EngineLeft).cause == "exit code 7"
 
 
 def test_engine_that_was_given_up_is_refused(

@@ -256,8 +256,7 @@ class Attendance:
         grace_s = self.limits.away_grace_s
         cause = f"{host} has been unreachable for {grace_s:g} s: no sign of life from it"
         if verdict is Verdict.DEAD:
-            supervised = self._sessions.supervisor_of(session) is not None
-            grace_s, cause = SUPERVISOR_GRACE_S if supervised else 0.0, ENDED
+            grace_s, cause = SUPERVISOR_GRACE_S if session.is_supervised else 0.0, ENDED
         elif session.role == "client":
             grace_s = self.limits.client_grace_s
         self._suspects.setdefault(session.id, (now_s + grace_s, cause, session))

@@ -86,6 +86,7 @@ class Session:
         self.is_expected = False  # one that the core waits for
         self.is_returning = False
         self.is_introduced = False  # an engine that has said what it brings along
+        self.is_supervised = False  # an engine whose supervisor is here, or comes
         self.backlog: list[tuple[Link, int, Message | None, Sequence[Buffer]]] = []
         self.children: list[SessionId] = []  # of a supervisor
         self.known: KnownDefinitions[Definition] = KnownDefinitions()  # a client told us
@@ -156,6 +157,7 @@ class Sessions:
             is_other = hello.controller_id not in ("", session.controller_id)
             session.is_returning = session.is_returning or is_other
         session.peer = hello.peer
+        session.is_supervised = hello.is_supervised
         for link in session.links:
             link.sender.shares_memory = hello.shares_memory
         return session.bulk if hello.link == "bulk" else session.control

@@ -117,12 +117,12 @@ class Engine:
         self._started = started
         self._runner = Runner(self._main)
         self._sharing = Sharing(info, session_id)
+        self._parent = None if parent_fd is None else Watch(parent_fd)
         self._bulk = self._link("bulk")
         self._control = self._link("control")
         self._control.introduction = self._introduce
         self._main_waker = Waker()
         self._io_waker = Waker()
-        self._parent = None if parent_fd is None else Watch(parent_fd)
         self._results = Results(self._queue)
         self._bulk_controller_id = ""
         self._is_armed = False
@@ -145,6 +145,7 @@ class Engine:
             incoming=ToEngine,
             labels=self._options.labels,
             resources=self._options.resources,
+            is_supervised=self._parent is not None,
             leases=self._sharing.leases,
         )
 

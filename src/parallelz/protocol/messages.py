@@ -77,6 +77,7 @@ class Hello(Message, frozen=True):
     resources: dict[str, float] = {}
     engine_id: EngineId = EngineId(-1)  # of an engine that comes back: who it was
     shares_memory: bool = False  # it can read what lies in the cluster's shared memory
+    is_supervised: bool = False  # of an engine: a supervisor says how it ended when it has
 
 
 class Welcome(Message, frozen=True):

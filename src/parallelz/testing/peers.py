@@ -85,6 +85,7 @@ class SimProcess:
             peer=self.peer,
             labels=self.labels,
             resources=self.resources,
+            is_supervised=self.role == "engine",
         )
         return SimLink(self.network, self, hello, incoming, settle=settle)
 

@@ -115,6 +115,8 @@ class PeerLink(LinkEnd[M]):
         `settle` when it does.
     labels, resources
         What an engine says that it has.
+    is_supervised
+        Whether a supervisor watches over this engine, and tells the controller how it ended.
     leases
         What it can read in shared memory; None: nothing.
 
@@ -137,6 +139,7 @@ class PeerLink(LinkEnd[M]):
         settle: bool = True,
         labels: Sequence[str] = (),
         resources: Mapping[str, float] | None = None,
+        is_supervised: bool = False,
         leases: Leases | None = None,
     ) -> None:
         hello = Hello(
@@ -151,6 +154,7 @@ class PeerLink(LinkEnd[M]):
             labels=list(labels),
             resources=dict(resources or {}),
             shares_memory=leases is not None,
+            is_supervised=is_supervised,
         )
         super().__init__(hello, incoming, settle=settle)
         if leases is not None:
