@@ -327,6 +327,9 @@ class Attendance:
     def _stop_waiting_for(self, supervisor: Session, now_s: float) -> None:
         """Do not wait for what this supervisor would have said of its dead engines."""
         for session_id in supervisor.children:
+            child = self._sessions.by_id.get(session_id)
+            if child is not None:
+                child.is_supervised = False
             suspect = self._suspects.get(session_id)
             if suspect is not None and suspect[1] == ENDED:
                 self._suspects[session_id] = (min(suspect[0], now_s), ENDED, suspect[2])

@@ -33,10 +33,7 @@ class Value(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Base of every message: immutable, tagged with its class name.
-
-    No message can be part of a cycle, so the garbage collector need not look for one.
-    """
+    """Base of every message: immutable, tagged with its class name, never part of a cycle."""
 
 
 # -- joining ------------------------------------------------------------------------------
