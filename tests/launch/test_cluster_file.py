@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -15,6 +19,8 @@ from parallelz import settings
 from parallelz.errors import ClusterError
 from parallelz.launch import cluster_file, clusters
 from parallelz.launch.cluster_file import ClusterRunning, NoCluster, ProcessId
+
+TraceFunction = Callable[[FrameType, str, Any], Any]
 
 
 @pytest.fixture
@@ -62,6 +68,43 @@ def test_all_secrets_are_for_their_owner_only(profile_dir: Path) -> None:
     assert files(profile_dir) == []
     assert not Path(socket_dir).exists()
     assert not list((profile_dir.parent / "shm").iterdir())
+
+
+def interrupt_at(step: int, names: frozenset[str]) -> TraceFunction:
+    """Return what raises KeyboardInterrupt before that line in all calls of these functions."""
+    seen = itertools.count(1)
+
+    def trace(frame: FrameType, event: str, arg: object) -> TraceFunction | None:
+        code = frame.f_code
+        if code.co_filename != cluster_file.__file__ or code.co_name not in names:
+            return None
+        if event == "line" and next(seen) == step:
+            raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_an_interrupt_of_a_start_leaves_nothing(profile_dir: Path, reuse: bool) -> None:
+    for step in itertools.count(1):
+        before = sys.gettrace()
+        sys.settrace(interrupt_at(step, frozenset({"claim", "write_files"})))
+        try:
+            socket_dir = cluster_file.establish(profile_dir, "", reuse=reuse)
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        finally:
+            sys.settrace(before)
+        assert "cluster.json" not in files(profile_dir)
+        assert not list(Path(tempfile.gettempdir()).iterdir())
+        assert not list((profile_dir.parent / "shm").iterdir())
+        for name in files(profile_dir):  # with --reuse they stay, and are begun with again
+            (profile_dir / "security" / name).unlink()
+    assert step > 10
+    cluster_file.release(profile_dir, "", socket_dir=socket_dir)
 
 
 def test_an_id_is_claimed_once(profile_dir: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import secrets
 import socket
 import sys
 import tempfile
@@ -157,8 +158,38 @@ def establish(
     """
     settings.make_profile_dir(profile_dir)
     kept = _kept_secrets(profile_dir, cluster_id) if reuse and writes_files else None
-    socket_dir = make_socket_dir() if kept is None else str(runtime_dir_of(kept))
-    if not claim(profile_dir, cluster_id, socket_dir=socket_dir, keeps_files=reuse):
+    # What is made has its name before, so that an interrupt leaves nothing, whenever it comes.
+    socket_dir = _unused_socket_dir() if kept is None else str(runtime_dir_of(kept))
+    is_ours = False
+    try:
+        if kept is None:
+            Path(socket_dir).mkdir(mode=0o700)
+        is_ours = claim(profile_dir, cluster_id, socket_dir=socket_dir, keeps_files=reuse)
+        if is_ours and not writes_files:
+            if not reuse:  # those of before would be taken for the new ones
+                _remove_connection_files(profile_dir, cluster_id)
+        elif is_ours:
+            if kept is not None:
+                remove_runtime_dir(Path(socket_dir))
+                Path(socket_dir).mkdir(mode=0o700)
+                written = renewed(
+                    kept, ip=ip, port=port, location=location, heartbeat=heartbeat
+                )
+            else:
+                written = new_secrets(
+                    cluster_id,
+                    runtime_dir=Path(socket_dir),
+                    ip=ip,
+                    port=port,
+                    location=location,
+                    heartbeat=heartbeat,
+                )
+            write_files(written, profile_dir, socket_dir)
+    except BaseException:
+        if is_ours or kept is None:
+            release(profile_dir, cluster_id, socket_dir=socket_dir)
+        raise
+    if not is_ours:
         if kept is None:  # else it is that of the cluster which runs
             remove_runtime_dir(Path(socket_dir))
         which = f" with the id {cluster_id!r}" if cluster_id else ""
@@ -166,28 +197,6 @@ def establish(
             f"a cluster{which} runs already in {profile_dir}; stop it (ipclusterz stop)"
             " or choose another cluster id (--cluster-id)"
         )
-    if not writes_files:
-        if not reuse:  # those of before would be taken for the new ones
-            _remove_connection_files(profile_dir, cluster_id)
-        return socket_dir
-    try:
-        if kept is not None:
-            remove_runtime_dir(Path(socket_dir))
-            Path(socket_dir).mkdir(mode=0o700)
-            written = renewed(kept, ip=ip, port=port, location=location, heartbeat=heartbeat)
-        else:
-            written = new_secrets(
-                cluster_id,
-                runtime_dir=Path(socket_dir),
-                ip=ip,
-                port=port,
-                location=location,
-                heartbeat=heartbeat,
-            )
-        write_files(written, profile_dir, socket_dir)
-    except BaseException:
-        release(profile_dir, cluster_id, socket_dir=socket_dir)
-        raise
     return socket_dir
 
 
@@ -438,10 +447,16 @@ def release(
 
 def make_socket_dir() -> str:
     """Make a directory that only we may enter, with a path short enough for a socket."""
-    socket_dir = tempfile.mkdtemp(prefix=SOCKET_DIR_PREFIX)
+    socket_dir = _unused_socket_dir()
+    Path(socket_dir).mkdir(mode=0o700)
+    return socket_dir
+
+
+def _unused_socket_dir() -> str:
+    name = f"{SOCKET_DIR_PREFIX}{secrets.token_hex(6)}"
+    socket_dir = str(Path(tempfile.gettempdir(), name))
     if len(socket_dir) > settings.SOCKET_PATH_LENGTH_MAX - len("/controller.sock"):
-        Path(socket_dir).rmdir()
-        socket_dir = tempfile.mkdtemp(prefix=SOCKET_DIR_PREFIX, dir="/tmp")
+        socket_dir = f"/tmp/{name}"
     return socket_dir
 
 
