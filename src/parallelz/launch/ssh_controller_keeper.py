@@ -134,7 +134,7 @@ class Keeper:
             logger.warning(
                 "! %s: the login %s; logs in again", self._options.host, describe_code(code)
             )
-            self._wait(pause_s)
+            self._pause(pause_s)
             if self._is_ending:
                 return 0
             pause_s = min(2 * pause_s, PAUSE_MAX_S)
@@ -180,6 +180,12 @@ class Keeper:
                 pipe.close()  # type: ignore[union-attr]
         self._process = None
         return code
+
+    def _pause(self, pause_s: float) -> None:
+        """Do nothing for so long; the end of the last login may still wake us."""
+        until_s = time.monotonic() + pause_s
+        while not self._is_ending and (left_s := until_s - time.monotonic()) > 0:
+            self._wait(left_s)
 
     def _wait(self, timeout_s: float, answers: Lines | None = None) -> Lines | None:
         """Wait for what comes, and deal with it; return what further answers come by."""
