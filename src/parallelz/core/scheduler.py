@@ -6,8 +6,8 @@ Theory of operation
 in order. The same events give the same actions, always; a bug can be replayed.
 
 What an event means stands here, what a task can do on the `Board`, and which engine has room in
-the `Roster`. After each event all that can be placed is placed: first the direct tasks of an
-engine, then by priority and by whose turn it is.
+the `Roster`. After each event, or after several that came at once, all that can be placed is
+placed: first the direct tasks of an engine, then by priority and by whose turn it is.
 """
 
 from __future__ import annotations
