@@ -71,6 +71,7 @@ class Requests:
         self._touch = touch
         self._clears: dict[str, tuple[Session, int, set[EngineId]]] = {}
         self.hub_is_to_stop = False
+        self._postponed: list[tuple[Session, ShutdownEngines]] = []
 
     @property
     def open_count(self) -> int:
@@ -106,6 +107,12 @@ class Requests:
                         session, Reply(message.request_id, error=ErrorInfo("NoStore", text))
                     )
 
+    def see_to_postponed(self) -> None:
+        """Try again what waits for supervisors that are about to join."""
+        postponed, self._postponed = self._postponed, []
+        for session, message in postponed:
+            self._shut_down(session, message)
+
     def _shut_down(self, session: Session, message: ShutdownEngines) -> None:
         reason = "a client asked for it"
         if not message.restart or message.hub:
@@ -119,6 +126,9 @@ class Requests:
             for engine_id in engine_ids
             if self._sessions.supervisor_of(self._sessions.by_engine[engine_id]) is None
         ]
+        if any(self._sessions.by_engine[each].is_supervised for each in alone):
+            self._postponed.append((session, message))  # a supervisor joins after its engines
+            return
         if alone:
             text = f"engines {alone} have no supervisor that could start others in their place"
             error = ErrorInfo("EngineError", text)
