@@ -173,23 +173,23 @@ def test_a_failed_start_is_one_error_and_leaves_nothing(shell: Shell) -> None:
     assert list((shell.profile_dir / "security").iterdir()) == []
 
 
-def test_what_was_killed_is_cleaned_up(shell: Shell) -> None:
+def leave_killed_cluster(shell: Shell) -> None:
     shell.run("ipclusterz start -n 1 --daemonize")
     killed = shell.processes()
     for process in killed:
         process.kill()
     psutil.wait_procs(killed, timeout=10)
+
+
+def test_what_was_killed_is_cleaned_up(shell: Shell) -> None:
+    leave_killed_cluster(shell)
     assert shell.run("ipclusterz status").returncode == 11
     assert "Removed the files of the cluster" in shell.run("ipclusterz clean").stdout
     assert list((shell.profile_dir / "security").iterdir()) == []
 
 
 def test_a_damaged_file_hides_no_other_cluster(shell: Shell) -> None:
-    shell.run("ipclusterz start -n 1 --daemonize")
-    killed = shell.processes()
-    for process in killed:
-        process.kill()
-    psutil.wait_procs(killed, timeout=10)
+    leave_killed_cluster(shell)
     shell.run("ipclusterz start -n 1 --daemonize --cluster-id alive")
     damaged = settings.cluster_file(shell.profile_dir, "damaged")
     damaged.write_text('{"cluster_id": ')

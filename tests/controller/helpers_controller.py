@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -26,12 +27,14 @@ INCOMING = {"client": ToClient, "engine": ToEngine, "supervisor": ToSupervisor}
 
 @contextlib.contextmanager
 def running_controller(
-    ip: str = "", judging: Callable[[PeerInfo, str], Verdict] = judge
+    ip: str = "",
+    judging: Callable[[PeerInfo, str], Verdict] = judge,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[ClusterSecrets]:
     """Serve in a thread; without a recorder."""
     with tempfile.TemporaryDirectory(prefix="parallelz-") as directory:
         secrets = new_secrets("", runtime_dir=Path(directory), ip=ip)
-        controller = Controller(secrets, Recording(None), judging=judging)
+        controller = Controller(secrets, Recording(None), judging=judging, clock=clock)
         thread = threading.Thread(target=controller.run)
         thread.start()
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ import zmq
 from helpers_controller import RawPeer, running_controller
 
 from parallelz.controller.liveness import Verdict
+from parallelz.controller.requests import JOIN_GRACE_S
 from parallelz.ids import Digest, EngineId, SessionId, TaskId
 from parallelz.protocol.envelope import pack
 from parallelz.protocol.messages import (
@@ -19,6 +21,7 @@ from parallelz.protocol.messages import (
     ClearEngines,
     ClearNamespace,
     DefineFunction,
+    EndEngine,
     EngineDied,
     EngineJoined,
     EngineLeft,
@@ -27,8 +30,10 @@ from parallelz.protocol.messages import (
     Refused,
     Reply,
     RunTask,
+    ShutdownEngines,
     SubmitDirect,
     SubmitTask,
+    Supervises,
     TaskEnded,
     TaskFinished,
     Welcome,
@@ -116,6 +121,41 @@ def test_cause_of_a_death_is_waited_for_also_if_the_supervisor_joins_after_it() 
             supervisor.wait_for(Welcome)
             supervisor.say(EngineDied(SessionId(engine.session_id), "exit code 7"), "control")
             assert client.wait_for(EngineLeft).cause == "exit code 7"
+
+
+def test_an_engine_is_replaced_by_a_supervisor_that_joins_after_the_request() -> None:
+    with (
+        running_controller() as secrets,
+        contextlib.closing(RawPeer(secrets, "client")) as client,
+        contextlib.closing(RawPeer(secrets, "engine", is_supervised=True)) as engine,
+    ):
+        client.wait_for(EngineJoined)
+        client.say(ShutdownEngines(1, [EngineId(0)], restart=True), "control")
+        client.say(AskQueues(2, []), "control")
+        assert client.wait_for(Reply).request_id == 2  # the first one waits
+        with contextlib.closing(RawPeer(secrets, "supervisor")) as supervisor:
+            supervisor.say(Supervises([engine.session_id]), "control")
+            assert supervisor.wait_for(EndEngine).session_id == engine.session_id
+            reply = client.wait_for(Reply)
+            assert (reply.request_id, reply.error) == (1, None)
+
+
+def test_a_supervisor_that_never_joins_is_not_waited_for_without_end() -> None:
+    later_s = 0.0
+    with (
+        running_controller(clock=lambda: time.monotonic() + later_s) as secrets,
+        contextlib.closing(RawPeer(secrets, "client")) as client,
+        contextlib.closing(RawPeer(secrets, "engine", is_supervised=True)),
+    ):
+        client.wait_for(EngineJoined)
+        client.say(ShutdownEngines(1, [EngineId(0)], restart=True), "control")
+        client.say(AskQueues(2, []), "control")
+        assert client.wait_for(Reply).request_id == 2
+        later_s = JOIN_GRACE_S
+        reply = client.wait_for(Reply)
+        assert reply.request_id == 1
+        assert reply.error is not None
+        assert "have no supervisor" in reply.error.evalue
 
 
 def test_engine_that_was_given_up_is_refused(

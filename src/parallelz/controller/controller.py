@@ -344,7 +344,7 @@ class Controller:
                 self._recording.take_trouble(message)
             case Supervises():
                 session.children = message.session_ids
-                self._requests.see_to_postponed()
+                self._requests.see_to_postponed(now_s)
             case DrainChildren():
                 drained = DrainEngines(0, self._sessions.engine_ids(session.children))
                 self._tasks.handle(drained, session.id, now_s)
@@ -388,7 +388,7 @@ class Controller:
         if deadline_s is not None and deadline_s <= now_s:
             self._tasks.handle(Tick(), SessionId(""), now_s)
         self._attendance.see_to_timers(now_s)
-        self._requests.see_to_postponed()
+        self._requests.see_to_postponed(now_s)
         self._returning.see_to_timers(now_s)
         self._restoring.see_to_timers(now_s)
         self._tasks.lookups.see_to_timers(now_s)

@@ -50,6 +50,7 @@ Request = (
 )
 
 RESTART_GRACE_S = 2.0
+JOIN_GRACE_S = 10.0  # for a supervisor, which joins some milliseconds after its engines
 LIVE_KEPT_MAX = 100  # envelopes that a client has not taken: it gets no more live output
 
 
@@ -71,12 +72,13 @@ class Requests:
         self._touch = touch
         self._clears: dict[str, tuple[Session, int, set[EngineId]]] = {}
         self.hub_is_to_stop = False
-        self._postponed: list[tuple[Session, ShutdownEngines]] = []
+        # Until supervisors have joined, and until when.
+        self._postponed: list[tuple[Session, ShutdownEngines, float]] = []
 
     @property
     def open_count(self) -> int:
         """How many requests wait for others to answer."""
-        return len(self._clears) + self._recording.question_count
+        return len(self._clears) + len(self._postponed) + self._recording.question_count
 
     def handle(self, session: Session, message: Request, now_s: float) -> None:
         """Do what a client asks, or see to it that it is done."""
@@ -90,7 +92,7 @@ class Requests:
             case ClearEngines():
                 self._clear(session, message)
             case ShutdownEngines():
-                self._shut_down(session, message)
+                self._shut_down(session, message, now_s, now_s + JOIN_GRACE_S)
             case AskQueues():
                 status = queue_status(
                     self._scheduler, message.engine_ids, verbose=message.verbose
@@ -107,13 +109,15 @@ class Requests:
                         session, Reply(message.request_id, error=ErrorInfo("NoStore", text))
                     )
 
-    def see_to_postponed(self) -> None:
+    def see_to_postponed(self, now_s: float) -> None:
         """Try again what waits for supervisors that are about to join."""
         postponed, self._postponed = self._postponed, []
-        for session, message in postponed:
-            self._shut_down(session, message)
+        for session, message, until_s in postponed:
+            self._shut_down(session, message, now_s, until_s)
 
-    def _shut_down(self, session: Session, message: ShutdownEngines) -> None:
+    def _shut_down(
+        self, session: Session, message: ShutdownEngines, now_s: float, until_s: float
+    ) -> None:
         reason = "a client asked for it"
         if not message.restart or message.hub:
             self._tell(message.engine_ids, StopEngine(reason))
@@ -126,8 +130,9 @@ class Requests:
             for engine_id in engine_ids
             if self._sessions.supervisor_of(self._sessions.by_engine[engine_id]) is None
         ]
-        if any(self._sessions.by_engine[each].is_supervised for each in alone):
-            self._postponed.append((session, message))  # a supervisor joins after its engines
+        supervised = [e for e in alone if self._sessions.by_engine[e].is_supervised]
+        if supervised and now_s < until_s:
+            self._postponed.append((session, message, until_s))
             return
         if alone:
             text = f"engines {alone} have no supervisor that could start others in their place"

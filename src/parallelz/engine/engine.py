@@ -225,8 +225,7 @@ class Engine:
                     self._bulk_controller_id = message.controller_id
                 case _:
                     pass  # greetings, which the link has dealt with; the rest is for `control`
-        if jobs:
-            self._queue.extend(jobs, self._bulk_controller_id)
+        self._queue.extend(jobs, self._bulk_controller_id)
         if self._results.settle(self._bulk) and self._started is not None:
             self._started.settle(self._queue.settled_count)
 

@@ -52,9 +52,11 @@ class WorkQueue:
         self.extend([job], controller_id)
 
     def extend(self, jobs: Sequence[Job], controller_id: str = "") -> None:
-        """Append several tasks; see `add`."""
+        """Append several tasks, or none; see `add`."""
+        if not jobs:
+            return
         with self._lock:
-            if jobs and self._controller_id in ("", controller_id):
+            if self._controller_id in ("", controller_id):
                 self._waiting.extend(jobs)
                 self._sender_id = controller_id
 

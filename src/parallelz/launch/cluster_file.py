@@ -169,21 +169,9 @@ def establish(
             if not reuse:  # those of before would be taken for the new ones
                 _remove_connection_files(profile_dir, cluster_id)
         elif is_ours:
-            if kept is not None:
-                remove_runtime_dir(Path(socket_dir))
-                Path(socket_dir).mkdir(mode=0o700)
-                written = renewed(
-                    kept, ip=ip, port=port, location=location, heartbeat=heartbeat
-                )
-            else:
-                written = new_secrets(
-                    cluster_id,
-                    runtime_dir=Path(socket_dir),
-                    ip=ip,
-                    port=port,
-                    location=location,
-                    heartbeat=heartbeat,
-                )
+            written = _secrets_in(
+                Path(socket_dir), cluster_id, kept, ip, port, location, heartbeat
+            )
             write_files(written, profile_dir, socket_dir)
     except BaseException:
         if is_ours or kept is None:
@@ -198,6 +186,29 @@ def establish(
             " or choose another cluster id (--cluster-id)"
         )
     return socket_dir
+
+
+def _secrets_in(
+    runtime_dir: Path,
+    cluster_id: str,
+    kept: ClusterSecrets | None,
+    ip: str,
+    port: int,
+    location: str,
+    heartbeat: Heartbeat,
+) -> ClusterSecrets:
+    if kept is None:
+        return new_secrets(
+            cluster_id,
+            runtime_dir=runtime_dir,
+            ip=ip,
+            port=port,
+            location=location,
+            heartbeat=heartbeat,
+        )
+    remove_runtime_dir(runtime_dir)
+    runtime_dir.mkdir(mode=0o700)
+    return renewed(kept, ip=ip, port=port, location=location, heartbeat=heartbeat)
 
 
 def write_files(cluster: ClusterSecrets, profile_dir: Path, socket_dir: str) -> None:

@@ -114,7 +114,7 @@ class Router:
         self._poller.register(self.socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
         self._waker: Waker | None = None
-        self._has_arrived = False  # as the last poll said, and not received yet
+        self._has_arrived = False  # as is known already, and not received yet
         try:
             self._bind(secrets)
         except ClusterError:
@@ -174,7 +174,8 @@ class Router:
 
     def has_arrivals(self) -> bool:
         """Whether more could be received at once."""
-        return has_arrivals(self.socket)
+        self._has_arrived = self._has_arrived or has_arrivals(self.socket)
+        return self._has_arrived
 
     def broken_fds(self) -> list[int]:
         """Return the lines that broke since the last call, in order."""
