@@ -8,13 +8,15 @@ from pathlib import Path
 import psutil
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """Return its command line: empty if it is hidden, or has ended, as it may at any moment."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def processes_of(profile_dir: Path) -> list[psutil.Process]:
     """Return all others that name this profile in their command lines."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if str(profile_dir) in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return [each for each in found if each.pid != os.getpid()]
+    processes = (each for each in psutil.process_iter() if each.pid != os.getpid())
+    return [each for each in processes if str(profile_dir) in " ".join(words_of(each))]

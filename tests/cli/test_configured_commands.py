@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from helpers_processes import words_of
 from helpers_shell import TIMEOUT_S, Shell, read_until
 
 from parallelz.client.client import Client
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.process
 
 
 def processes(shell: Shell, words: str) -> list[str]:
-    lines = [" ".join(process.cmdline()) for process in shell.processes()]
+    lines = [" ".join(words_of(process)) for process in shell.processes()]
     return [line for line in lines if words in line]
 
 

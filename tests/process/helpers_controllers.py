@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from helpers_processes import words_of
 
 from parallelz import Client, Cluster, settings
 from parallelz.protocol.connection import ConnectionInfo
@@ -37,10 +38,7 @@ def controller_process(profile_dir: Path) -> psutil.Process:
     programs = {"parallelz.controller.process", "parallelz.cli.ipcontrollerz"}
     found = []
     for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-        except psutil.Error:
-            continue
+        words = words_of(process)
         if programs & {*words} and str(profile_dir) in words and "-c" not in words:
             found.append(process)
     (controller,) = found

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import psutil
 import pytest
 from helpers_launchers import TIMEOUT_S, GraceSuite, LauncherSuite, wait_until
+from helpers_processes import words_of
 from helpers_sshd import SSHD
 
 from parallelz import Cluster, ClusterError, EngineError
@@ -75,7 +76,7 @@ def test_what_cannot_run_there_is_told(tmp_path: Path) -> None:
 def login_of(cluster: Cluster, host: str) -> psutil.Process:
     """Return the ssh that the keeper has started for a host."""
     keeper = psutil.Process(cluster.engine_sets["1"].to_facts().pid)
-    (login,) = (each for each in keeper.children() if host in each.cmdline())
+    (login,) = (each for each in keeper.children() if host in words_of(each))
     return login
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers_processes import words_of
 from helpers_sshd import SSHD, running_sshd
 
 from parallelz import Client, Cluster, ClusterError
@@ -40,7 +41,7 @@ def networked(tmp_path: Path) -> Iterator[Cluster]:
 def ssh_processes() -> list[psutil.Process]:
     """Return the ssh programs below this process."""
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.name() == "ssh"]
+    return [each for each in children if Path(" ".join(words_of(each)[:1])).name == "ssh"]
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
