@@ -5,11 +5,13 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelz.client.merging import MERGED_COUNT_MAX, Outgoing, taken_out
+from parallelz.client.merging import MERGED_COUNT_MAX, Outgoing, passing_out, taken_out
 from parallelz.ids import Digest, TaskId
 from parallelz.protocol.messages import (
+    AskHistory,
     DefineFunction,
     Message,
+    ProvideValue,
     SubmitMap,
     SubmitTask,
     TaskOptions,
@@ -95,3 +97,12 @@ def test_what_waits_on_when_it_is_full_leaves_later_in_order() -> None:
         [*sent(task(3), task(4)), large[1].message],
         [task(6).message],
     ]
+
+
+def test_questions_and_values_pass_what_waits_for_room() -> None:
+    question = Outgoing(AskHistory(1, "history", b""))
+    value = Outgoing(ProvideValue(TaskId("c-1"), data=b"x"), [b"large"])
+    define = Outgoing(DefineFunction(G, "g", b""))
+    waiting = deque([task(2), question, define, value, task(3, G)])
+    assert passing_out(waiting) == [question, value]
+    assert [*waiting] == [task(2), define, task(3, G)]

@@ -129,8 +129,25 @@ def test_a_client_sends_no_more_than_the_controller_wants(
         assert re.search(r"waits at its client: .* 8 MiB .*Limits.peer_bytes_max", third)
         assert third.endswith("it is the next to be sent")
         assert last.endswith("3 calls are sent before it")
+        assert len(rc.hub_history()) == 2  # of those that have left; it does not wait
         go.touch()
         assert [ar.get(TIMEOUT_S) for ar in results] == [array.size] * 6
+
+
+def test_tasks_that_fill_the_controller_get_the_results_that_they_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def total(number: int, array: Any) -> float:
+        return float(number + array.sum())
+
+    monkeypatch.setenv(settings.SHARED_MEMORY_VARIABLE, "0")
+    with limited(tmp_path, 8 * MIB) as rc:
+        lv = rc.load_balanced_view()
+        number = lv.apply_async(abs, -7)
+        assert number.get(TIMEOUT_S) == 7
+        array = np.ones(4 * MIB // 8)
+        results = [lv.apply_async(total, number, array) for _ in range(6)]
+        assert [ar.get(TIMEOUT_S) for ar in results] == [7 + array.size] * 6
 
 
 def engines_in(status: dict[Any, Any]) -> list[dict[str, int]]:

@@ -461,9 +461,10 @@ class Connection:
             message = request(request_id)
             self.ledger.wanted_replies[request_id] = message
             # What asks for the past goes behind the submissions that are to be part of it.
-            is_behind = isinstance(message, AskHistory)
-            waiting = self.pump.waiting if is_behind else self.pump.control_waiting
-            waiting.append(Outgoing(message))
+            if isinstance(message, AskHistory):
+                self.pump.put_passing(Outgoing(message))
+            else:
+                self.pump.control_waiting.append(Outgoing(message))
         self.pump.wake()
         return request_id
 

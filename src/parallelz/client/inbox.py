@@ -88,10 +88,10 @@ class Inbox:
 
     def _put_value(self, task_id: TaskId, answer: Answer | None) -> None:
         if answer is None or answer.ended.status != "ok":
-            self.pump.waiting.append(Outgoing(ProvideValue(task_id, is_held=False)))
+            self.pump.put_passing(Outgoing(ProvideValue(task_id, is_held=False)))
             return
         message = ProvideValue(task_id, data=answer.ended.data, frame_count=len(answer.buffers))
-        self.pump.waiting.append(Outgoing(message, answer.buffers))
+        self.pump.put_passing(Outgoing(message, answer.buffers))
 
     def _take_welcome(self, welcome: Welcome, *, is_control: bool) -> None:
         self._ledger.welcome(welcome, is_control=is_control)
@@ -107,7 +107,8 @@ class Inbox:
             first_unsent = _first_number(self.pump.waiting)
             awaited = ranges(n for n in self._ledger.awaited if n < first_unsent)
             # Their answers may have been lost with the controller that had taken them in.
-            self.pump.waiting.extend(map(Outgoing, self._questions(is_of_past=True)))
+            for question in self._questions(is_of_past=True):
+                self.pump.put_passing(Outgoing(question))
         resume: Item = (ResumeTasks(awaited, envelope_count), ())
         return [*definitions, resume]
 

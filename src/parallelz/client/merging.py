@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from parallelz.protocol.envelope import Buffer
-from parallelz.protocol.messages import Message, SubmitMap, SubmitTask
+from parallelz.protocol.messages import (
+    AskHistory,
+    Message,
+    ProvideValue,
+    SubmitMap,
+    SubmitTask,
+)
 
 MERGED_COUNT_MAX = 100  # the controller lets engines begin after each message
 
@@ -52,6 +58,22 @@ def taken_out(
             alike = []
         alike.append(message)
     yield from _merged(alike)
+
+
+def passing_out(waiting: deque[Outgoing]) -> list[Outgoing]:
+    """Take out what is not to wait until there is room: questions, and values asked for.
+
+    Room comes when tasks end. One who asks how they are going cannot wait for that, and tasks
+    that wait for a value would never end.
+    """
+    passing: list[Outgoing] = []
+    staying: list[Outgoing] = []
+    for _ in range(len(waiting)):
+        outgoing = waiting.popleft()
+        is_passing = isinstance(outgoing.message, AskHistory | ProvideValue)
+        (passing if is_passing else staying).append(outgoing)
+    waiting.extendleft(reversed(staying))  # before what others append meanwhile
+    return passing
 
 
 def _merged(tasks: Sequence[SubmitTask]) -> Iterator[Outgoing]:

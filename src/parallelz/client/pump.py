@@ -29,7 +29,7 @@ from types import FrameType
 from typing import Literal, Protocol
 
 from parallelz.client.crowding import Crowding
-from parallelz.client.merging import Outgoing, taken_out
+from parallelz.client.merging import Outgoing, passing_out, taken_out
 from parallelz.errors import ClusterError
 from parallelz.protocol.envelope import Buffer
 from parallelz.protocol.messages import Message
@@ -108,6 +108,7 @@ class Pump:
         self._waker = Waker()
         self._poller = PeerPoller(bulk, control, self._waker)
         self.crowding = Crowding(bulk, self.waiting, self.notices)
+        self._has_passing = False  # among what waits may be what needs no room
         self._noticed_s = 0.0
         self._away_since_s = float("inf")  # when the controller was last there
         self._is_polling = False
@@ -129,6 +130,11 @@ class Pump:
         self._background.start()
 
     # -- for any thread --------------------------------------------------------------------
+
+    def put_passing(self, outgoing: Outgoing) -> None:
+        """Append a question or a value to `waiting`: it passes what is there without room."""
+        self.waiting.append(outgoing)
+        self._has_passing = True  # only now: who looks before that looks once more
 
     def wake(self) -> None:
         """Have what was appended to `waiting` sent soon."""
@@ -374,7 +380,11 @@ class Pump:
     def _has_waiting(self) -> bool:
         """Whether something could be sent now."""
         return bool(
-            (self.waiting and self._bulk.welcome is not None and self._bulk.has_room)
+            (
+                self.waiting
+                and self._bulk.welcome is not None
+                and (self._bulk.has_room or self._has_passing)
+            )
             or (self.control_waiting and self._control.welcome is not None)
         )
 
@@ -386,13 +396,23 @@ class Pump:
         for link, waiting in self._queues:
             # Before a link is open nothing is put on it: a new controller must be told first
             # what the functions are.
-            if not waiting or link.welcome is None or self._is_full(link):
+            if not waiting or link.welcome is None:
                 continue
-            if len(waiting) > 1:
+            if self._is_full(link):
+                if link is self._bulk:
+                    self._put_passing()
+            elif len(waiting) > 1:
                 self._put_many(link, waiting)
             else:
                 link.put(*waiting.popleft())
             link.flush()
+
+    def _put_passing(self) -> None:
+        """Put what needs no room on its link, from among what waits for some."""
+        if self._has_passing:
+            self._has_passing = False
+            for message, buffers in passing_out(self.waiting):
+                self._bulk.put(message, buffers)
 
     def _put_many(self, link: PeerLink[ToClient], waiting: deque[Outgoing]) -> None:
         count = nbytes = 0
