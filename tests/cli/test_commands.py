@@ -210,6 +210,24 @@ def test_a_damaged_file_hides_no_other_cluster(shell: Shell) -> None:
     assert shell.processes() == []
 
 
+def test_a_cluster_that_cannot_be_stopped_keeps_no_other_from_being(shell: Shell) -> None:
+    for cluster_id in ("a", "b"):
+        shell.run(f"ipclusterz start -n 1 --daemonize --cluster-id {cluster_id}")
+    file = settings.cluster_file(shell.profile_dir, "a")
+    facts = json.loads(file.read_text())
+    facts["engine_sets"]["1"]["launcher"] = "of a plugin"
+    file.write_text(json.dumps(facts))
+
+    stopped = shell.run("ipclusterz stop --all")
+    assert stopped.stdout.splitlines() == [f"Stopped cluster 'b' in {shell.profile_dir}"]
+    assert (stopped.returncode, stopped.stderr.count("'of a plugin'")) == (1, 1)
+
+    facts["engine_sets"]["1"]["launcher"] = "local"
+    file.write_text(json.dumps(facts))
+    assert "Stopped cluster 'a'" in shell.run("ipclusterz stop --all").stdout
+    assert shell.processes() == []
+
+
 def test_logs_are_shown_by_file(shell: Shell) -> None:
     shell.run("ipclusterz start -n 1 --daemonize")
     shown = shell.run("ipclusterz logs -n 1")

@@ -20,7 +20,7 @@ from parallelz import settings
 from parallelz.cli import background, common, configured
 from parallelz.client.client import Client
 from parallelz.cluster import Cluster
-from parallelz.errors import ClusterError
+from parallelz.errors import ClusterError, ParallelzError
 from parallelz.launch import cluster_file, clusters
 from parallelz.launch.cluster_file import ClusterFacts, ClusterRunning, NoCluster
 from parallelz.launch.configuration import COMMANDS
@@ -162,9 +162,10 @@ def stop(args: argparse.Namespace) -> int:
     """Stop one cluster, or all of a profile."""
     directory = common.chosen_profile_dir(args)
     cluster_ids = [args.cluster_id]
-    errors: list[ClusterError] = []
+    errors: list[Exception] = []
     if args.all:
-        found, errors = clusters.find(directory)
+        found, unreadable = clusters.find(directory)
+        errors += unreadable
         cluster_ids = [each.cluster_id for each in found if each.is_local and each.is_running]
     status = common.DONE if cluster_ids else common.ALREADY_STOPPED
     for cluster_id in cluster_ids:
@@ -172,11 +173,14 @@ def stop(args: argparse.Namespace) -> int:
             cluster = Cluster.from_file(
                 profile_dir=directory, cluster_id=cluster_id, load_profile=False
             )
+            cluster.stop_cluster_sync()
         except NoCluster as error:
             print(f"ipclusterz: {error}", file=sys.stderr)
             status = common.ALREADY_STOPPED
             continue
-        cluster.stop_cluster_sync()
+        except (ParallelzError, TimeoutError, OSError) as error:
+            errors.append(error)  # others are to be stopped all the same
+            continue
         print(f"Stopped {_title(cluster_id)} in {directory}")
     if not cluster_ids:
         print(f"ipclusterz: no cluster runs in {directory}", file=sys.stderr)
@@ -308,8 +312,8 @@ def clean(args: argparse.Namespace) -> int:
     return _tell(errors)
 
 
-def _tell(errors: Iterable[ClusterError]) -> int:
-    """Say what could not be read, below what could; return the exit status."""
+def _tell(errors: Iterable[Exception]) -> int:
+    """Say what could not be done, below what could; return the exit status."""
     sys.stdout.flush()
     status = common.DONE
     for error in errors:
