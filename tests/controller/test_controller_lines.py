@@ -42,7 +42,7 @@ def test_an_engine_whose_greeting_is_read_after_its_line_broke_is_not_taken_for_
     engine.die("it was killed")
     for line in lines:
         line.break_here()
-    cluster.advance(5.0)
+    cluster.advance(SUPERVISOR_GRACE_S + 1.0)
     assert engine_ids(cluster) == [e for e in before if e != engine.engine_id]
     assert not any(cluster.controller.remains().values())
 

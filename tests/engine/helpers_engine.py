@@ -64,6 +64,8 @@ class FakeController:
         self._router.bind(url)
         self._refusal = refusal
         self._controller_id = "first"
+        self.is_to_wait: Callable[[Hello], bool] = lambda hello: False
+        self._greeted_later: list[tuple[bytes, Hello]] = []
         self.info = ConnectionInfo(
             cluster_id="", role="engine", token="t", ipc_url=url, host="h", host_id=host_id()
         )
@@ -107,11 +109,20 @@ class FakeController:
             self._router.send_multipart([routing_id, pack(0, envelope.number, [])])
 
     def _greet(self, routing_id: bytes, hello: Hello) -> None:
+        if self.is_to_wait(hello):
+            self._greeted_later.append((routing_id, hello))
+            return
         self.lines[routing_id] = Line(hello, routing_id)
         answer: Message = Welcome(self._controller_id, 0, EngineId(0))
         if self._refusal:
             answer = Refused(self._refusal)
         self._router.send_multipart([routing_id, pack(0, 0, [answer])])
+
+    def greet_who_waits(self) -> None:
+        """Welcome those that were `is_to_wait`, and everybody from now on."""
+        self.is_to_wait = lambda hello: False
+        for routing_id, hello in self._greeted_later:
+            self._greet(routing_id, hello)
 
     def line(self, role: str, link: str, session_id: str = "") -> Line:
         """Wait for a connection, of a given peer or the first with this role."""

@@ -82,6 +82,21 @@ def test_supervisor_tells_its_children_to_each_controller(
 
 
 @pytest.mark.process
+def test_supervisor_tells_of_its_last_death_also_if_it_had_not_joined_yet(
+    controller: FakeController, start: Start
+) -> None:
+    controller.is_to_wait = lambda hello: hello.role == "supervisor"
+    supervisor = start()
+    hello = controller.line("engine", "bulk").hello
+    engine = psutil.Process(hello.peer.pid)
+    engine.kill()
+    engine.wait(TIMEOUT_S)
+    controller.greet_who_waits()
+    assert "SIGKILL" in controller.heard(EngineDied).cause
+    assert controller.pump(supervisor.poll) == signal.SIGKILL
+
+
+@pytest.mark.process
 @pytest.mark.slow
 def test_engine_that_is_ended_is_replaced_by_one_that_is_like_it(
     controller: FakeController, start: Start, gate: Gate, tmp_path: Path

@@ -33,7 +33,7 @@ from parallelz.transport.sockets import host_id
 
 logger = logging.getLogger(__name__)
 
-SUPERVISOR_GRACE_S = 2.0
+SUPERVISOR_GRACE_S = 5.0
 """For the cause of a death and what had started there, which only the supervisor knows.
 
 It says so within milliseconds, on a host that is overloaded after seconds. Without it all that
@@ -41,7 +41,7 @@ was placed on the engine counts as started.
 """
 
 ENDED = "its process has ended"
-RETURN_GRACE_S = 2.0  # the same for one that died while the controller was restarted
+RETURN_GRACE_S = 2.0  # the same for an engine that died while the controller was restarted
 HELD_COUNT_MAX = 100_000
 
 _decode_greeting = msgspec.msgpack.Decoder(Envelope[Hello]).decode

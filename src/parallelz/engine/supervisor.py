@@ -41,6 +41,7 @@ from parallelz.transport.sockets import Waker, new_session_id, term_context
 logger = logging.getLogger(__name__)
 
 FINAL_CODES = (0, EXIT_REFUSED, EXIT_STARTUP)  # another engine would end in the same way
+TELL_TIMEOUT_S = 5.0  # for a controller to be there that is to be told of the last death
 PARENT_CHECK_PERIOD_S = 1.0
 MEMORY_CHECK_PERIOD_S = 0.5
 RESTARTS_MAX = 5  # of engines that died of themselves, all together, in
@@ -96,6 +97,7 @@ class Supervisor:
         self._exit_code = 0
         self._alive_fd, self._kept_fd = os.pipe()
         self._stop_reason = ""
+        self._tell_by_s = 0.0  # until when the controller is waited for, to be told of a death
         self._waker: Waker | None = None
 
     def run(self, n: int) -> int:
@@ -146,7 +148,7 @@ class Supervisor:
             for child, code in self._reap():
                 self._bury(child, code, link)
             link.flush()
-            if not self._children or self._stop_reason:
+            if self._stop_reason or self._is_done(link, now_s):
                 return
             ready = poller.poll(max(due_s - time.monotonic(), 0.0))
             if waker in ready:
@@ -157,6 +159,12 @@ class Supervisor:
                 self._obey(message, link)
             if self._parent_pid is not None and os.getppid() != self._parent_pid:
                 self._stop_reason = "the process that started it is gone"
+
+    def _is_done(self, link: PeerLink[ToSupervisor], now_s: float) -> bool:
+        """Whether no engine is left, and the controller, if it is there, knows why."""
+        if self._children:
+            return False
+        return link.welcome is not None or now_s >= self._tell_by_s
 
     def _take_orders(self) -> None:
         assert self._orders is not None
@@ -248,6 +256,8 @@ class Supervisor:
         started = child.started
         link.put(EngineDied(child.session_id, cause, started.count, started.open()))
         child.started.close()
+        if code not in FINAL_CODES:
+            self._tell_by_s = time.monotonic() + TELL_TIMEOUT_S
         if self._is_replaced(child, code):
             self._replace(link)
             return
