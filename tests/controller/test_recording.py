@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from parallelz.controller.recording import RECORD_PERIOD_S, RECORDS_COUNT_MAX, Recording
+from parallelz.controller.recording import (
+    BACKLOG_BYTES_MAX,
+    RECORD_PERIOD_S,
+    RECORDS_COUNT_MAX,
+    Recording,
+)
 from parallelz.controller.sessions import UNKNOWN_PEER, Session
 from parallelz.controller_limits import ControllerLimits
 from parallelz.ids import Digest, EngineId, SessionId, TaskId
@@ -123,6 +128,36 @@ def test_what_is_taken_in_while_nothing_can_be_recorded_holds_up_nothing_later()
     recording.when_safe(client.bulk, 2)
     assert client.bulk.receiver.settled == 2
     assert recording.holding_count == 0
+
+
+def test_engines_keep_small_results_too_while_a_client_is_far_behind() -> None:
+    recording = Recording(Running, clock=lambda: 0.0)
+    client = Session(SessionId("c"), "client", UNKNOWN_PEER, "")
+    engine = Session(SessionId("e"), "engine", UNKNOWN_PEER, "")
+    recorder = recording.attach(Session(SessionId("r"), "recorder", UNKNOWN_PEER, "").bulk)
+
+    def end(number: int, data: bytes) -> None:
+        ended = TaskEnded(TaskId(f"c-{number}"), "ok", EngineId(0), data=data)
+        client.bulk.put(ended)
+        assert engine.bulk.receiver.accept(number)
+        recording.ended(ended, (), engine, client)
+        recording.when_safe(engine.bulk, number)
+        client.bulk.sender.take(0)
+
+    def record() -> None:
+        recording.see_to_timers(RECORD_PERIOD_S)
+        recorder.sender.take(0)
+        recorder.sender.acknowledge(recorder.sender.taken_count)
+        recording.take_acknowledgement(recorder, recorder.sender.taken_count)
+
+    end(1, bytes(BACKLOG_BYTES_MAX))
+    end(2, b"small")
+    record()
+    assert engine.bulk.receiver.settled == 1
+    client.bulk.sender.acknowledge(2)
+    recording.take_acknowledgement(client.bulk, 2)
+    record()
+    assert engine.bulk.receiver.settled == 2
 
 
 @pytest.mark.parametrize("has_history", [True, False])

@@ -50,6 +50,7 @@ PROCESS_CHECK_PERIOD_S = 0.5
 FINISH_TIMEOUT_S = 5.0
 ASKERS_COUNT_MAX = 10_000
 DEFINED_COUNT_MAX = 10_000
+BACKLOG_BYTES_MAX = 64 * 1024 * 1024  # of one client: more stays with the engines
 
 
 class RecorderProcess(Protocol):
@@ -157,8 +158,7 @@ class Recording:
             engine_uuid = "" if engine is None else engine.id
             args = (message, engine_uuid, buffers, self._wall_clock())
             item = record.ended(*args) if buffers else (record.ended, args)
-        is_large = buffers and not record.keeps_result(message, buffers)
-        if is_large and engine is not None and client is not None:
+        if engine is not None and client is not None and _stays(message, buffers, client):
             self._holding.until_delivered(engine.bulk, client.bulk, item)
         elif item is not None:
             self._add(item)
@@ -461,3 +461,15 @@ class Recording:
             self._process.wait()
         if self._lost_count:
             logger.error("! %d records were lost", self._lost_count)
+
+
+def _stays(message: TaskEnded, buffers: Sequence[Buffer], client: Session) -> bool:
+    """Whether a result stays with its engine until the client has it.
+
+    Either it is too large for the database, or the client is slow, and all that it has not
+    taken in would pile up here.
+    """
+    if buffers and not record.keeps_result(message, buffers):
+        return True
+    has_value = bool(message.data or buffers)
+    return has_value and client.bulk.sender.kept_bytes > BACKLOG_BYTES_MAX
