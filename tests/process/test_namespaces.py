@@ -190,7 +190,7 @@ def test_a_cell_that_runs_can_be_given_up(rc: Client, tmp_path: Path) -> None:
     started, never = tmp_path / "started", tmp_path / "never"
     os.mkfifo(started)
     os.mkfifo(never)
-    code = f"open({str(started)!r}, 'w').close(); x = 1; open({str(never)!r}).read()"
+    code = f"x = 1; open({str(started)!r}, 'w').close(); open({str(never)!r}).read()"
     result = rc[0].execute(code)
     started.read_text()  # until it runs
     rc.cancel(result)
