@@ -10,7 +10,13 @@ import pytest
 
 from parallelz.errors import SerializationError
 from parallelz.protocol import payload, pickling
-from parallelz.protocol.payload import INLINE_BYTES_MAX, dump, load, register_serializer
+from parallelz.protocol.payload import (
+    INLINE_BYTES_MAX,
+    dump,
+    dump_simple_call,
+    load,
+    register_serializer,
+)
 
 
 def travel(obj: object) -> object:
@@ -248,6 +254,24 @@ def test_a_registered_type_goes_its_own_way_without_a_copy() -> None:
     assert isinstance(arrived, list)
     assert arrived[0].pixels == picture.pixels
     assert arrived[0].pixels.readonly
+
+
+@pytest.mark.parametrize(
+    "args",
+    [(), (1, 2.5, None, True), ("text", "\ud800", "_main__"), (10**5000,), ("x" * 20_000,)],
+    ids=["none", "numbers", "texts", "a huge number", "a long text"],
+)
+def test_simple_calls_are_pickled_as_all_are(args: tuple[object, ...]) -> None:
+    call = (0, args, {})
+    pickled = dump_simple_call(call)
+    assert pickled == dump(call)
+    assert load(*pickled) == call
+
+
+@pytest.mark.parametrize("args", [(1, []), (b"",), (lambda: 1,), (type("I", (int,), {})(),)])
+def test_calls_with_other_arguments_are_not_taken_for_simple(args: tuple[object, ...]) -> None:
+    assert dump_simple_call((0, args, {})) is None
+    assert dump_simple_call((0, (), {"key": 1})) is None
 
 
 def test_a_payload_that_is_cut_short_is_an_error_and_not_nonsense() -> None:

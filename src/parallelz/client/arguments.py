@@ -16,8 +16,9 @@ from typing import NoReturn
 
 from parallelz.client.ledger import Ledger, Submission
 from parallelz.ids import TaskId
+from parallelz.protocol import payload
 from parallelz.protocol.inputs import How, TaskInput
-from parallelz.protocol.payload import Payload, dump
+from parallelz.protocol.payload import Payload, dump, dump_simple_call
 
 
 class Call:
@@ -101,7 +102,7 @@ _local = _Local()
 _waiting = _Waiting()
 
 
-def dump_call(call: object, ledger: Ledger) -> tuple[Payload, Call | None]:
+def dump_call(call: payload.Call, ledger: Ledger) -> tuple[Payload, Call | None]:
     """Pickle a call, and return what results it names as inputs; None: it has none.
 
     Raises
@@ -111,6 +112,8 @@ def dump_call(call: object, ledger: Ledger) -> tuple[Payload, Call | None]:
     Exception
         What a result among the arguments raises.
     """
+    if (simple := dump_simple_call(call)) is not None:
+        return simple, None
     slot = _local.slot
     before, slot.call = slot.call, ledger
     try:
@@ -126,8 +129,10 @@ def dump_call(call: object, ledger: Ledger) -> tuple[Payload, Call | None]:
     return pickled, found if found.inputs else None
 
 
-def dump_waiting(call: object) -> Payload:
+def dump_waiting(call: payload.Call) -> Payload:
     """Pickle a call with the values of all results in it, for which it waits."""
+    if (simple := dump_simple_call(call)) is not None:
+        return simple
     slot = _local.slot
     before, slot.call = slot.call, _waiting
     try:

@@ -40,7 +40,7 @@ from parallelz.protocol.messages import (
     SubmitMap,
     TaskOptions,
 )
-from parallelz.protocol.payload import Payload
+from parallelz.protocol.payload import Call, Payload
 from parallelz.protocol.roles import ToClient
 from parallelz.transport.peer import PeerLink, endpoint_for, new_session_id
 from parallelz.transport.pool import Sharing
@@ -48,9 +48,6 @@ from parallelz.transport.tunnel import Tunnel
 
 WAITING_COUNT_MAX = 200_000  # submissions that have not left: then who submits waits
 MAP_ITEMS_MAX = 500  # per message: the controller sends on after each
-
-Call = tuple[int, tuple[object, ...], dict[str, object]]
-"""What a task is pickled from: kind, arguments, keyword arguments."""
 
 PLAIN, BOUND, CHUNK, BOUND_CHUNK = range(4)
 """Kinds of tasks: ``f(*args)``, ``f(namespace, *args)``, and the same for each of a chunk."""

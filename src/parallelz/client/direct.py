@@ -15,7 +15,6 @@ from parallelz.client.connection import (
     BOUND_CHUNK,
     CHUNK,
     PLAIN,
-    Call,
 )
 from parallelz.client.definitions import Function, UserFunction
 from parallelz.client.imports import recorded_imports
@@ -38,6 +37,7 @@ from parallelz.ids import EngineId
 from parallelz.protocol.functions import Definition, named_definition
 from parallelz.protocol.last_resort import use_cloudpickle, use_dill
 from parallelz.protocol.messages import TaskOptions
+from parallelz.protocol.payload import Call
 
 __tracebackhide__ = is_told_by_its_text
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar, SupportsIndex
 
 from parallelz.client.cells import RunsCells
-from parallelz.client.connection import Call
 from parallelz.client.definitions import Function, UserFunction
 from parallelz.client.executor import ViewExecutor
 from parallelz.client.flags import checked_label, checked_tags
@@ -25,6 +24,7 @@ from parallelz.client.session import Jobs, Targets
 from parallelz.client.task_group import CANCEL_GRACE_S
 from parallelz.ids import TaskId, task_id_of
 from parallelz.protocol.functions import Definition, named_definition
+from parallelz.protocol.payload import Call
 from parallelz.store.tags import TagValue
 
 __tracebackhide__ = is_told_by_its_text

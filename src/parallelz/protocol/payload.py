@@ -45,12 +45,16 @@ _LARGE = 2**64 - 1
 _ALIGNMENT = 16  # of every type of array, and of the memory of a bytes object
 _MAIN_MARK = b"_main__"  # also of __mp_main__: what has this name is something else elsewhere
 _RAW_TYPES = frozenset([bytes, bytearray, array.array])
-_SIMPLE_TYPES = frozenset([type(None), bool, int, float])  # nothing in them is special
+_SIMPLE_TYPES = frozenset([type(None), bool, int, float, str])  # nothing in them is special
 _SEARCHED_TYPES = frozenset([tuple, list, dict])
 _SEARCHED_LENGTH_MAX = 64
 _SEARCHED_DEPTH = 3  # (kind, arguments, keyword arguments) and what is right inside arguments
 
 _table = SerializerTable()
+
+
+Call = tuple[int, tuple[object, ...], dict[str, object]]
+"""What a task is pickled from: kind, arguments, keyword arguments."""
 
 
 class Payload(NamedTuple):
@@ -99,9 +103,7 @@ def dump(obj: object) -> Payload:
         for ``(kind, args, kwargs)``.
     """
     if type(obj) in _SIMPLE_TYPES and not serializers:
-        stream = pickle.dumps(obj, 5)
-        if len(stream) < INLINE_BYTES_MAX:
-            return Payload(stream, ())
+        return _dump_simple(obj)
     buffers: list[pickle.PickleBuffer] = []
     lean = _expose(obj, {}, _SEARCHED_DEPTH) if _has_raw((obj,), _SEARCHED_DEPTH) else obj
     try:
@@ -128,6 +130,22 @@ def dump(obj: object) -> Payload:
     if not buffers and len(stream) < INLINE_BYTES_MAX:
         return Payload(stream, ())
     return _lay_out(stream, buffers)
+
+
+def dump_simple_call(call: Call) -> Payload | None:
+    """Pickle a call whose arguments are numbers and texts, in a fraction of the time of `dump`.
+
+    None: it has others.
+    """
+    _, args, kwargs = call
+    if kwargs or serializers or not _SIMPLE_TYPES.issuperset(map(type, args)):
+        return None
+    return _dump_simple(call)
+
+
+def _dump_simple(obj: object) -> Payload:
+    stream = pickle.dumps(obj, 5)
+    return Payload(stream, ()) if len(stream) < INLINE_BYTES_MAX else _lay_out(stream, ())
 
 
 def load(data: bytes, frames: Sequence[Buffer] = ()) -> object:
