@@ -68,6 +68,11 @@ class Holding:
         return bool(self._recorded)
 
     @property
+    def awaits_ends(self) -> bool:
+        """Whether any is held until a task has ended."""
+        return bool(self._until_ended)
+
+    @property
     def awaits_delivery(self) -> bool:
         """Whether any record waits until a client has its result."""
         return bool(self._undelivered)

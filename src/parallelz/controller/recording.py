@@ -162,11 +162,10 @@ class Recording:
             self._holding.until_delivered(engine.bulk, client.bulk, item)
         elif item is not None:
             self._add(item)
-        if item is None:
-            self._holding.ended(message.task_id, None)
-        else:
+        if item is not None:
             self._begin_to_await()
-            self._holding.ended(message.task_id, self._target)
+        if self._holding.awaits_ends:
+            self._holding.ended(message.task_id, None if item is None else self._target)
 
     def _begin_to_await(self) -> None:
         """Take in that something must be recorded from now on, if nothing had to be before."""
@@ -471,5 +470,5 @@ def _stays(message: TaskEnded, buffers: Sequence[Buffer], client: Session) -> bo
     """
     if buffers and not record.keeps_result(message, buffers):
         return True
-    has_value = bool(message.data or buffers)
-    return has_value and client.bulk.sender.kept_bytes > BACKLOG_BYTES_MAX
+    is_behind = client.bulk.sender.kept_bytes > BACKLOG_BYTES_MAX
+    return is_behind and bool(message.data or buffers)
