@@ -6,8 +6,8 @@ import math
 from collections import deque
 
 from parallelz.client.crowding import NOTICE_S, Crowding
-from parallelz.client.merging import Outgoing
 from parallelz.ids import Digest, EngineId, TaskId
+from parallelz.protocol.envelope import Item
 from parallelz.protocol.messages import DefineFunction, SubmitDirect, SubmitMap, SubmitTask
 
 F = Digest(b"f")
@@ -19,8 +19,8 @@ class Link:
     acknowledged_count = 7
 
 
-def task(number: int) -> Outgoing:
-    return Outgoing(SubmitTask(TaskId(f"me-{number}"), F, 0.0))
+def task(number: int) -> Item:
+    return (SubmitTask(TaskId(f"me-{number}"), F, 0.0), ())
 
 
 def test_it_is_said_once_when_nothing_has_moved_for_long() -> None:
@@ -52,10 +52,10 @@ def test_of_each_task_that_stays_here_it_is_told_how_many_calls_are_sent_before(
     link = Link()
     waiting = deque(
         [
-            Outgoing(DefineFunction(F, "f", b"")),
+            (DefineFunction(F, "f", b""), ()),
             task(3),
-            Outgoing(SubmitDirect(4, [EngineId(0), EngineId(1)], F, 0.0)),
-            Outgoing(SubmitMap(6, F, 0.0, [b""] * 3)),
+            (SubmitDirect(4, [EngineId(0), EngineId(1)], F, 0.0), ()),
+            (SubmitMap(6, F, 0.0, [b""] * 3), ()),
             task(9),
         ]
     )

@@ -5,8 +5,9 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelz.client.merging import MERGED_COUNT_MAX, Outgoing, passing_out, taken_out
+from parallelz.client.merging import MERGED_COUNT_MAX, passing_out, taken_out
 from parallelz.ids import Digest, TaskId
+from parallelz.protocol.envelope import Item
 from parallelz.protocol.messages import (
     AskHistory,
     DefineFunction,
@@ -23,11 +24,11 @@ OPTIONS = TaskOptions(label="fit")
 
 def task(
     number: int, digest: Digest = F, options: TaskOptions | None = None, data: bytes = b"x"
-) -> Outgoing:
-    return Outgoing(SubmitTask(TaskId(f"c-{number}"), digest, number / 4, data, 0, options))
+) -> Item:
+    return (SubmitTask(TaskId(f"c-{number}"), digest, number / 4, data, 0, options), ())
 
 
-def sent(*waiting: Outgoing) -> list[Message]:
+def sent(*waiting: Item) -> list[Message]:
     return [message for message, _ in taken_out(deque(waiting))]
 
 
@@ -44,8 +45,8 @@ def test_one_task_alone_stays_what_it_is() -> None:
 
 
 def test_what_differs_in_more_than_arguments_is_not_put_together() -> None:
-    define = Outgoing(DefineFunction(G, "g", b"", 0))
-    framed = Outgoing(SubmitTask(TaskId("c-5"), F, 0.0, b"", 1), [b"frame"])
+    define = (DefineFunction(G, "g", b"", 0), ())
+    framed = (SubmitTask(TaskId("c-5"), F, 0.0, b"", 1), [b"frame"])
     kinds = [
         type(message)
         for message in sent(
@@ -86,23 +87,23 @@ def test_every_task_leaves_once_in_order(
 
 
 def test_what_waits_on_when_it_is_full_leaves_later_in_order() -> None:
-    large = [Outgoing(task(number).message, [b"x" * 9]) for number in (2, 5)]
+    large = [(task(number)[0], [b"x" * 9]) for number in (2, 5)]
     everything = [task(0), task(1), large[0], task(3), task(4), large[1], task(6)]
     waiting = deque(everything)
     rounds = []
     while waiting:
         rounds.append([message for message, _ in taken_out(waiting, lambda: True)])
     assert rounds == [
-        [*sent(task(0), task(1)), large[0].message],
-        [*sent(task(3), task(4)), large[1].message],
-        [task(6).message],
+        [*sent(task(0), task(1)), large[0][0]],
+        [*sent(task(3), task(4)), large[1][0]],
+        [task(6)[0]],
     ]
 
 
 def test_questions_and_values_pass_what_waits_for_room() -> None:
-    question = Outgoing(AskHistory(1, "history", b""))
-    value = Outgoing(ProvideValue(TaskId("c-1"), data=b"x"), [b"large"])
-    define = Outgoing(DefineFunction(G, "g", b""))
+    question = (AskHistory(1, "history", b""), ())
+    value = (ProvideValue(TaskId("c-1"), data=b"x"), [b"large"])
+    define = (DefineFunction(G, "g", b""), ())
     waiting = deque([task(2), question, define, value, task(3, G)])
     assert passing_out(waiting) == [question, value]
     assert [*waiting] == [task(2), define, task(3, G)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from parallelz.client.ledger import Submission
-from parallelz.client.merging import Outgoing
 from parallelz.client.outgoing import marks_of
 from parallelz.ids import EngineId
+from parallelz.protocol.envelope import Item
 from parallelz.protocol.functions import Definition
 from parallelz.protocol.messages import SubmitDirect, SubmitTask, TaskOptions
 from parallelz.protocol.payload import Payload
@@ -30,14 +30,14 @@ class Again(NamedTuple):
     engine_ids: list[EngineId] | None
     inputs: tuple[Submission, ...]
 
-    def outgoing(self, submission: Submission) -> Outgoing:
+    def outgoing(self, submission: Submission) -> Item:
         """Return the message that submits it as the only task of `submission`."""
         digest, submitted_s = self.definition.digest, submission.submitted_s
         data, buffers = self.payload
         if self.engine_ids is None:
             task_id = submission.task_id(0)
             task = SubmitTask(task_id, digest, submitted_s, data, len(buffers), self.options)
-            return Outgoing(task, buffers)
+            return (task, buffers)
         number = submission.first_number
         direct = SubmitDirect(
             number,
@@ -48,4 +48,4 @@ class Again(NamedTuple):
             len(buffers),
             *marks_of(self.options),
         )
-        return Outgoing(direct, buffers)
+        return (direct, buffers)

@@ -22,13 +22,12 @@ from parallelz.client.forks import disowned_by_forks
 from parallelz.client.inbox import Inbox
 from parallelz.client.ledger import Ledger, Submission
 from parallelz.client.limits import OUTSTANDING_MAX, WhenFull
-from parallelz.client.merging import Outgoing
 from parallelz.client.outgoing import marks_of, submit_message, unix_now_s, with_inputs
 from parallelz.client.pump import Pump
 from parallelz.errors import ClientClosed, ClusterError, QueueFull
 from parallelz.ids import EngineId, TaskId, task_id_of
 from parallelz.protocol.connection import ConnectionInfo
-from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.envelope import Buffer, Item
 from parallelz.protocol.functions import Definition
 from parallelz.protocol.messages import (
     AskHistory,
@@ -244,7 +243,7 @@ class Connection:
         now_s = unix_now_s()
         session_id, ledger = self.session_id, self.ledger
         submissions: list[Submission] = []
-        outgoing: list[Outgoing] = []
+        outgoing: list[Item] = []
         with self._lock:
             first = self._next_number
             ids = [task_id_of(session_id, first + index) for index in range(len(jobs))]
@@ -322,7 +321,7 @@ class Connection:
         if items:
             first = end - len(items)
             message = SubmitMap(first, definition.digest, now_s, items, options)
-            self.pump.waiting.append(Outgoing(message))
+            self.pump.waiting.append((message, ()))
 
     def submit_direct(
         self,
@@ -349,7 +348,7 @@ class Connection:
                 len(buffers),
                 *marks_of(options),
             )
-            self.pump.waiting.append(Outgoing(message, buffers))
+            self.pump.waiting.append((message, buffers))
         self.pump.wake()
         return submission
 
@@ -380,7 +379,7 @@ class Connection:
                     len(buffers),
                     *marks_of(options),
                 )
-                self.pump.waiting.append(Outgoing(message, buffers))
+                self.pump.waiting.append((message, buffers))
         self.pump.wake()
         return submission
 
@@ -459,9 +458,9 @@ class Connection:
             self.ledger.wanted_replies[request_id] = message
             # What asks for the past goes behind the submissions that are to be part of it.
             if isinstance(message, AskHistory):
-                self.pump.put_passing(Outgoing(message))
+                self.pump.put_passing((message, ()))
             else:
-                self.pump.control_waiting.append(Outgoing(message))
+                self.pump.control_waiting.append((message, ()))
         self.pump.wake()
         return request_id
 

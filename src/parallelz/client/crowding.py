@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, MutableSequence
 from typing import NamedTuple, Protocol
 
-from parallelz.client.merging import Outgoing
+from parallelz.protocol.envelope import Item
 from parallelz.protocol.messages import SubmitDirect, SubmitMap, SubmitTask
 
 NOTICE_S = 5.0
@@ -44,7 +44,7 @@ class Crowding:
     """
 
     def __init__(
-        self, link: CrowdedLink, waiting: deque[Outgoing], notices: MutableSequence[str]
+        self, link: CrowdedLink, waiting: deque[Item], notices: MutableSequence[str]
     ) -> None:
         self._link = link
         self._waiting = waiting
@@ -107,7 +107,7 @@ class _Span(NamedTuple):
     is_map: bool  # each task is a call; else all of them are one
 
 
-def _spans(waiting: Iterable[Outgoing]) -> Iterator[_Span]:
+def _spans(waiting: Iterable[Item]) -> Iterator[_Span]:
     count = 0
     for message, _ in waiting:
         match message:

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from types import FunctionType
 
-from parallelz.client.merging import Outgoing
 from parallelz.ids import Digest
 from parallelz.protocol.conditions import dependent
+from parallelz.protocol.envelope import Item
 from parallelz.protocol.functions import (
     DEFINITIONS_MAX,
     Definition,
@@ -49,7 +49,7 @@ class Definitions:
                 return function.definition(self.of)
             return self._cache.definition_of(function)
 
-    def needed(self, definition: Definition) -> Outgoing | None:
+    def needed(self, definition: Definition) -> Item | None:
         """Return the message that must precede the use of `definition`, if any."""
         if not self._sent.need(definition.digest):
             return None
@@ -58,7 +58,7 @@ class Definitions:
             self._kept.popitem(last=False)
         return _define(definition)
 
-    def anew(self) -> list[Outgoing]:
+    def anew(self) -> list[Item]:
         """Return all definitions once more, for a controller that knows none."""
         self._sent = SentDefinitions()
         for digest in self._kept:
@@ -66,7 +66,7 @@ class Definitions:
         return [_define(definition) for definition in self._kept.values()]
 
 
-def _define(definition: Definition) -> Outgoing:
+def _define(definition: Definition) -> Item:
     data, buffers = definition.payload
     message = DefineFunction(definition.digest, definition.name, data, len(buffers))
-    return Outgoing(message, buffers)
+    return (message, buffers)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 
 from parallelz.client.definitions import Definitions
 from parallelz.client.ledger import Answer, Ledger
-from parallelz.client.merging import Outgoing
 from parallelz.client.pump import Pump
 from parallelz.ids import TaskId
 from parallelz.protocol.envelope import Buffer, Item
@@ -88,10 +87,10 @@ class Inbox:
 
     def _put_value(self, task_id: TaskId, answer: Answer | None) -> None:
         if answer is None or answer.ended.status != "ok":
-            self.pump.put_passing(Outgoing(ProvideValue(task_id, is_held=False)))
+            self.pump.put_passing((ProvideValue(task_id, is_held=False), ()))
             return
         message = ProvideValue(task_id, data=answer.ended.data, frame_count=len(answer.buffers))
-        self.pump.put_passing(Outgoing(message, answer.buffers))
+        self.pump.put_passing((message, answer.buffers))
 
     def _take_welcome(self, welcome: Welcome, *, is_control: bool) -> None:
         self._ledger.welcome(welcome, is_control=is_control)
@@ -108,7 +107,7 @@ class Inbox:
             awaited = ranges(n for n in self._ledger.awaited if n < first_unsent)
             # Their answers may have been lost with the controller that had taken them in.
             for question in self._questions(is_of_past=True):
-                self.pump.put_passing(Outgoing(question))
+                self.pump.put_passing((question, ()))
         resume: Item = (ResumeTasks(awaited, envelope_count), ())
         return [*definitions, resume]
 
@@ -126,7 +125,7 @@ class Inbox:
         self.pump.hinder(self._loss)
 
 
-def _first_number(waiting: Iterable[Outgoing]) -> float:
+def _first_number(waiting: Iterable[Item]) -> float:
     """Return the number of the first task that has not been sent."""
     for message, _ in waiting:
         match message:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
-from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.envelope import Item
 from parallelz.protocol.messages import (
     AskHistory,
-    Message,
     ProvideValue,
     SubmitMap,
     SubmitTask,
@@ -22,16 +20,9 @@ from parallelz.protocol.messages import (
 MERGED_COUNT_MAX = 100  # the controller lets engines begin after each message
 
 
-class Outgoing(NamedTuple):
-    """A message on its way to a link."""
-
-    message: Message
-    buffers: Sequence[Buffer] = ()
-
-
 def taken_out(
-    waiting: deque[Outgoing], is_full: Callable[[], bool] = lambda: False
-) -> Iterator[Outgoing]:
+    waiting: deque[Item], is_full: Callable[[], bool] = lambda: False
+) -> Iterator[Item]:
     """Take out all that waits now, in order, with tasks put together where that can be.
 
     After what may be large `is_full` is asked whether the rest is to wait on.
@@ -41,8 +32,8 @@ def taken_out(
     alike: list[SubmitTask] = []
     for _ in range(len(waiting)):
         outgoing = waiting.popleft()
-        message = outgoing.message
-        if not isinstance(message, SubmitTask) or outgoing.buffers:
+        message, buffers = outgoing
+        if not isinstance(message, SubmitTask) or buffers:
             yield from _merged(alike)
             alike = []
             yield outgoing
@@ -60,23 +51,23 @@ def taken_out(
     yield from _merged(alike)
 
 
-def passing_out(waiting: deque[Outgoing]) -> list[Outgoing]:
+def passing_out(waiting: deque[Item]) -> list[Item]:
     """Take out what is not to wait until there is room: questions, and values asked for.
 
     Room comes when tasks end. One who asks how they are going cannot wait for that, and tasks
     that wait for a value would never end.
     """
-    passing: list[Outgoing] = []
-    staying: list[Outgoing] = []
+    passing: list[Item] = []
+    staying: list[Item] = []
     for _ in range(len(waiting)):
         outgoing = waiting.popleft()
-        is_passing = isinstance(outgoing.message, AskHistory | ProvideValue)
+        is_passing = isinstance(outgoing[0], AskHistory | ProvideValue)
         (passing if is_passing else staying).append(outgoing)
     waiting.extendleft(reversed(staying))  # before what others append meanwhile
     return passing
 
 
-def _merged(tasks: Sequence[SubmitTask]) -> Iterator[Outgoing]:
+def _merged(tasks: Sequence[SubmitTask]) -> Iterator[Item]:
     """Yield tasks of one function and the same options, as one message if that can be."""
     if not tasks:
         return
@@ -86,13 +77,15 @@ def _merged(tasks: Sequence[SubmitTask]) -> Iterator[Outgoing]:
         if _number_of(tasks[-1]) - number == len(tasks) - 1:  # they only ever grow
             items = [task.data for task in tasks]
             times_s = [task.submitted_s for task in tasks]
-            yield Outgoing(
+            yield (
                 SubmitMap(
                     number, first.digest, first.submitted_s, items, first.options, times_s
-                )
+                ),
+                (),
             )
             return
-    yield from map(Outgoing, tasks)
+    for task in tasks:
+        yield task, ()
 
 
 def _number_of(task: SubmitTask) -> int:

@@ -7,8 +7,8 @@ import time
 import msgspec
 
 from parallelz.client import arguments
-from parallelz.client.merging import Outgoing
 from parallelz.ids import TaskId
+from parallelz.protocol.envelope import Item
 from parallelz.protocol.functions import Definition
 from parallelz.protocol.messages import SubmitTask, TaskOptions
 from parallelz.protocol.payload import Payload
@@ -26,11 +26,11 @@ def submit_message(
     now_s: float,
     payload: Payload,
     options: TaskOptions | None,
-) -> Outgoing:
+) -> Item:
     """Return the message that submits one balanced task."""
     data, buffers = payload
     message = SubmitTask(task_id, definition.digest, now_s, data, len(buffers), options)
-    return Outgoing(message, buffers)
+    return (message, buffers)
 
 
 def marks_of(options: TaskOptions | None) -> tuple[str, dict[str, TagValue]]:

@@ -29,9 +29,9 @@ from types import FrameType
 from typing import Literal, Protocol
 
 from parallelz.client.crowding import Crowding
-from parallelz.client.merging import Outgoing, passing_out, taken_out
+from parallelz.client.merging import passing_out, taken_out
 from parallelz.errors import ClusterError
-from parallelz.protocol.envelope import Buffer
+from parallelz.protocol.envelope import Buffer, Item
 from parallelz.protocol.messages import Message
 from parallelz.protocol.roles import ToClient
 from parallelz.protocol.shared import size_of
@@ -96,8 +96,8 @@ class Pump:
         handle: Callable[[ToClient, Sequence[Buffer], bool], None],
         tick: Callable[[float], float],
     ) -> None:
-        self.waiting: deque[Outgoing] = deque()
-        self.control_waiting: deque[Outgoing] = deque()
+        self.waiting: deque[Item] = deque()
+        self.control_waiting: deque[Item] = deque()
         self.notices: deque[str] = deque()
         self.obstacle = ""
         self.end_watchers: weakref.WeakSet[EndWatcher] = weakref.WeakSet()
@@ -131,7 +131,7 @@ class Pump:
 
     # -- for any thread --------------------------------------------------------------------
 
-    def put_passing(self, outgoing: Outgoing) -> None:
+    def put_passing(self, outgoing: Item) -> None:
         """Append a question or a value to `waiting`: it passes what is there without room."""
         self.waiting.append(outgoing)
         self._has_passing = True  # only now: who looks before that looks once more
@@ -327,7 +327,7 @@ class Pump:
 
     def _part(self) -> None:
         if self._goodbye is not None:
-            self.waiting.append(Outgoing(self._goodbye))
+            self.waiting.append((self._goodbye, ()))
         self._send_waiting()
         for link, _ in self._queues:
             link.close(GOODBYE_LINGER_S)
@@ -414,7 +414,7 @@ class Pump:
             for message, buffers in passing_out(self.waiting):
                 self._bulk.put(message, buffers)
 
-    def _put_many(self, link: PeerLink[ToClient], waiting: deque[Outgoing]) -> None:
+    def _put_many(self, link: PeerLink[ToClient], waiting: deque[Item]) -> None:
         count = nbytes = 0
         for message, buffers in taken_out(waiting, partial(self._is_full, link)):
             link.put(message, buffers)
