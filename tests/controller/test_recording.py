@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from parallelz.controller.recording import (
-    BACKLOG_BYTES_MAX,
-    RECORD_PERIOD_S,
-    RECORDS_COUNT_MAX,
-    Recording,
-)
+from parallelz.controller import recording as recording_module
+from parallelz.controller.recording import RECORD_PERIOD_S, RECORDS_COUNT_MAX, Recording
 from parallelz.controller.sessions import UNKNOWN_PEER, Session
 from parallelz.controller_limits import ControllerLimits
 from parallelz.ids import Digest, EngineId, SessionId, TaskId
@@ -130,7 +126,10 @@ def test_what_is_taken_in_while_nothing_can_be_recorded_holds_up_nothing_later()
     assert recording.holding_count == 0
 
 
-def test_engines_keep_small_results_too_while_a_client_is_far_behind() -> None:
+def test_engines_keep_small_results_too_while_a_client_is_far_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recording_module, "BACKLOG_BYTES_MAX", 1000)
     recording = Recording(Running, clock=lambda: 0.0)
     client = Session(SessionId("c"), "client", UNKNOWN_PEER, "")
     engine = Session(SessionId("e"), "engine", UNKNOWN_PEER, "")
@@ -150,7 +149,7 @@ def test_engines_keep_small_results_too_while_a_client_is_far_behind() -> None:
         recorder.sender.acknowledge(recorder.sender.taken_count)
         recording.take_acknowledgement(recorder, recorder.sender.taken_count)
 
-    end(1, bytes(BACKLOG_BYTES_MAX))
+    end(1, bytes(1000))
     end(2, b"small")
     record()
     assert engine.bulk.receiver.settled == 1

@@ -19,7 +19,7 @@ from parallelz import Client, Cluster
 pytestmark = pytest.mark.process
 
 TIMEOUT_S = 20
-BACK_TIMEOUT_S = 2.0
+BACK_TIMEOUT_S = 10.0  # less than anybody has patience for who is away
 
 
 @pytest.fixture

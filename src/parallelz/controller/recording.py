@@ -50,7 +50,7 @@ PROCESS_CHECK_PERIOD_S = 0.5
 FINISH_TIMEOUT_S = 5.0
 ASKERS_COUNT_MAX = 10_000
 DEFINED_COUNT_MAX = 10_000
-BACKLOG_BYTES_MAX = 64 * 1024 * 1024  # of one client: more stays with the engines
+BACKLOG_BYTES_MAX = 256 * 1024 * 1024  # of one client: more stays with the engines
 
 
 class RecorderProcess(Protocol):
