@@ -30,6 +30,7 @@ from parallelz.protocol.messages import (
     TaskFinished,
     Welcome,
 )
+from parallelz.transport import attempts, router
 from parallelz.transport.frames import MESSAGE_BYTES_MAX, PIECE_BYTES_MAX
 from parallelz.transport.security import ClusterSecrets, new_secrets
 from parallelz.transport.sockets import context
@@ -40,6 +41,13 @@ ZMTP_GREETING = (
     b"\xff" + bytes(8) + b"\x7f" + b"\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32)
 )
 MIB = 1024 * 1024
+
+
+@pytest.fixture
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for as long as others would."""
+    monkeypatch.setattr(router, "HANDSHAKE_TIMEOUT_MS", 500)
+    monkeypatch.setattr(attempts, "FAILURES_S", 0.5)
 
 
 @pytest.fixture
@@ -180,6 +188,7 @@ def test_half_open_connections_hinder_nobody(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_patience")
 def test_who_does_not_say_who_he_is_in_time_is_cut_off(
     secrets: ClusterSecrets, client: RawPeer, engine: RawPeer
 ) -> None:
@@ -205,6 +214,7 @@ def test_an_unknown_key_is_refused_at_once_with_what_to_do(secrets: ClusterSecre
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_patience")
 def test_a_file_of_an_earlier_start_is_refused_with_what_to_do(
     secrets: ClusterSecrets, tmp_path: object
 ) -> None:

@@ -43,7 +43,10 @@ def through(proxy: Proxy, path: Path, elsewhere: Path) -> ConnectionInfo:
 def test_a_host_that_is_cut_off_until_it_is_given_up_comes_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cluster = Cluster(n=1, profile_dir=tmp_path / "profile", controller_ip="127.0.0.1")
+    limits = {"Limits": {"away_grace_s": 6.0}}  # longer than clients are silent about it
+    cluster = Cluster(
+        n=1, profile_dir=tmp_path / "profile", controller_ip="127.0.0.1", config=limits
+    )
     with cluster as rc:
         client_file = Path(cluster.client_connection_file)
         url = ConnectionInfo.decode(client_file.read_bytes()).tcp_urls[0]

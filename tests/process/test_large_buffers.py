@@ -15,6 +15,7 @@ import pytest
 from helpers_proxy import Proxy, Way
 
 from parallelz import Client, Cluster, Reference, settings
+from parallelz.client.crowding import NOTICE_S
 from parallelz.protocol.connection import ConnectionInfo
 
 np = pytest.importorskip("numpy")
@@ -121,7 +122,7 @@ def test_a_client_sends_no_more_than_the_controller_wants(
         array = np.ones(4 * MIB // 8)
         results = [lv.apply_async(wait_and_sum, str(go), array) for _ in range(6)]
         with pytest.warns(UserWarning, match=r"(?s)Limits.peer_bytes_max.*4 more calls"):
-            results[0].wait(TIMEOUT_S / 4)
+            results[0].wait(1.5 * NOTICE_S)
         status = rc.queue_status()
         assert sum(each["tasks"] + each["queue"] for each in engines_in(status)) == 2
         assert "running on engine" in rc.why(results[0])

@@ -14,9 +14,9 @@ from benchmarks.soak import Soak, run  # noqa: E402
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-TASKS_COUNT = 60_000
-WINDOW_COUNT = 5_000
-GROWTH_MAX_MB = 6.0  # of 30,000 tasks: 200 bytes each; the allocators' own breath is about 3 MB
+TASKS_COUNT = 40_000
+WINDOW_COUNT = 4_000
+GROWTH_MAX_MB = 6.0  # of 20,000 tasks: 300 bytes each; the allocators' own breath is about 3 MB
 RECORDER_GROWTH_MAX_MB = 12.0  # what its journal holds at a time breathes by as much more
 
 
