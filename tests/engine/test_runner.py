@@ -11,7 +11,7 @@ import pytest
 
 from parallelz.engine import verbs
 from parallelz.engine.namespace import Main
-from parallelz.engine.runner import BOUND, CHUNK, PLAIN, Runner
+from parallelz.engine.runner import Runner
 from parallelz.engine.workqueue import Job
 from parallelz.errors import (
     DependencyTimeout,
@@ -31,6 +31,7 @@ from parallelz.protocol.functions import (
 )
 from parallelz.protocol.inputs import TaskInput
 from parallelz.protocol.messages import TaskFinished
+from parallelz.protocol.payload import BOUND, CHUNK, PLAIN
 
 
 class Stage:

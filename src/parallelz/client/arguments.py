@@ -18,7 +18,6 @@ from parallelz.client.ledger import Ledger, Submission
 from parallelz.ids import TaskId
 from parallelz.protocol import payload
 from parallelz.protocol.inputs import How, TaskInput
-from parallelz.protocol.payload import Payload, dump, dump_simple_call
 
 
 class Call:
@@ -102,7 +101,7 @@ _local = _Local()
 _waiting = _Waiting()
 
 
-def dump_call(call: payload.Call, ledger: Ledger) -> tuple[Payload, Call | None]:
+def dump_call(call: payload.Call, ledger: Ledger) -> tuple[payload.Payload, Call | None]:
     """Pickle a call, and return what results it names as inputs; None: it has none.
 
     Raises
@@ -112,12 +111,12 @@ def dump_call(call: payload.Call, ledger: Ledger) -> tuple[Payload, Call | None]
     Exception
         What a result among the arguments raises.
     """
-    if (simple := dump_simple_call(call)) is not None:
+    if (simple := payload.dump_simple_call(call)) is not None:
         return simple, None
     slot = _local.slot
     before, slot.call = slot.call, ledger
     try:
-        pickled = dump(call)
+        pickled = payload.dump(call)
         found = slot.call
     except _InputFailed as failed:
         raise failed.error from None
@@ -129,14 +128,14 @@ def dump_call(call: payload.Call, ledger: Ledger) -> tuple[Payload, Call | None]
     return pickled, found if found.inputs else None
 
 
-def dump_waiting(call: payload.Call) -> Payload:
+def dump_waiting(call: payload.Call) -> payload.Payload:
     """Pickle a call with the values of all results in it, for which it waits."""
-    if (simple := dump_simple_call(call)) is not None:
+    if (simple := payload.dump_simple_call(call)) is not None:
         return simple
     slot = _local.slot
     before, slot.call = slot.call, _waiting
     try:
-        return dump(call)
+        return payload.dump(call)
     except _InputFailed as failed:
         raise failed.error from None
     finally:

@@ -10,7 +10,7 @@ from typing import ClassVar, SupportsIndex, TypeVar
 
 import msgspec
 
-from parallelz.client.connection import BOUND, BOUND_CHUNK, CHUNK, PLAIN, Job
+from parallelz.client.connection import Job
 from parallelz.client.definitions import Function, UserFunction
 from parallelz.client.dependencies import depends_on
 from parallelz.client.flags import CHECKS
@@ -32,7 +32,7 @@ from parallelz.ids import EngineId, TaskId
 from parallelz.protocol import messages
 from parallelz.protocol.functions import Definition
 from parallelz.protocol.messages import TaskOptions
-from parallelz.protocol.payload import Call
+from parallelz.protocol.payload import BOUND, BOUND_CHUNK, CHUNK, PLAIN, Call
 
 N = TypeVar("N", bound=Hashable)
 

@@ -48,9 +48,6 @@ from parallelz.transport.tunnel import Tunnel
 WAITING_COUNT_MAX = 200_000  # submissions that have not left: then who submits waits
 MAP_ITEMS_MAX = 500  # per message: the controller sends on after each
 
-PLAIN, BOUND, CHUNK, BOUND_CHUNK = range(4)
-"""Kinds of tasks: ``f(*args)``, ``f(namespace, *args)``, and the same for each of a chunk."""
-
 
 class Job(NamedTuple):
     """A task of a batch that is ready to be numbered and sent."""

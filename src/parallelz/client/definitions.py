@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from types import FunctionType
 
 from parallelz.ids import Digest
 from parallelz.protocol.conditions import dependent
@@ -37,9 +36,6 @@ class Definitions:
 
     def of(self, function: Function) -> Definition:
         """Return the definition of a function as it is now."""
-        if type(function) is FunctionType:  # as nearly all are
-            with self._cache_lock:
-                return self._cache.definition_of(function)
         if isinstance(function, Definition):
             return function
         if not callable(function) and not isinstance(function, Reference):

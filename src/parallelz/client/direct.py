@@ -10,12 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import SupportsIndex
 
 from parallelz.client.cells import verb
-from parallelz.client.connection import (
-    BOUND,
-    BOUND_CHUNK,
-    CHUNK,
-    PLAIN,
-)
 from parallelz.client.definitions import Function, UserFunction
 from parallelz.client.imports import recorded_imports
 from parallelz.client.ledger import Submission
@@ -37,7 +31,7 @@ from parallelz.ids import EngineId
 from parallelz.protocol.functions import Definition, named_definition
 from parallelz.protocol.last_resort import use_cloudpickle, use_dill
 from parallelz.protocol.messages import TaskOptions
-from parallelz.protocol.payload import Call
+from parallelz.protocol.payload import BOUND, BOUND_CHUNK, CHUNK, PLAIN, Call
 
 __tracebackhide__ = is_told_by_its_text
 

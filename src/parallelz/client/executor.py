@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, SupportsIndex, TypeVar
 
-from parallelz.client.connection import PLAIN, Connection
+from parallelz.client.connection import Connection
 from parallelz.client.definitions import UserFunction
 from parallelz.client.imap import Chunk, call_for, chunks_of
 from parallelz.client.ledger import Submission
@@ -19,7 +19,7 @@ from parallelz.client.outcomes import Failed, outcome_of
 from parallelz.errors import ClientClosed, ClusterError
 from parallelz.ids import TaskId
 from parallelz.option_values import integer_of
-from parallelz.protocol.payload import Call
+from parallelz.protocol.payload import PLAIN, Call
 
 T = TypeVar("T")
 

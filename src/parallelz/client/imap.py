@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Literal, Self, SupportsIndex
 
-from parallelz.client.connection import BOUND, BOUND_CHUNK, CHUNK, PLAIN, Connection
+from parallelz.client.connection import Connection
 from parallelz.client.ledger import Submission
 from parallelz.client.map_results import AsyncMapResult
 from parallelz.client.outcomes import is_told_by_its_text
@@ -16,7 +16,7 @@ from parallelz.client.partition import check_chunksize
 from parallelz.client.results import Value
 from parallelz.ids import TaskId
 from parallelz.option_values import integer_of
-from parallelz.protocol.payload import Call
+from parallelz.protocol.payload import BOUND, BOUND_CHUNK, CHUNK, PLAIN, Call
 
 __tracebackhide__ = is_told_by_its_text
 

@@ -148,8 +148,7 @@ class Holding:
 
         None: it never will end.
         """
-        holds = self._until_ended.pop(task_id, ()) if self._until_ended else ()
-        for hold in holds:
+        for hold in self._until_ended.pop(task_id, ()):
             if target is None:
                 self.relieve(hold)
             else:

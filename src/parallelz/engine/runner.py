@@ -29,13 +29,10 @@ from parallelz.protocol.functions import (
     resolve_references,
 )
 from parallelz.protocol.messages import ErrorInfo, TaskFinished
+from parallelz.protocol.payload import BOUND_CHUNK, CHUNK, PLAIN, Call
 from parallelz.protocol.texts import sendable_text
 
-Call = tuple[int, tuple[object, ...], dict[str, object]]
-
 INTERRUPTS_COUNT_MAX = 1000
-
-PLAIN, BOUND, CHUNK, BOUND_CHUNK = range(4)
 
 
 class Runner:

@@ -141,8 +141,7 @@ def establish(
     ip, port, location, heartbeat
         As for `new_secrets`.
     reuse
-        Whether to use the keys and addresses of connection files that are there, and to leave
-        them there at the end: so that copies stay valid.
+        Whether connection files that are there are used, and stay: copies of them stay valid.
     writes_files
         Whether connection files are written here. If not, a controller elsewhere does that.
 
@@ -180,12 +179,16 @@ def establish(
     if not is_ours:
         if kept is None:  # else it is that of the cluster which runs
             remove_runtime_dir(Path(socket_dir))
-        which = f" with the id {cluster_id!r}" if cluster_id else ""
-        raise ClusterRunning(
-            f"a cluster{which} runs already in {profile_dir}; stop it (ipclusterz stop)"
-            " or choose another cluster id (--cluster-id)"
-        )
+        raise _runs_already(profile_dir, cluster_id)
     return socket_dir
+
+
+def _runs_already(profile_dir: Path, cluster_id: str) -> ClusterRunning:
+    which = f" with the id {cluster_id!r}" if cluster_id else ""
+    return ClusterRunning(
+        f"a cluster{which} runs already in {profile_dir}; stop it (ipclusterz stop)"
+        " or choose another cluster id (--cluster-id)"
+    )
 
 
 def _secrets_in(

@@ -52,9 +52,11 @@ _SEARCHED_DEPTH = 3  # (kind, arguments, keyword arguments) and what is right in
 
 _table = SerializerTable()
 
-
 Call = tuple[int, tuple[object, ...], dict[str, object]]
 """What a task is pickled from: kind, arguments, keyword arguments."""
+
+PLAIN, BOUND, CHUNK, BOUND_CHUNK = range(4)
+"""Kinds of tasks: ``f(*args)``, ``f(namespace, *args)``, and the same for each of a chunk."""
 
 
 class Payload(NamedTuple):
