@@ -41,8 +41,17 @@ def controller_process(profile_dir: Path) -> psutil.Process:
         words = words_of(process)
         if programs & {*words} and str(profile_dir) in words and "-c" not in words:
             found.append(process)
-    (controller,) = found
+    # What a controller is just starting has its words until it has those of its own.
+    pids = {each.pid for each in found}
+    (controller,) = (each for each in found if _parent_of(each) not in pids)
     return controller
+
+
+def _parent_of(process: psutil.Process) -> int | None:
+    try:
+        return process.ppid()
+    except psutil.NoSuchProcess:
+        return None
 
 
 def wait_for_end(process: psutil.Process) -> None:
